@@ -1,0 +1,76 @@
+"""Reinforcement learning for encoder–decoder language models: a summarizer that does not repeat abuse, and proof.
+
+>>> from softspoken import Summarizer
+>>> Summarizer.from_pretrained(adapter="runs/demo/adapter")(["Nora: Where are you?\\nFelix: On the bus, you impatient donkey."])
+"""
+
+import importlib
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from softspoken import mini
+    from softspoken.config import EvaluateConfig, SftConfig, TrainConfig
+    from softspoken.evaluate import evaluate
+    from softspoken.rewards import load_judge, load_reward
+    from softspoken.sft import sft
+    from softspoken.summarizer import Summarizer
+    from softspoken.train import train
+
+    __version__: str
+
+__all__ = [
+    "EvaluateConfig",
+    "SftConfig",
+    "Summarizer",
+    "TrainConfig",
+    "__version__",
+    "evaluate",
+    "load_judge",
+    "load_reward",
+    "mini",
+    "sft",
+    "train",
+]
+
+_ROOMS = {
+    "EvaluateConfig": "config",
+    "SftConfig": "config",
+    "Summarizer": "summarizer",
+    "TrainConfig": "config",
+    "evaluate": "evaluate",
+    "load_judge": "rewards",
+    "load_reward": "rewards",
+    "sft": "sft",
+    "train": "train",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Public names are loaded when first used: `import softspoken` costs nothing, torch comes with what needs it."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("softspoken")
+    if name == "mini":
+        return importlib.import_module("softspoken.mini")
+    if name not in _ROOMS:
+        raise AttributeError(f"module 'softspoken' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"softspoken.{_ROOMS[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+class _Package(ModuleType):
+    """`train`, `evaluate` and `sft` are functions, though importing the module of that name would put it in their place."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, ModuleType) and _ROOMS.get(name) == name:
+            value = getattr(value, name)
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

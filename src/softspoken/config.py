@@ -1,0 +1,342 @@
+"""What can be set, with its default, its check and its help text: frozen dataclasses, read from flags or YAML.
+
+The text under each field is the help a user sees. A field that belongs to several commands means the same in each.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any, Literal
+
+import yaml
+
+from softspoken.types import InputError
+
+OnBadRow = Literal["error", "skip"]
+Side = Literal["left", "right"]
+Device = Literal["auto", "cpu", "cuda", "mps"]
+KlEstimator = Literal["k1", "k2", "k3"]
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Reinforcement learning: make a summarizer score higher without drifting from where it started."""
+
+    model: str = "mini"
+    """hub id, local folder, or mini (the embedded summarizer)"""
+    adapter: str | None = None
+    """LoRA adapter (hub id or folder) to start from, say one made by softspoken sft; a frozen copy is the reference"""
+    dataset: str = "mini"
+    """hub id, local file (JSON, JSONL, CSV, Parquet; columns id, dialogue, summary), or mini"""
+    split: str = "train"
+    """split to train on, of a hub set or of mini"""
+    eval_dataset: str | None = None
+    """dataset to evaluate on; by default the training one"""
+    eval_split: str | None = None
+    """split to evaluate on; by default test. Only needed where train and test are in one set"""
+    max_dialogues: int | None = None
+    """train on the first so many dialogues"""
+    eval_limit: int | None = None
+    """evaluate on the first so many dialogues; 0 leaves the evaluation out"""
+    on_bad_row: OnBadRow = "error"
+    """what to do with a row that has no usable dialogue: stop, or skip it and count"""
+    prompt_template: str | None = None
+    """text with {dialogue} in it; by default the model's own"""
+    max_prompt_tokens: int | None = None
+    """longer dialogues are cut to this many tokens of prompt; by default the model's own (512)"""
+    truncation_side: Side | None = None
+    """which end of a dialogue that is too long is cut off; by default the model's own (right)"""
+
+    reward: str | dict[str, float] = "mini"
+    """what to raise: mini, detoxify:VARIANT, hf:MODEL:LABEL, rouge:rougeL, similarity:MODEL, length:MIN-MAX, or
+    package.module:function; several as "A + 0.2*B" or, in YAML, a mapping of reward to weight"""
+    judge: list[str] | None = None
+    """what evaluation scores toxicity with, first one first; by default the first judge among the rewards"""
+    detoxify_sha256: str | None = None
+    """expected SHA-256 of the Detoxify checkpoint, where it is not a published one"""
+
+    algorithm: Literal["ppo"] = "ppo"
+    """how the policy is updated"""
+    steps: int = 50
+    """training steps; each samples, scores and updates once"""
+    batch_size: int = 16
+    """dialogues a step"""
+    samples_per_prompt: int = 4
+    """summaries sampled for each dialogue"""
+    max_new_tokens: int = 48
+    """longest summary that is sampled, in tokens"""
+    min_response_chars: int = 4
+    """shorter summaries are dropped from the update, and counted"""
+    temperature: float = 1.0
+    """divides the logits, in sampling and scoring alike"""
+    missing_eos_penalty: float = 0.0
+    """taken from the score of a summary that the length limit cut off"""
+
+    ppo_epochs: int = 2
+    """passes over the samples of a step"""
+    mini_batch_size: int = 32
+    """summaries for each optimizer step"""
+    micro_batch_size: int = 16
+    """summaries in one forward pass; changes memory, not the result"""
+    learning_rate: float = 1e-3
+    """peak learning rate"""
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    """how the learning rate falls over the run"""
+    warmup_steps: int = 0
+    """steps over which the learning rate rises from 0"""
+    weight_decay: float = 0.0
+    """AdamW's weight decay, on the adapter and the value head"""
+    adam_epsilon: float = 1e-5
+    """AdamW's epsilon"""
+    max_grad_norm: float = 1.0
+    """gradients are scaled down to this norm"""
+    clip_range: float = 0.2
+    """the policy ratio's clipping range"""
+    clip_range_value: float = 0.2
+    """the value estimate's clipping range"""
+    value_coef: float = 0.1
+    """weight of the value loss"""
+    value_head_detached: bool = True
+    """whether the value loss leaves the adapter alone (true) or trains it too (false)"""
+    gamma: float = 1.0
+    """discount a token"""
+    gae_lambda: float = 0.95
+    """bias against variance in the advantage estimate"""
+    whiten_advantages: bool = True
+    """scale advantages to mean 0 and variance 1 over the tokens of a step"""
+    whiten_rewards: bool = False
+    """scale token rewards to variance 1 over the tokens of a step"""
+    kl_coef: float = 0.05
+    """weight of the KL penalty in the token reward (the starting weight, if adaptive)"""
+    kl_controller: Literal["fixed", "adaptive"] = "fixed"
+    """keep kl_coef, or steer it towards kl_target"""
+    kl_target: float = 0.1
+    """KL to the reference the adaptive controller steers towards, in nats a token"""
+    kl_horizon: int = 10_000
+    """samples over which the adaptive controller acts"""
+    kl_estimator: KlEstimator = "k1"
+    """how a token's KL is estimated in the penalty: k1 = log ratio, k2 = half its square, k3 = ratio - 1 - log ratio"""
+    target_kl: float | None = 0.1
+    """end a step's update early once the policy has moved this far in it, in nats a token"""
+
+    lora_r: int = 8
+    """rank of the adapter"""
+    lora_alpha: int = 16
+    """scale of the adapter: alpha / r multiplies its output"""
+    lora_targets: list[str] | None = None
+    """names of the modules that get an adapter; by default the family's query and value projections"""
+
+    output: str | None = None
+    """folder of the run; by default a fresh name under runs/"""
+    overwrite: bool = False
+    """replace the run that is in the output folder"""
+    resume: str | None = None
+    """folder of a run to go on with, from its last whole checkpoint; its own configuration applies"""
+    save_every: int = 25
+    """steps between checkpoints; the last two are kept"""
+    eval_samples: int = 4
+    """summaries sampled for each dialogue in the evaluation, beside the greedy one"""
+    eval_batch_size: int = 32
+    """dialogues at once in the evaluation"""
+    device: Device = "auto"
+    """where to compute; auto takes a GPU if there is one"""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """precision of the weights; float16 overflows in T5"""
+    seed: int = 0
+    """of sampling, order and initialization"""
+
+    def __post_init__(self) -> None:
+        _check_positive(self, "steps batch_size samples_per_prompt max_new_tokens temperature ppo_epochs mini_batch_size")
+        _check_positive(self, "micro_batch_size learning_rate max_grad_norm clip_range clip_range_value lora_r lora_alpha")
+        _check_positive(self, "save_every eval_batch_size kl_target kl_horizon max_dialogues max_prompt_tokens target_kl")
+        _check_not_negative(self, "kl_coef value_coef weight_decay warmup_steps eval_samples eval_limit min_response_chars")
+        for field in ("gamma", "gae_lambda"):
+            _check(0 <= getattr(self, field) <= 1, self, field, "give a number from 0 to 1")
+        _check(not (self.resume and self.overwrite), self, "overwrite", "it cannot be combined with resume")
+
+
+@dataclass(frozen=True)
+class SftConfig:
+    """Supervised warm start: train a summarizer on dialogues and their references."""
+
+    output: str
+    """folder to write the model to (or, with --lora true, the adapter)"""
+    model: str = "mini"
+    """hub id, local folder, or mini"""
+    dataset: str = "mini"
+    """hub id, local file (JSON, JSONL, CSV, Parquet; columns id, dialogue, summary), or mini"""
+    split: str = "train"
+    """split of a hub set or of mini; a local file is one split"""
+    on_bad_row: OnBadRow = "error"
+    """what to do with a row that has no usable dialogue: stop, or skip it and count"""
+    max_dialogues: int | None = None
+    """use only the first so many"""
+    prompt_template: str | None = None
+    """text with {dialogue} in it; by default the model's own"""
+    max_prompt_tokens: int | None = None
+    """longer dialogues are cut to this many tokens of prompt; by default the model's own (512)"""
+    truncation_side: Side | None = None
+    """which end of a dialogue that is too long is cut off; by default the model's own (right)"""
+    max_new_tokens: int = 60
+    """longest summary the trained model generates by default; longer references are cut in training"""
+    lora: bool = False
+    """train a LoRA adapter instead of all weights"""
+    lora_r: int = 8
+    """rank of the adapter"""
+    lora_alpha: int = 16
+    """scale of the adapter: alpha / r multiplies its output"""
+    lora_targets: list[str] | None = None
+    """names of the modules that get an adapter; by default the family's query and value projections"""
+    epochs: float = 1.0
+    """passes over the data"""
+    batch_size: int = 16
+    """dialogues a step"""
+    optimizer: Literal["adamw", "adafactor"] = "adamw"
+    """adafactor scales each step by the weight's own size, which T5 trained from scratch needs"""
+    learning_rate: float = 1e-4
+    """peak learning rate; with adafactor, relative to each weight's size (1e-2 is usual)"""
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    """how the learning rate changes after the warm-up"""
+    warmup_steps: int = 0
+    """steps over which the learning rate rises from 0"""
+    max_grad_norm: float = 1.0
+    """gradients are scaled down to this norm"""
+    save_every: int = 500
+    """steps between checkpoints"""
+    seed: int = 0
+    """of initialization and order"""
+    overwrite: bool = False
+    """replace what is in the output folder"""
+    resume: bool = False
+    """go on from the last checkpoint in the output folder"""
+
+    def __post_init__(self) -> None:
+        _check_positive(self, "epochs batch_size learning_rate max_new_tokens lora_r lora_alpha save_every max_grad_norm")
+        _check_positive(self, "max_dialogues max_prompt_tokens")
+        _check(not (self.overwrite and self.resume), self, "overwrite", "it cannot be combined with resume")
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Score systems side by side on the same dialogues: human references, the base model, adapters."""
+
+    output: str
+    """folder for eval.json, eval_rows.jsonl and report.html"""
+    model: str = "mini"
+    """base model: hub id, local folder, or mini"""
+    adapter: list[str] | None = None
+    """adapters to compare with the base; one is called tuned, several by their folders' names"""
+    dataset: str = "mini"
+    """hub id, local file (JSON, JSONL, CSV, Parquet; columns id, dialogue, summary), or mini"""
+    split: str = "test"
+    """split of a hub set or of mini; a local file is one split"""
+    judge: list[str] | None = None
+    """toxicity judges, the first one first: mini, detoxify:VARIANT, hf:MODEL:LABEL; mini by default"""
+    detoxify_sha256: str | None = None
+    """expected SHA-256 of the Detoxify checkpoint, where it is not a published one"""
+    limit: int | None = None
+    """use only the first so many dialogues"""
+    on_bad_row: OnBadRow = "error"
+    """what to do with a row that has no usable dialogue: stop, or skip it and count"""
+    samples: int = 4
+    """summaries sampled at temperature 1 for each dialogue, beside the greedy one; 0 for greedy alone"""
+    max_new_tokens: int | None = None
+    """longest summary, in tokens; by default the model's own"""
+    batch_size: int = 32
+    """dialogues at once"""
+    device: Device = "auto"
+    """where to compute; auto takes a GPU if there is one"""
+    seed: int = 0
+    """of sampling and of the bootstrap"""
+    overwrite: bool = False
+    """replace the evaluation that is in the output folder"""
+
+    def __post_init__(self) -> None:
+        _check_positive(self, "limit batch_size max_new_tokens")
+        _check_not_negative(self, "samples")
+
+
+@dataclass(frozen=True)
+class SummarizeConfig:
+    """Summarize dialogues: JSON lines in, JSON lines out; or plain text in (blank lines between dialogues), plain text out."""
+
+    file: str = "-"
+    """file to read, or - for standard input"""
+    model: str = "mini"
+    """hub id, local folder, or mini"""
+    adapter: str | None = None
+    """LoRA adapter: hub id or folder"""
+    max_new_tokens: int | None = None
+    """longest summary, in tokens; by default the model's own"""
+    batch_size: int = 16
+    """dialogues at once"""
+    on_bad_row: OnBadRow = "error"
+    """what to do with a row that has no usable dialogue: stop, or skip it and count"""
+    device: Device = "auto"
+    """where to compute; auto takes a GPU if there is one"""
+
+    def __post_init__(self) -> None:
+        _check_positive(self, "max_new_tokens batch_size")
+
+
+@dataclass(frozen=True)
+class ScoreConfig:
+    """Toxicity of each line of text, as JSON lines."""
+
+    file: str = "-"
+    """file to read, or - for standard input"""
+    reward: str = "mini"
+    """classifier: mini, detoxify:VARIANT or hf:MODEL:LABEL"""
+    detoxify_sha256: str | None = None
+    """expected SHA-256 of the Detoxify checkpoint, where it is not a published one"""
+    batch_size: int = 64
+    """lines at once"""
+    device: Device = "auto"
+    """where to compute; auto takes a GPU if there is one"""
+
+    def __post_init__(self) -> None:
+        _check_positive(self, "batch_size")
+
+
+def _check(condition: bool, config: Any, field: str, remedy: str) -> None:
+    if not condition:
+        raise InputError(f"{field} {getattr(config, field)!r} cannot be used: {remedy}")
+
+
+def _check_positive(config: Any, fields: str) -> None:
+    for field in fields.split():
+        value = getattr(config, field)
+        _check(value is None or value > 0, config, field, "give a number above 0")
+
+
+def _check_not_negative(config: Any, fields: str) -> None:
+    for field in fields.split():
+        value = getattr(config, field)
+        _check(value is None or value >= 0, config, field, "give 0 or more")
+
+
+def reward_weights(reward: str | dict[str, float]) -> dict[str, float]:
+    """`"detoxify:original + 0.2*rouge:rougeL"` → `{"detoxify:original": 1.0, "rouge:rougeL": 0.2}`."""
+    if isinstance(reward, dict):
+        return {name: float(weight) for name, weight in reward.items()}
+    weights: dict[str, float] = {}
+    for term in re.split(r"\s+\+\s+", reward.strip()):
+        match = re.fullmatch(r"(?:([0-9.eE+-]+)\s*\*\s*)?(\S+)", term)
+        if not match:
+            raise InputError(f"reward {reward!r} cannot be read at {term!r}; write it like 'detoxify:original + 0.2*rouge:rougeL'")
+        if match[2] in weights:
+            raise InputError(f"reward {reward!r} names {match[2]} twice; give it one weight")
+        weights[match[2]] = float(match[1] or 1.0)
+    return weights
+
+
+def presets() -> dict[str, dict[str, Any]]:
+    """Every shipped preset by name: settings of TrainConfig that differ from its defaults."""
+    folder = files("softspoken") / "presets"
+    return {
+        item.name.removesuffix(".yaml"): yaml.safe_load(item.read_text(encoding="utf-8"))
+        for item in folder.iterdir()
+        if item.name.endswith(".yaml")
+    }

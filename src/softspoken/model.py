@@ -1,0 +1,227 @@
+"""The policy: an encoder–decoder with a LoRA adapter and a value head, and the frozen reference inside it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, TaskType, get_peft_model
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.cache_utils import DynamicCache, EncoderDecoderCache
+
+from softspoken.config import TrainConfig
+from softspoken.data import PromptFormat
+from softspoken.pretrained import load_seq2seq, load_tokenizer, prompt_format_for, resolve_device
+from softspoken.types import InputError, RunError
+
+VALUE_HEAD_FILE = "value_head.safetensors"
+START_ADAPTER = "reference"
+QUERY_VALUE = [["q", "v"], ["q_proj", "v_proj"], ["query", "value"]]
+
+
+class Policy:
+    """What samples, and what is scored: one model, run with its adapter on (policy) or off (reference).
+
+    Dropout is off in every pass. Shapes: N rows, P prompt tokens, T response tokens, D width, V logits.
+    """
+
+    def __init__(self, model: PeftModel, tokenizer: Any, prompt_format: PromptFormat) -> None:
+        self.model = model.eval()
+        self.seq2seq: Any = model.get_base_model()
+        self.tokenizer = tokenizer
+        self.prompt_format = prompt_format
+        self.device = self.seq2seq.device
+        width = self.seq2seq.get_output_embeddings().weight.shape[1]
+        self.value_head = nn.Linear(width, 1, device=self.device, dtype=torch.float32)
+        # Huang et al. 2024, detail 6: the head starts near 0, at the scale of the states it reads.
+        nn.init.normal_(self.value_head.weight, std=1 / (width + 1) ** 0.5)
+        nn.init.zeros_(self.value_head.bias)
+        generation = self.seq2seq.generation_config
+        text_config = self.seq2seq.config.get_text_config(decoder=True)
+        self.start_id: int = _first_set(generation.decoder_start_token_id, self.seq2seq.config.decoder_start_token_id)
+        self.eos_id: int = tokenizer.eos_token_id
+        self.pad_id: int = tokenizer.pad_token_id
+        self.forced_bos_id: int | None = generation.forced_bos_token_id
+        self.forbidden = torch.arange(text_config.vocab_size, device=self.device) >= len(tokenizer)
+        self.forbidden[self.pad_id] = True
+        self.has_start_adapter = START_ADAPTER in model.peft_config
+        self._check_projection()
+
+    # ------------------------------------------------------------------------------------------- passes
+
+    def encode(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """input_ids, attention_mask: [B, P] int64 → encoder states [B, P, D]."""
+        return self.seq2seq.get_encoder()(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+
+    def decode(self, response_ids: Tensor, encoder_states: Tensor, attention_mask: Tensor) -> Tensor:
+        """Teacher-forced decoder states [N, T, D] (final, normalized): position t has read response_ids[:, :t] only.
+
+        Padding needs no mask here: it lies to the right, where a causal decoder does not look.
+        """
+        start = torch.full_like(response_ids[:, :1], self.start_id)
+        shifted = torch.cat([start, response_ids[:, :-1]], dim=1)
+        return self._decoder(shifted, encoder_states, attention_mask, None)
+
+    def decode_step(self, token: Tensor, encoder_states: Tensor, attention_mask: Tensor, cache: Any) -> Tensor:
+        """One more position, with `cache` from new_cache(); token: [N] int64 → states [N, D]."""
+        return self._decoder(token.unsqueeze(1), encoder_states, attention_mask, cache)[:, 0]
+
+    def new_cache(self) -> EncoderDecoderCache:
+        # Sized by use, not by the configuration, whose num_layers is the encoder's (T5 with unequal depths).
+        return EncoderDecoderCache(DynamicCache(), DynamicCache())
+
+    def logits(self, states: Tensor, temperature: float) -> Tensor:
+        """Decoder states [..., D] → logits [..., V] float32 of the distribution that is sampled, scored and trained.
+
+        Divided by the temperature; ids that must not come out (padding, logits beyond the vocabulary) are −inf.
+        """
+        logits = self._project(states).float() / temperature
+        return logits.masked_fill(self.forbidden, float("-inf"))
+
+    def values(self, states: Tensor, *, detached: bool = True) -> Tensor:
+        """Value estimates [...] float32 from decoder states [..., D], before the token at that position is known."""
+        states = states.detach() if detached else states
+        return self.value_head(states.float()).squeeze(-1)
+
+    @contextlib.contextmanager
+    def reference(self) -> Iterator[None]:
+        """Inside, the same weights without the trained adapter: the frozen reference. For use under no_grad."""
+        if not self.has_start_adapter:
+            with self.model.disable_adapter():
+                yield
+            return
+        self.model.set_adapter(START_ADAPTER)
+        try:
+            yield
+        finally:
+            # set_adapter makes what it activates trainable and the rest not: back to exactly how it was.
+            self.model.set_adapter("default")
+            for name, weight in self.model.named_parameters():
+                weight.requires_grad_(".default." in name)
+
+    def _decoder(self, ids: Tensor, encoder_states: Tensor, attention_mask: Tensor, cache: Any) -> Tensor:
+        return self.seq2seq.get_decoder()(
+            input_ids=ids,
+            encoder_hidden_states=encoder_states,
+            encoder_attention_mask=attention_mask,
+            past_key_values=cache,
+            use_cache=cache is not None,
+        ).last_hidden_state
+
+    def _project(self, states: Tensor) -> Tensor:
+        """States → vocabulary logits, as each family's own forward pass does it (checked when the policy is made)."""
+        config = self.seq2seq.config
+        if getattr(config, "scale_decoder_outputs", False):  # T5 with tied embeddings
+            states = states * config.d_model**-0.5
+        logits = self.seq2seq.lm_head(states)
+        if hasattr(self.seq2seq, "final_logits_bias"):  # BART, Pegasus
+            logits = logits + self.seq2seq.final_logits_bias
+        softcap = getattr(config.get_text_config(decoder=True), "final_logit_softcapping", None)  # T5Gemma
+        return torch.tanh(logits / softcap) * softcap if softcap else logits
+
+    @torch.no_grad()
+    def _check_projection(self) -> None:
+        ids = torch.tensor([[self.eos_id]], device=self.device)
+        mask = torch.ones_like(ids)
+        start = torch.full_like(ids, self.start_id)
+        expected = self.seq2seq(input_ids=ids, attention_mask=mask, decoder_input_ids=start).logits.float()
+        found = self._project(self.decode(ids, self.encode(ids, mask), mask)).float()
+        if not torch.allclose(found, expected, rtol=1e-2, atol=1e-3 * expected.abs().max().item()):
+            kind = self.seq2seq.config.model_type
+            raise InputError(f"models of type {kind!r} compute their logits in a way softspoken does not know; use T5, BART or kin")
+
+    # ---------------------------------------------------------------------------------------- parameters
+
+    def adapter_parameters(self) -> dict[str, nn.Parameter]:
+        return {name: weight for name, weight in self.model.named_parameters() if weight.requires_grad}
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """The adapter's weights and the value head's, by name, in a fixed order."""
+        head = {f"value_head.{name}": weight for name, weight in self.value_head.named_parameters()}
+        return {**self.adapter_parameters(), **head}
+
+    def unmoved_adapters(self) -> list[str]:
+        """Names of the lora_B matrices that are still all zero: none, once a step has trained the whole adapter."""
+        return [name for name, weight in self.adapter_parameters().items() if "lora_B" in name and not weight.any()]
+
+    # ---------------------------------------------------------------------------------------- save, load
+
+    def save(self, folder: Path, max_new_tokens: int) -> None:
+        """Write a self-sufficient adapter folder: beside it first, then moved into place whole."""
+        beside = folder.with_name(f".{folder.name}.saving")
+        shutil.rmtree(beside, ignore_errors=True)
+        self.model.save_pretrained(str(beside), selected_adapters=["default"])
+        self.tokenizer.save_pretrained(beside)
+        generation = deepcopy(self.seq2seq.generation_config)
+        generation.max_new_tokens = max_new_tokens
+        generation.max_length = None
+        generation.save_pretrained(beside)
+        self.prompt_format.save(beside)
+        save_file({name: weight.contiguous() for name, weight in self.value_head.state_dict().items()}, beside / VALUE_HEAD_FILE)
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(beside, folder)
+
+    def load_value_head(self, folder: Path) -> None:
+        self.value_head.load_state_dict(load_file(folder / VALUE_HEAD_FILE, device=str(self.device)))
+
+
+def load_policy(config: TrainConfig) -> Policy:
+    """The model of `config` with a fresh LoRA adapter, or with `config.adapter` to go on from and a frozen copy of it."""
+    torch.manual_seed(config.seed)
+    dtype = getattr(torch, config.dtype)
+    seq2seq = load_seq2seq(config.model, dtype).to(resolve_device(config.device))
+    source = config.adapter or config.model
+    tokenizer = load_tokenizer(source)
+    prompt_format = prompt_format_for(
+        source,
+        template=config.prompt_template,
+        max_prompt_tokens=config.max_prompt_tokens,
+        truncation_side=config.truncation_side,
+    )
+    if config.adapter:
+        model = _with_start_adapter(seq2seq, config.adapter)
+    else:
+        model = add_lora(seq2seq, r=config.lora_r, alpha=config.lora_alpha, dropout=0.0, targets=config.lora_targets)
+    for weight in model.parameters():
+        if weight.requires_grad:  # bfloat16 is too coarse for the sum of many small updates
+            weight.data = weight.data.float()
+    return Policy(model, tokenizer, prompt_format)
+
+
+def add_lora(model: PreTrainedModel, *, r: int, alpha: int, dropout: float, targets: list[str] | None) -> PeftModel:
+    """A fresh LoRA adapter on the named modules; by default on the family's query and value projections."""
+    names = {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    targets = targets or next((pair for pair in QUERY_VALUE if set(pair) <= names), None)
+    if not targets or not set(targets) <= names:
+        raise InputError(f"lora_targets {targets} are not modules of this model; it has {', '.join(sorted(names))}")
+    lora = LoraConfig(task_type=TaskType.SEQ_2_SEQ_LM, r=r, lora_alpha=alpha, lora_dropout=dropout, target_modules=list(targets))
+    return get_peft_model(model, lora)
+
+
+def _with_start_adapter(seq2seq: PreTrainedModel, adapter: str) -> PeftModel:
+    try:
+        model = PeftModel.from_pretrained(seq2seq, adapter, is_trainable=True)
+        model.load_adapter(adapter, adapter_name=START_ADAPTER, is_trainable=False)
+    except (OSError, ValueError) as error:
+        raise InputError(f"adapter {adapter} cannot be loaded ({str(error).splitlines()[0]}); give a folder that PEFT wrote") from error
+    model.set_adapter("default")
+    return model
+
+
+def require_moved(policy: Policy) -> None:
+    """After the first update every lora_B must have left zero; one that has not is not in the graph."""
+    still = policy.unmoved_adapters()
+    if still:
+        raise RunError(f"{len(still)} adapter matrices did not move in the first update (the first is {still[0]}); they are not in the graph")
+
+
+def _first_set(*values: int | None) -> int:
+    return next(value for value in values if value is not None)

@@ -1,0 +1,106 @@
+"""Pure functions on tensors: masked statistics, token log-probabilities, KL estimators, advantages.
+
+Every mask is bool (or 0/1), true where a token counts. Log-probabilities are natural; KL is in nats.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean over the true positions, a scalar; 0 where there are none."""
+    mask = mask.to(values.dtype)
+    return (values * mask).sum() / mask.sum().clamp(min=1)
+
+
+def masked_var(values: Tensor, mask: Tensor) -> Tensor:
+    """Unbiased variance over the true positions, a scalar; 0 where there are fewer than two."""
+    count = mask.sum()
+    centred = (values - masked_mean(values, mask)) * mask.to(values.dtype)
+    return centred.square().sum() / (count - 1).clamp(min=1)
+
+
+def whiten(values: Tensor, mask: Tensor, *, shift_mean: bool = True) -> Tensor:
+    """Values scaled to variance 1 (and, with `shift_mean`, moved to mean 0) over the mask, and 0 off it.
+
+    Source: OpenAI lm-human-preferences `whiten`, as described in Huang et al. 2024, detail 18; epsilon 1e-8.
+    """
+    mean, variance = masked_mean(values, mask), masked_var(values, mask)
+    whitened = (values - mean) * torch.rsqrt(variance + 1e-8)
+    if not shift_mean:
+        whitened = whitened + mean
+    return whitened * mask.to(values.dtype)
+
+
+def token_logprobs(logits: Tensor, ids: Tensor) -> Tensor:
+    """log softmax(logits)[ids], as logit − logsumexp, so that no [.., V] log-softmax lives on to the backward pass.
+
+    logits: [..., V] float32; ids: [...] int64; returns [...] float32.
+    """
+    chosen = logits.gather(-1, ids.unsqueeze(-1)).squeeze(-1)
+    return chosen - torch.logsumexp(logits, dim=-1)
+
+
+def sample_ids(logits: Tensor, uniforms: Tensor) -> Tensor:
+    """Inverse-CDF sampling from softmax(logits): one uniform in [0, 1) a row.
+
+    logits: [N, V] float32, −inf for ids that must not come out; uniforms: [N] float32; returns [N] int64.
+    A draw lands on the first id whose cumulative probability exceeds it, so an id of probability 0 is never drawn.
+    """
+    cumulative = torch.softmax(logits, dim=-1).cumsum(dim=-1)
+    total = cumulative[:, -1]
+    drawn = torch.minimum(uniforms * total, torch.nextafter(total, torch.zeros_like(total)))
+    return torch.searchsorted(cumulative, drawn.unsqueeze(-1), right=True).squeeze(-1)
+
+
+def kl_k1(logratio: Tensor) -> Tensor:
+    """k1 = log p − log q under samples of p: unbiased, of high variance, may be negative (Schulman 2020)."""
+    return logratio
+
+
+def kl_k2(logratio: Tensor) -> Tensor:
+    """k2 = (log p − log q)² / 2: biased, of low variance, never negative (Schulman 2020)."""
+    return logratio.square() / 2
+
+
+def kl_k3(logratio: Tensor) -> Tensor:
+    """k3 = q/p − 1 − log(q/p): unbiased and never negative (Schulman 2020)."""
+    return torch.expm1(-logratio) + logratio
+
+
+KL_ESTIMATORS = {"k1": kl_k1, "k2": kl_k2, "k3": kl_k3}
+"""Each takes log p − log q of samples drawn from p, any shape, and estimates KL(p || q) elementwise."""
+
+
+def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, gae_lambda: float) -> Tensor:
+    """Generalized advantage estimates (Schulman et al. 2016, eq. 16), [N, T] float32, 0 off the mask.
+
+    rewards, values: [N, T] float32; mask: [N, T] bool. Positions off the mask are stepped over, so neither padding nor a
+    forced token takes part; the value after the last true position is 0, the episode's end.
+    """
+    advantages = torch.zeros_like(values)
+    next_value = torch.zeros_like(values[:, 0])
+    next_advantage = torch.zeros_like(values[:, 0])
+    for t in reversed(range(values.shape[1])):
+        delta = rewards[:, t] + gamma * next_value - values[:, t]
+        advantage = delta + gamma * gae_lambda * next_advantage
+        next_advantage = torch.where(mask[:, t], advantage, next_advantage)
+        next_value = torch.where(mask[:, t], values[:, t], next_value)
+        advantages[:, t] = torch.where(mask[:, t], advantage, 0.0)
+    return advantages
+
+
+def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> float:
+    """1 − Var(returns − values) / Var(returns) over the mask; 0 where the returns do not vary."""
+    variance = masked_var(returns, mask)
+    if variance <= 1e-12:
+        return 0.0
+    return 1.0 - (masked_var(returns - values, mask) / variance).item()
+
+
+def last_true(mask: Tensor) -> Tensor:
+    """[N] int64: the last true position of each row; −1 for a row with none."""
+    positions = torch.arange(mask.shape[1], device=mask.device)
+    return torch.where(mask, positions, -1).max(dim=1).values

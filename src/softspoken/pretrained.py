@@ -1,0 +1,71 @@
+"""Loading tokenizers, models and adapters by hub id, path or `mini`, and saying in one sentence why one cannot be had."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel
+
+from softspoken import mini
+from softspoken.data import PromptFormat
+from softspoken.types import InputError
+
+
+def resolve(model: str) -> str:
+    """`mini` → the embedded summarizer's folder; anything else stays as it is. Raises InputError for a missing path."""
+    if model == "mini":
+        return str(mini.path)
+    path = Path(model)
+    looks_local = path.is_absolute() or model.startswith(".") or model.count("/") > 1 or path.exists()
+    if looks_local and not path.is_dir():
+        raise InputError(f"no folder at {model}; give a hub id, the folder of a saved model, or mini")
+    return model
+
+
+def load_tokenizer(model: str) -> Any:
+    return _load(AutoTokenizer.from_pretrained, model)
+
+
+def load_seq2seq(model: str, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """An encoder–decoder model in `dtype`, in evaluation mode (dropout off), whatever precision it is stored in."""
+    config = _load(AutoConfig.from_pretrained, model)
+    if not config.is_encoder_decoder:
+        raise InputError(f"{model} is a {config.model_type} model, not an encoder–decoder; for decoder-only models use TRL's trainers")
+    return _load(AutoModelForSeq2SeqLM.from_pretrained, model, dtype=dtype).eval()
+
+
+def _load(loader: Any, model: str, **options: Any) -> Any:
+    try:
+        return loader(resolve(model), **options)
+    except OSError as error:  # what transformers raises both for a hub out of reach and for a folder that lacks files
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        if Path(model).is_dir():
+            raise InputError(f"{model} is not a complete model folder ({reason})") from error
+        raise InputError(
+            f"cannot get {model!r} from the hub ({reason}); give the folder of a local copy, or use `mini`, the embedded model"
+        ) from error
+    except ValueError as error:
+        raise InputError(f"{model}: {str(error).strip().splitlines()[0]}") from error
+
+
+def prompt_format_for(
+    folder: str, *, template: str | None = None, max_prompt_tokens: int | None = None, truncation_side: str | None = None
+) -> PromptFormat:
+    """The format saved beside the model or adapter (or the default one), with what the user set on top."""
+    saved = PromptFormat.load(resolve(folder)) or PromptFormat()
+    return PromptFormat(
+        template or saved.template,
+        max_prompt_tokens or saved.max_prompt_tokens,
+        truncation_side or saved.truncation_side,  # type: ignore[arg-type]
+    )
+
+
+def resolve_device(device: str) -> torch.device:
+    """`auto` → cuda if there is one, else cpu; any other name as it is. Raises InputError for one that is not there."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError("device 'cuda' is not there: this machine (or this build of torch) has no CUDA; use cpu or auto")
+    return torch.device(device)

@@ -1,0 +1,128 @@
+"""Supervised warm start: dialogues to references, full weights or LoRA, by transformers' Seq2SeqTrainer."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    Adafactor,
+    DataCollatorForSeq2Seq,
+    GenerationConfig,
+    PreTrainedModel,
+    Seq2SeqTrainer,
+    Seq2SeqTrainingArguments,
+    get_scheduler,
+)
+
+from softspoken.config import SftConfig
+from softspoken.data import PromptFormat, encode_prompts, load_dialogues, require_references
+from softspoken.model import add_lora
+from softspoken.pretrained import load_seq2seq, load_tokenizer, prompt_format_for
+from softspoken.types import Dialogue, InputError
+
+
+def sft(config: SftConfig) -> Path:
+    """Train and write the model (with `lora`, the adapter) to `config.output`; returns that folder.
+
+    While it trains, its checkpoints lie in OUTPUT/checkpoints; `resume` goes on from the last of them.
+    """
+    output = Path(config.output)
+    if output.exists() and any(output.iterdir()) and not (config.overwrite or config.resume):
+        raise InputError(f"output {output} is not empty; pass --overwrite to replace it or --resume true to go on")
+    torch.manual_seed(config.seed)
+    tokenizer = load_tokenizer(config.model)
+    prompt_format = prompt_format_for(
+        config.model,
+        template=config.prompt_template,
+        max_prompt_tokens=config.max_prompt_tokens,
+        truncation_side=config.truncation_side,
+    )
+    dialogues = load_dialogues(config.dataset, config.split, on_bad_row=config.on_bad_row, limit=config.max_dialogues)
+    require_references(dialogues, config.dataset, "sft")
+    model: Any = load_seq2seq(config.model)
+    model.generation_config = _generation_config(model, config.max_new_tokens)
+    if config.lora:
+        model = add_lora(
+            model, r=config.lora_r, alpha=config.lora_alpha, dropout=config.lora_dropout, targets=config.lora_targets
+        )
+    if config.overwrite and output.exists():
+        shutil.rmtree(output)
+    checkpoints = output / "checkpoints"
+    trainer = Seq2SeqTrainer(
+        model=model,
+        args=_arguments(config, checkpoints),
+        train_dataset=_Examples(dialogues, tokenizer, prompt_format, config.max_new_tokens),
+        data_collator=DataCollatorForSeq2Seq(tokenizer, model),
+        optimizers=_adafactor(model, config, len(dialogues)) if config.optimizer == "adafactor" else (None, None),
+    )
+    trainer.train(resume_from_checkpoint=config.resume)
+    _save(trainer.model, tokenizer, prompt_format, output)
+    shutil.rmtree(checkpoints)
+    return output
+
+
+class _Examples(torch.utils.data.Dataset[dict[str, Any]]):
+    """Tokenized as they are asked for: a million dialogues need no more memory than their text."""
+
+    def __init__(self, dialogues: list[Dialogue], tokenizer: Any, prompt_format: PromptFormat, max_new_tokens: int) -> None:
+        self.dialogues, self.tokenizer, self.prompt_format, self.max_new_tokens = dialogues, tokenizer, prompt_format, max_new_tokens
+
+    def __len__(self) -> int:
+        return len(self.dialogues)
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        dialogue = self.dialogues[row]
+        prompt = encode_prompts([dialogue], self.tokenizer, self.prompt_format).input_ids[0].tolist()
+        labels = self.tokenizer(text_target=dialogue.reference, truncation=True, max_length=self.max_new_tokens).input_ids
+        return {"input_ids": prompt, "attention_mask": [1] * len(prompt), "labels": labels}
+
+
+def _generation_config(model: PreTrainedModel, max_new_tokens: int) -> GenerationConfig:
+    config = GenerationConfig.from_model_config(model.config)
+    config.max_new_tokens = max_new_tokens
+    return config
+
+
+def _arguments(config: SftConfig, checkpoints: Path) -> Seq2SeqTrainingArguments:
+    return Seq2SeqTrainingArguments(
+        output_dir=str(checkpoints),
+        per_device_train_batch_size=config.batch_size,
+        num_train_epochs=config.epochs,
+        learning_rate=config.learning_rate,
+        lr_scheduler_type=config.schedule,
+        warmup_steps=config.warmup_steps,
+        max_grad_norm=config.max_grad_norm,
+        train_sampling_strategy="group_by_length",
+        save_steps=config.save_every,
+        save_total_limit=2,
+        logging_steps=50,
+        report_to=[],
+        seed=config.seed,
+        use_cpu=not torch.cuda.is_available(),
+        remove_unused_columns=False,
+        dataloader_pin_memory=torch.cuda.is_available(),
+    )
+
+
+def _adafactor(model: PreTrainedModel, config: SftConfig, rows: int) -> tuple[Any, Any]:
+    """Updates relative to each weight's size, as T5 was trained; the Trainer's own `adafactor` switches that off."""
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    optimizer = Adafactor(weights, lr=config.learning_rate, scale_parameter=True, relative_step=False)
+    steps = int(config.epochs * -(-rows // config.batch_size))
+    scheduler = get_scheduler(config.schedule, optimizer, num_warmup_steps=config.warmup_steps, num_training_steps=steps)
+    return optimizer, scheduler
+
+
+def _save(model: Any, tokenizer: Any, prompt_format: PromptFormat, output: Path) -> None:
+    """Written beside and moved in, so that a crash leaves no half a model."""
+    beside = output / ".saving"
+    model.save_pretrained(beside)
+    tokenizer.save_pretrained(beside)
+    prompt_format.save(beside)
+    for file in beside.iterdir():
+        os.replace(file, output / file.name)
+    beside.rmdir()

@@ -1,0 +1,85 @@
+"""Step 5, measure: one line of metrics a step, TensorBoard where it is installed, and the progress bar."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+
+from softspoken.types import RunError
+
+METRICS_FILE = "metrics.jsonl"
+
+
+class Tracker:
+    """Appends to RUN/metrics.jsonl; on a resumed run the lines past `first_step` are cut off first."""
+
+    def __init__(self, run: Path, *, first_step: int, steps: int) -> None:
+        path = run / METRICS_FILE
+        kept = [line for line in _lines(path) if json.loads(line)["step"] <= first_step]
+        path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        self._file = path.open("a", encoding="utf-8")
+        self._board = _tensorboard(run)
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("[bold]train"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[figures]}"),
+            TextColumn("{task.fields[speed]}"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            disable=not Console(stderr=True).is_terminal,
+        )
+        self._task = self._progress.add_task("train", total=steps, completed=first_step, figures="", speed="")
+
+    def __enter__(self) -> Tracker:
+        self._progress.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._progress.stop()
+        self._file.close()
+        if self._board is not None:
+            self._board.close()
+
+    def log(self, step: int, metrics: dict[str, float]) -> None:
+        """Write the metrics of `step` (the first is 1). Raises RunError if one is not a number."""
+        broken = [name for name, value in metrics.items() if not math.isfinite(value)]
+        self._file.write(json.dumps({"step": step, **metrics}) + "\n")
+        self._file.flush()
+        if broken:
+            raise RunError(f"step {step}: {', '.join(broken)} is not a finite number; lower the learning rate or raise kl_coef")
+        if self._board is not None:
+            for name, value in metrics.items():
+                self._board.add_scalar(name, value, step)
+        self._progress.update(self._task, completed=step, **_shown(metrics))
+
+
+def _shown(metrics: dict[str, float]) -> dict[str, str]:
+    figures = [f"reward {metrics['objective/score']:.3f}"] if "objective/score" in metrics else []
+    if "objective/toxicity" in metrics:
+        figures.append(f"toxicity {metrics['objective/toxicity']:.3f}")
+    if "objective/kl" in metrics:
+        figures.append(f"KL {metrics['objective/kl']:.3f}")
+    return {"figures": " · ".join(figures), "speed": f"{metrics['time/step']:.1f} s/step"}
+
+
+def _lines(path: Path) -> list[str]:
+    """Whole lines only: one that a crash cut short is dropped."""
+    if not path.is_file():
+        return []
+    return [line for line in path.read_text(encoding="utf-8").split("\n")[:-1] if line]
+
+
+def _tensorboard(run: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(run / "tensorboard"))

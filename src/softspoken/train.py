@@ -1,0 +1,221 @@
+"""The training loop: sample, score, shape, optimise, measure, and what comes before and after it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import shutil
+import sys
+import time
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from transformers import get_scheduler
+
+from softspoken import numerics
+from softspoken.checkpoint import Progress, load_checkpoint, save_checkpoint
+from softspoken.config import EvaluateConfig, TrainConfig
+from softspoken.data import load_dialogues, padding_share, prompt_batches
+from softspoken.evaluate import evaluate
+from softspoken.model import Policy, load_policy, require_moved
+from softspoken.numerics import masked_mean
+from softspoken.ppo import build_experience, next_kl_coef, update
+from softspoken.report import write_model_card, write_report
+from softspoken.rewards import default_judge, load_reward
+from softspoken.rollout import drop_short, generate_rollout
+from softspoken.tracking import Tracker
+from softspoken.types import Dialogue, Experience, InputError, UpdateStats
+
+PACKAGES = ("softspoken", "torch", "transformers", "peft", "accelerate", "datasets", "tokenizers")
+
+
+def train(config: TrainConfig) -> Path:
+    """Run `config` (or go on with the run it resumes), write the run's folder (design: config, metrics, checkpoints, adapter,
+    evaluation, report) and return it. Raises InputError before anything is written if something it needs is missing."""
+    resumed = Path(config.resume) if config.resume else None
+    if resumed:
+        config = _saved_config(resumed)
+    run = resumed or _output_folder(config)
+    policy = load_policy(config)
+    dialogues = load_dialogues(config.dataset, config.split, on_bad_row=config.on_bad_row, limit=config.max_dialogues)
+    reward = load_reward(config.reward, device=config.device, detoxify_sha256=config.detoxify_sha256)
+    optimizer, scheduler = _optimizer(policy, config)
+    _check_data(dialogues, config)
+
+    if not resumed:
+        _start_folder(run, config)
+    progress = load_checkpoint(run, policy, optimizer) or Progress(0, config.kl_coef, scheduler.state_dict())
+    scheduler.load_state_dict(progress.schedule)
+    kl_coef = progress.kl_coef
+
+    batches = prompt_batches(
+        dialogues,
+        policy.tokenizer,
+        policy.prompt_format,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        first_step=progress.step,
+        steps=config.steps,
+    )
+    with Tracker(run, first_step=progress.step, steps=config.steps) as tracker:
+        for step, prompts in enumerate(batches, start=progress.step + 1):
+            clock = _Clock()
+            rollout = generate_rollout(policy, prompts, config, _generator(config, step, purpose=0))  # 1 sample
+            rollout, dropped = drop_short(rollout, config.min_response_chars)
+            clock.lap("sample")
+            if rollout.responses:
+                answered = [prompts.dialogues[row] for row in rollout.prompt_index.tolist()]
+                scores = reward(rollout.responses, answered)  # 2 score
+                clock.lap("score")
+                experience = build_experience(rollout, scores, config, kl_coef)  # 3 shape: KL, advantages
+                stats = update(policy, optimizer, experience, config, _generator(config, step, purpose=1))  # 4 optimise
+                clock.lap("update")
+                metrics = _metrics(experience, stats, config)
+            else:  # every summary was too short to train on
+                metrics = {"ppo/skipped": 1.0}
+            metrics |= {
+                "ppo/kl_coef": kl_coef,
+                "ppo/learning_rate": scheduler.get_last_lr()[0],
+                "tokens/padding_share": padding_share(prompts),
+                "tokens/prompts_truncated": float(prompts.truncated),
+                "tokens/dropped": float(dropped),
+            }
+            tracker.log(step, metrics | clock.times())  # 5 measure
+            if step == 1 and metrics.get("ppo/optimizer_steps"):
+                require_moved(policy)
+            kl_coef = next_kl_coef(kl_coef, metrics.get("objective/kl", config.kl_target), len(rollout.responses), config)
+            scheduler.step()
+            if step % config.save_every == 0 or step == config.steps:  # 6 evaluate and checkpoint when due
+                save_checkpoint(run, Progress(step, kl_coef, scheduler.state_dict()), policy, optimizer)
+
+    policy.save(run / "adapter", config.max_new_tokens)
+    del policy, optimizer
+    if config.eval_limit != 0:
+        evaluate(_evaluation(config, run))
+    write_model_card(run)
+    shutil.copy(run / "README.md", run / "adapter" / "README.md")
+    write_report(run)
+    return run
+
+
+# ------------------------------------------------------------------------------------------------- before the loop
+
+
+def _optimizer(policy: Policy, config: TrainConfig) -> tuple[torch.optim.Optimizer, Any]:
+    optimizer = torch.optim.AdamW(
+        policy.trainable().values(), lr=config.learning_rate, eps=config.adam_epsilon, weight_decay=config.weight_decay
+    )
+    # One step more than there are, so that the last one still trains.
+    scheduler = get_scheduler(config.schedule, optimizer, config.warmup_steps, config.steps + 1)
+    return optimizer, scheduler
+
+
+def _check_data(dialogues: list[Dialogue], config: TrainConfig) -> None:
+    if config.batch_size > len(dialogues):
+        raise InputError(
+            f"batch_size {config.batch_size} is larger than the dataset ({len(dialogues)} dialogues); lower it or give more data"
+        )
+
+
+def _output_folder(config: TrainConfig) -> Path:
+    if config.output is None:
+        name = Path(config.model).name
+        return Path("runs") / f"{name}-{datetime.now().strftime('%Y%m%d-%H%M%S')}"
+    output = Path(config.output)
+    if output.exists() and any(output.iterdir()) and not config.overwrite:
+        raise InputError(f"output {output} is not empty; pass --overwrite true to replace it, or --resume {output} to go on with it")
+    return output
+
+
+def _start_folder(run: Path, config: TrainConfig) -> None:
+    if run.exists():
+        shutil.rmtree(run)
+    run.mkdir(parents=True)
+    record = {
+        "config": asdict(config),
+        "versions": {"python": sys.version.split()[0], **{name: importlib.metadata.version(name) for name in PACKAGES}},
+        "threads": torch.get_num_threads(),
+        "command": " ".join(sys.argv),
+    }
+    beside = run / ".config.yaml.saving"
+    beside.write_text(yaml.safe_dump(record, sort_keys=False), encoding="utf-8")
+    os.replace(beside, run / "config.yaml")
+
+
+def _saved_config(run: Path) -> TrainConfig:
+    path = run / "config.yaml"
+    if not path.is_file():
+        raise InputError(f"resume: no run at {run} (it has no config.yaml); give the folder of a run")
+    return TrainConfig(**yaml.safe_load(path.read_text(encoding="utf-8"))["config"])
+
+
+def _evaluation(config: TrainConfig, run: Path) -> EvaluateConfig:
+    return EvaluateConfig(
+        output=str(run),
+        model=config.model,
+        adapter=[str(run / "adapter")],
+        dataset=config.eval_dataset or config.dataset,
+        split=config.eval_split or "test",
+        judge=config.judge or [default_judge(config.reward)],
+        detoxify_sha256=config.detoxify_sha256,
+        limit=config.eval_limit,
+        on_bad_row=config.on_bad_row,
+        samples=config.eval_samples,
+        batch_size=config.eval_batch_size,
+        device=config.device,
+        seed=config.seed,
+        overwrite=True,
+    )
+
+
+# --------------------------------------------------------------------------------------------------- in the loop
+
+
+def _generator(config: TrainConfig, step: int, purpose: int) -> torch.Generator:
+    """Random numbers of one step for one purpose, the same whether or not the run was stopped before it."""
+    return torch.Generator().manual_seed((config.seed * 1_000_003 + step) * 2 + purpose)
+
+
+def _metrics(experience: Experience, stats: UpdateStats, config: TrainConfig) -> dict[str, float]:
+    rollout, scores, mask = experience.rollout, experience.scores, experience.rollout.response_mask
+    logratio = rollout.old_logprobs - rollout.ref_logprobs
+    metrics = {"objective/score": scores.total.mean().item(), "objective/score_std": scores.total.std(correction=0).item()}
+    judge = default_judge(config.reward)
+    if judge in scores.terms:
+        metrics["objective/toxicity"] = 1 - scores.terms[judge].mean().item()
+    return metrics | {
+        **{f"objective/score/{name}": term.mean().item() for name, term in scores.terms.items()},
+        "objective/kl": masked_mean(logratio, mask).item(),
+        "objective/kl_stderr": (numerics.masked_var(logratio, mask) / mask.sum()).sqrt().item(),
+        "objective/kl_k2": masked_mean(numerics.kl_k2(logratio), mask).item(),
+        "objective/kl_k3": masked_mean(numerics.kl_k3(logratio), mask).item(),
+        "objective/entropy": stats.entropy,
+        "ppo/policy/loss": stats.policy_loss,
+        "ppo/policy/clip_fraction": stats.clip_fraction,
+        "ppo/policy/approx_kl": stats.approx_kl,
+        "ppo/policy/ratio_mean": stats.ratio_mean,
+        "ppo/value/loss": stats.value_loss,
+        "ppo/value/explained_variance": stats.explained_variance,
+        "ppo/grad_norm": stats.grad_norm,
+        "ppo/skipped": float(stats.skipped),
+        "ppo/optimizer_steps": float(stats.optimizer_steps),
+        "tokens/response_mean": mask.sum(dim=1).float().mean().item(),
+        "tokens/truncated_share": rollout.truncated.float().mean().item(),
+    }
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self.start = self.last = time.perf_counter()
+        self.laps: dict[str, float] = {}
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.laps[f"time/{name}"], self.last = now - self.last, now
+
+    def times(self) -> dict[str, float]:
+        return {**self.laps, "time/step": time.perf_counter() - self.start}

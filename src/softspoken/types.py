@@ -1,0 +1,169 @@
+"""The data that flows through a step; no logic.
+
+Shapes use B dialogues, K samples of each, N = B·K rows, P prompt tokens, T response tokens. Masks are true where a
+token counts. All log-probabilities are natural, all KL in nats.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:  # the command line reads its settings without loading torch
+    from torch import Tensor
+
+
+class InputError(ValueError):
+    """Something the user gave cannot be used: one sentence that names the field, row or file, and the remedy."""
+
+
+class RunError(RuntimeError):
+    """A run cannot go on, though its input was in order: one sentence that says why."""
+
+
+@dataclass(frozen=True)
+class Dialogue:
+    id: str
+    text: str
+    reference: str | None = None
+    """The summary to compare with; the calm one, where there are two."""
+    literal_reference: str | None = None
+    """A summary that repeats the abuse; only heated dialogues of a corpus with two references have one."""
+    group: str | None = None
+    """Rows that are not independent (say, variants of one scenario) share a group; intervals resample groups."""
+
+
+@dataclass(frozen=True)
+class PromptBatch:
+    dialogues: list[Dialogue]
+    input_ids: Tensor
+    """[B, P] int64, padded on the right."""
+    attention_mask: Tensor
+    """[B, P] int64, 1 for a token, 0 for padding."""
+    truncated: int = 0
+    """How many dialogues were cut to fit."""
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """What sampling recorded. `response_ids[:, t]` is scored by `logits[:, t]` of a decoder that reads the shift-right."""
+
+    prompts: PromptBatch
+    prompt_index: Tensor
+    """[N] int64: which row of `prompts` a response answers."""
+    responses: list[str]
+    response_ids: Tensor
+    """[N, T] int64, without the decoder-start token, padded on the right."""
+    response_mask: Tensor
+    """[N, T] bool: true through the first EOS, that EOS included; false on tokens that were forced, not sampled."""
+    truncated: Tensor
+    """[N] bool: stopped by the length limit, so no EOS was sampled."""
+    old_logprobs: Tensor
+    """[N, T] float32, of the sampling policy."""
+    ref_logprobs: Tensor
+    """[N, T] float32, of the frozen reference."""
+    old_values: Tensor | None = None
+    """[N, T] float32; None for critic-free algorithms."""
+    encoder_states: Tensor | None = None
+    """[B, P, D]: kept only where the encoder is frozen, so that later passes need not run it again."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    total: Tensor
+    """[N] float32, higher is better."""
+    terms: dict[str, Tensor]
+    """Each reward by its own name, unweighted, [N] float32."""
+
+
+@dataclass(frozen=True)
+class Experience:
+    rollout: Rollout
+    scores: Scores
+    kl: Tensor
+    """[N, T] float32: the chosen estimator of KL(policy || reference) at each token, in nats; 0 off the mask."""
+    advantages: Tensor
+    """[N, T] float32, 0 off the mask."""
+    returns: Tensor | None
+    """[N, T] float32: the value head's target; None for critic-free algorithms."""
+
+
+@dataclass(frozen=True)
+class UpdateStats:
+    """Means over the optimizer steps of one update, weighted by tokens."""
+
+    policy_loss: float
+    value_loss: float
+    approx_kl: float
+    """k3 estimate of KL(old || new), in nats a token."""
+    clip_fraction: float
+    entropy: float
+    """Mean entropy of the policy's next-token distribution, in nats."""
+    ratio_mean: float
+    grad_norm: float
+    """Mean L2 norm before clipping."""
+    explained_variance: float
+    """1 − Var(returns − old values) / Var(returns)."""
+    skipped: int
+    """Optimizer steps left out (target KL passed, or a gradient that was not finite)."""
+    optimizer_steps: int = 0
+
+
+Decoding = Literal["greedy", "sampled"]
+
+
+@dataclass(frozen=True)
+class Interval:
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class SliceResult:
+    n: int
+    metrics: dict[str, Interval]
+
+
+@dataclass(frozen=True)
+class SystemResult:
+    name: str
+    decoding: Decoding | None
+    """None for texts that were not generated here, such as human references."""
+    n: int
+    """Dialogues, however many summaries each was given."""
+    metrics: dict[str, Interval]
+    slices: dict[str, SliceResult] = field(default_factory=dict)
+    """The same for parts of the dialogues, such as "heated"; those that are empty are left out."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    a: str
+    b: str
+    decoding: Decoding
+    slice: str
+    metric: str
+    difference: Interval
+    """b − a, paired by dialogue."""
+    ratio: Interval | None
+    """b / a; None where a's mean is 0, or so near it that the interval has no upper end."""
+    p_value: float
+    """Paired permutation test, two-sided."""
+
+
+@dataclass(frozen=True)
+class EvalReport:
+    dataset: dict[str, Any]
+    """`id`, `split`, `n`."""
+    judges: list[str]
+    systems: list[SystemResult]
+    comparisons: list[Comparison] = field(default_factory=list)
+    rows: str = "eval_rows.jsonl"
+    """The file with one line for each dialogue, system and sample."""
+    config: dict[str, Any] = field(default_factory=dict)
+    """The settings that made it."""
+    versions: dict[str, str] = field(default_factory=dict)
+    """Of the packages that made it."""
+
+
