@@ -7,8 +7,10 @@ import gzip
 import json
 import logging
 import math
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -39,6 +41,9 @@ class PromptFormat:
         if self.template.count("{dialogue}") != 1:
             raise InputError(f"prompt_template {self.template!r} must contain {{dialogue}} exactly once")
 
+    def prompt(self, dialogue: str) -> str:
+        return self.template.replace("{dialogue}", dialogue)  # other braces in a template are just braces
+
     def save(self, folder: Path) -> None:
         (folder / FORMAT_FILE).write_text(json.dumps({"prompt_format": asdict(self)}, indent=2) + "\n", encoding="utf-8")
 
@@ -48,7 +53,10 @@ class PromptFormat:
         path = Path(folder) / FORMAT_FILE
         if not path.is_file():
             return None
-        return cls(**json.loads(path.read_text(encoding="utf-8"))["prompt_format"])
+        try:
+            return cls(**json.loads(path.read_text(encoding="utf-8"))["prompt_format"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{path} is not a prompt format as softspoken writes it ({error}); restore or remove it") from error
 
 
 # ---------------------------------------------------------------------------------------------------- reading
@@ -59,11 +67,7 @@ def load_dialogues(dataset: str, split: str, *, on_bad_row: OnBadRow = "error", 
 
     A local file holds one set: `split` does not apply to it. Raises InputError for anything that cannot be read.
     """
-    dialogues: list[Dialogue] = []
-    for dialogue in iterate_dialogues(dataset, split, on_bad_row=on_bad_row):
-        if limit is not None and len(dialogues) >= limit:
-            break
-        dialogues.append(dialogue)
+    dialogues = list(islice(iterate_dialogues(dataset, split, on_bad_row=on_bad_row), limit))
     if not dialogues:
         raise InputError(f"dataset {dataset!r} has no usable rows; give a file or hub set with at least one dialogue")
     return dialogues
@@ -83,16 +87,20 @@ def iterate_dialogues(dataset: str, split: str, *, on_bad_row: OnBadRow = "error
 def to_dialogues(rows: Iterable[Mapping[str, Any]], *, source: str, on_bad_row: OnBadRow = "error") -> Iterator[Dialogue]:
     """Check and clean rows of `id, dialogue, summary` (and `literal_summary`, `group`); all but `dialogue` may be absent."""
     skipped = 0
-    for number, row in enumerate(rows, start=1):
-        try:
-            yield _to_dialogue(row, number, source)
-        except InputError as error:
-            if on_bad_row == "error" or "dialogue" not in row:
-                raise
-            skipped += 1
-            log.debug("skipped: %s", error)
-    if skipped:
-        log.warning("skipped %d bad rows of %s", skipped, source)
+    try:
+        for number, row in enumerate(rows, start=1):
+            try:
+                dialogue = _to_dialogue(row, number, source)
+            except InputError as error:
+                if on_bad_row == "error" or (number == 1 and "dialogue" not in row):  # a missing column is no bad row
+                    raise
+                skipped += 1
+                log.debug("skipped: %s", error)
+            else:
+                yield dialogue
+    finally:  # also where a limit ends the reading early
+        if skipped:
+            log.warning("skipped %d bad rows of %s", skipped, source)
 
 
 def _to_dialogue(row: Mapping[str, Any], number: int, source: str) -> Dialogue:
@@ -120,6 +128,7 @@ def _to_dialogue(row: Mapping[str, Any], number: int, source: str) -> Dialogue:
 
 def clean(text: str) -> str:
     """One kind of line break, no trailing blanks, no blank lines; the words are left alone."""
+    text = text.encode("utf-8", "replace").decode("utf-8")  # half an emoji, as JSON escapes can hold, is no character
     lines = (line.strip() for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n"))
     return "\n".join(line for line in lines if line)
 
@@ -133,10 +142,11 @@ def require_references(dialogues: list[Dialogue], dataset: str, purpose: str) ->
 def _is_local(dataset: str) -> bool:
     """A path, rather than a hub id `owner/name`: it exists, or it is written as only a path can be."""
     path = Path(dataset)
-    return path.exists() or path.is_absolute() or dataset.startswith(".") or _suffix(path) in SUFFIXES or dataset.count("/") > 1
+    return path.exists() or path.is_absolute() or dataset.startswith(".") or file_suffix(path) in SUFFIXES or dataset.count("/") > 1
 
 
-def _suffix(path: Path) -> str:
+def file_suffix(path: Path) -> str:
+    """`.csv` of x.csv and of x.csv.gz alike."""
     return path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
 
 
@@ -152,12 +162,19 @@ def _file_rows(path: Path) -> Iterator[Mapping[str, Any]]:
     if path.stat().st_size == 0:
         raise InputError(f"{path} is empty; it needs at least one row of id, dialogue, summary")
     readers = {".json": _json_rows, ".jsonl": _jsonl_rows, ".csv": _csv_rows, ".parquet": _parquet_rows}
-    if _suffix(path) not in readers:
-        raise InputError(f"{path}: unknown kind of file {_suffix(path)!r}; use one of {', '.join(SUFFIXES)}")
+    if file_suffix(path) not in readers:
+        raise InputError(f"{path}: unknown kind of file {file_suffix(path)!r}; use one of {', '.join(SUFFIXES)}")
     try:
-        yield from readers[_suffix(path)](path)
+        yield from readers[file_suffix(path)](path)
     except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 (byte {error.start}); convert it, for example with iconv") from error
+        raise not_utf8(str(path), error) from error
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise InputError(f"{path} is not a whole gzip file ({error}); make or fetch it again") from error
+
+
+def not_utf8(source: str, error: UnicodeDecodeError) -> InputError:
+    byte = error.object[error.start]  # its place is not known: files are decoded in pieces
+    return InputError(f"{source} is not UTF-8 (it has a byte 0x{byte:02x}); convert it, for example with iconv")
 
 
 def _json_rows(path: Path) -> Iterator[Mapping[str, Any]]:
@@ -190,15 +207,24 @@ def parse_json_lines(lines: Iterable[str], *, source: str) -> Iterator[Mapping[s
 
 
 def _csv_rows(path: Path) -> Iterator[Mapping[str, Any]]:
+    csv.field_size_limit(10_000_000)
     with open_text(path) as file:
-        yield from csv.DictReader(file)
+        reader = csv.DictReader(file)
+        try:
+            yield from reader
+        except csv.Error as error:
+            raise InputError(f"{path} cannot be read as CSV at line {reader.line_num} ({error})") from error
 
 
 def _parquet_rows(path: Path) -> Iterator[Mapping[str, Any]]:
+    import pyarrow
     import pyarrow.parquet as parquet
 
-    for batch in parquet.ParquetFile(path).iter_batches(batch_size=1024):
-        yield from batch.to_pylist()
+    try:
+        for batch in parquet.ParquetFile(path).iter_batches(batch_size=1024):
+            yield from batch.to_pylist()
+    except (pyarrow.ArrowInvalid, OSError) as error:
+        raise InputError(f"{path} cannot be read as Parquet ({_first_line(error)})") from error
 
 
 def _hub_rows(dataset: str, split: str) -> Iterable[Mapping[str, Any]]:
@@ -230,31 +256,34 @@ def _mini_rows(split: str) -> Iterator[Mapping[str, Any]]:
 
 
 def encode_prompts(dialogues: list[Dialogue], tokenizer: Any, prompt_format: PromptFormat) -> PromptBatch:
-    """Format, cut to fit, tokenize, pad on the right (T5's relative positions and the masks are the same for either side)."""
-    prompts, cut = [], 0
-    for dialogue in dialogues:
-        prompt, was_cut = _fitted_prompt(dialogue.text, tokenizer, prompt_format)
-        prompts.append(prompt)
-        cut += was_cut
-    encoded = tokenizer(prompts, padding=True, padding_side="right", return_tensors="pt")
-    return PromptBatch(dialogues, encoded["input_ids"], encoded["attention_mask"], cut)
+    """Format, cut to fit, tokenize, pad on the right (the masks and T5's relative positions make the side irrelevant)."""
+    ids, truncated = prompt_ids(dialogues, tokenizer, prompt_format)
+    padded = tokenizer.pad({"input_ids": ids}, padding_side="right", return_tensors="pt")
+    return PromptBatch(dialogues, padded["input_ids"], padded["attention_mask"], truncated)
 
 
-def _fitted_prompt(text: str, tokenizer: Any, prompt_format: PromptFormat) -> tuple[str, bool]:
-    """The prompt, its dialogue shortened on the stated side until it has at most `max_prompt_tokens` tokens."""
-    prompt = prompt_format.template.format(dialogue=text)
-    excess = len(tokenizer(prompt, verbose=False)["input_ids"]) - prompt_format.max_prompt_tokens
-    if excess <= 0:
-        return prompt, False
+def prompt_ids(dialogues: list[Dialogue], tokenizer: Any, prompt_format: PromptFormat) -> tuple[list[list[int]], int]:
+    """Each dialogue's prompt as token ids, none longer than `max_prompt_tokens`, and how many had to be cut for that."""
+    prompts = [prompt_format.prompt(dialogue.text) for dialogue in dialogues]
+    ids: list[list[int]] = tokenizer(prompts, verbose=False)["input_ids"]
+    long = [row for row, prompt in enumerate(ids) if len(prompt) > prompt_format.max_prompt_tokens]
+    for row in long:
+        ids[row] = _cut_to_fit(dialogues[row].text, len(ids[row]), tokenizer, prompt_format)
+    return ids, len(long)
+
+
+def _cut_to_fit(text: str, length: int, tokenizer: Any, prompt_format: PromptFormat) -> list[int]:
+    """The prompt's ids with the dialogue shortened on the stated side, from `length` tokens to at most `max_prompt_tokens`."""
     offsets = tokenizer(text, return_offsets_mapping=True, add_special_tokens=False, verbose=False)["offset_mapping"]
-    while excess > 0:
+    while (excess := length - prompt_format.max_prompt_tokens) > 0:
         if excess >= len(offsets):
-            raise InputError(f"max_prompt_tokens={prompt_format.max_prompt_tokens} leaves no room for a dialogue in the prompt template")
+            limit = prompt_format.max_prompt_tokens
+            raise InputError(f"max_prompt_tokens {limit} leaves no room for a dialogue in the prompt template; raise it")
         offsets = offsets[excess:] if prompt_format.truncation_side == "left" else offsets[:-excess]
         shortened = text[offsets[0][0] : offsets[-1][1]]
-        prompt = prompt_format.template.format(dialogue=shortened)
-        excess = len(tokenizer(prompt, verbose=False)["input_ids"]) - prompt_format.max_prompt_tokens
-    return prompt, True
+        ids: list[int] = tokenizer(prompt_format.prompt(shortened), verbose=False)["input_ids"]
+        length = len(ids)
+    return ids
 
 
 # ---------------------------------------------------------------------------------------------------- batching

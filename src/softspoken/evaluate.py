@@ -12,13 +12,11 @@ import gc
 import importlib.metadata
 import json
 import logging
-import os
 import platform
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,40 +27,36 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from softspoken import resampling
 from softspoken.config import EvaluateConfig
 from softspoken.data import load_dialogues
-from softspoken.pretrained import resolve, resolve_device
+from softspoken.pretrained import resolve_device
 from softspoken.report import EVAL_FILE, write_report
 from softspoken.report import read_report as read_report
 from softspoken.resampling import Array, Groups
 from softspoken.rewards import load_judge
-from softspoken.summarizer import Summarizer
+from softspoken.summarizer import Summarizer, adapter_folder
+from softspoken.summary_metrics import (
+    WINDOW,
+    Judge,
+    Slices,
+    judge_texts,
+    reference_metrics,
+    slice_dialogues,
+    surface_metrics,
+    toxicity_metrics,
+)
 from softspoken.types import Comparison, Decoding, Dialogue, EvalReport, InputError, Interval, SliceResult, SystemResult
 
 log = logging.getLogger(__name__)
 
 HUMAN, BASE = "human", "base"
 ROWS_FILE = "eval_rows.jsonl"
-TOXIC = 0.5
-"""A summary (or a line of a dialogue) is toxic above this."""
 FEW_DIALOGUES = 100
 P99_FROM = 1_000
 """Summaries from which a 99th percentile means something."""
-WINDOW = 256
-"""Dialogues summarized, scored and written at once."""
 PACKAGES = ("softspoken", "torch", "transformers", "peft", "detoxify", "rouge-score")
 
 Generate = Callable[[list[Dialogue], int, int], list[list[str]]]
-"""(dialogues, samples, seed) → each dialogue's summaries: so many sampled at temperature 1 or, where samples is 0, the greedy one."""
-Slices = dict[str, NDArray[np.bool_]]
-
-
-class Judge(Protocol):
-    """What evaluation needs of softspoken.rewards.Judge."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def labels(self) -> list[str]: ...
-    def __call__(self, texts: list[str]) -> dict[str, list[float]]: ...
+"""(dialogues, samples, seed) → each dialogue's summaries: so many sampled at temperature 1 or, where samples is 0, the greedy one.
+It may have `truncated`: how many dialogues it had to cut so far."""
 
 
 @dataclass(frozen=True)
@@ -91,14 +85,19 @@ def evaluate(config: EvaluateConfig) -> EvalReport:
     """The command: human, base and the adapters on one dataset; writes eval.json, eval_rows.jsonl and report.html."""
     output = Path(config.output)
     if (output / EVAL_FILE).exists() and not config.overwrite:
-        raise InputError(f"output {output} holds an evaluation; pass --overwrite true to replace it, or give another folder")
+        raise InputError(
+            f"output {output} holds an evaluation; pass --overwrite true to replace it, or give another folder"
+        )
     adapters = dict(zip(system_names(config.adapter or []), config.adapter or [], strict=True))
     for adapter in adapters.values():
-        resolve(adapter)  # a path that is not there is better said before the base has run
+        adapter_folder(adapter)  # one that is not there is better said before the base has run
     dialogues = load_dialogues(config.dataset, config.split, on_bad_row=config.on_bad_row, limit=config.limit)
     device = str(resolve_device(config.device))
-    judges = [load_judge(spec, device=device, detoxify_sha256=config.detoxify_sha256) for spec in config.judge or ["mini"]]
-    systems = {name: functools.partial(_load_system, config, adapter) for name, adapter in {BASE: None, **adapters}.items()}
+    specs = list(dict.fromkeys(config.judge or ["mini"]))
+    judges = [load_judge(spec, device=device, detoxify_sha256=config.detoxify_sha256) for spec in specs]
+    systems = {
+        name: functools.partial(_load_system, config, adapter) for name, adapter in {BASE: None, **adapters}.items()
+    }
     report = evaluate_systems(
         systems,
         dialogues,
@@ -134,6 +133,7 @@ def evaluate_systems(
     has_references = any(dialogue.reference for dialogue in dialogues)
     total = len(dialogues) * (has_references + len(systems) * (1 + samples))
     measured: list[Measured] = []
+    truncated = 0
     with _rows_file(output) as write_row, _progress(total) as advance:
         slices = slice_dialogues(dialogues, judges[0])
         task = Task(dialogues, slices, list(judges), seed, write_row, advance)
@@ -142,18 +142,23 @@ def evaluate_systems(
         for name, load in systems.items():
             generate = load()
             measured.append(measure(name, "greedy", generate, 0, task))
+            truncated = max(truncated, getattr(generate, "truncated", 0))
             if samples:
                 measured.append(measure(name, "sampled", generate, samples, task))
             del generate
             _free_memory()
+    if truncated:
+        log.warning("%d of %d dialogues were longer than the model reads and were cut", truncated, len(dialogues))
     groups = resampling.group_numbers([dialogue.group or f"id:{dialogue.id}" for dialogue in dialogues])
     results, comparisons = analyse(measured, groups, slices, seed)
-    dataset = {"id": None, "split": None, **(dataset or {}), "n": len(dialogues)}
+    dataset = {"id": None, "split": None, **(dataset or {}), "n": len(dialogues), "truncated": truncated}
     names = [judge.name for judge in judges]
     report = EvalReport(dataset, names, results, comparisons, ROWS_FILE, config or {}, _versions())
     beside = output / f".{EVAL_FILE}.saving"
-    beside.write_text(json.dumps(asdict(report), indent=1, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(beside, output / EVAL_FILE)
+    beside.write_text(
+        json.dumps(asdict(report), indent=1, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
+    beside.replace(output / EVAL_FILE)
     return report
 
 
@@ -167,25 +172,37 @@ def system_names(adapters: list[str]) -> list[str]:
         names = ["/".join(part[-depth:]) for part in parts]
         if len({*names, HUMAN, BASE}) == len(names) + 2:
             return names
-    raise InputError(f"adapter: {', '.join(adapters)} do not have distinct names; give each once, in a folder of its own name")
+    raise InputError(
+        f"adapter: {', '.join(adapters)} do not have distinct names; give each once, in a folder of its own name"
+    )
 
 
 # ------------------------------------------------------------------------------------------------------ systems
 
 
 def _load_system(config: EvaluateConfig, adapter: str | None) -> Generate:
-    summarizer = Summarizer.from_pretrained(config.model, adapter=adapter, device=config.device)
+    return _Summaries(
+        Summarizer.from_pretrained(
+            config.model, adapter=adapter, device=config.device, max_new_tokens=config.max_new_tokens
+        ),
+        config.batch_size,
+    )
 
-    def generate(dialogues: list[Dialogue], samples: int, seed: int) -> list[list[str]]:
+
+@dataclass(frozen=True)
+class _Summaries:
+    summarizer: Summarizer
+    batch_size: int
+
+    @property
+    def truncated(self) -> int:
+        return self.summarizer.truncated
+
+    def __call__(self, dialogues: list[Dialogue], samples: int, seed: int) -> list[list[str]]:
         texts = [dialogue.text for dialogue in dialogues]
-        if not samples:
-            return [[summary] for summary in summarizer(texts, batch_size=config.batch_size)]
-        rows: list[list[str]] = []
-        for first in range(0, len(texts), config.batch_size):
-            rows += summarizer.sample(texts[first : first + config.batch_size], samples, seed + first)
-        return rows
-
-    return generate
+        if samples:
+            return self.summarizer.sample(texts, samples, seed, batch_size=self.batch_size)
+        return [[summary] for summary in self.summarizer(texts, batch_size=self.batch_size)]
 
 
 def _references(dialogues: list[Dialogue], samples: int, seed: int) -> list[list[str]]:
@@ -220,6 +237,7 @@ def measure(system: str, decoding: Decoding | None, generate: Generate, samples:
                 values.setdefault(metric, np.full(shape, np.nan))[first + row, sample] = value
             task.write_row(
                 {
+                    "row": first + row,
                     "id": dialogue.id,
                     "system": system,
                     "decoding": decoding,
@@ -228,7 +246,9 @@ def measure(system: str, decoding: Decoding | None, generate: Generate, samples:
                     "dialogue": dialogue.text,
                     "reference": dialogue.reference,
                     "summary": text,
-                    "scores": {name: {label: round(p, 6) for label, p in labels.items()} for name, labels in scored.items()},
+                    "scores": {
+                        name: {label: round(p, 6) for label, p in labels.items()} for name, labels in scored.items()
+                    },
                     "metrics": {metric: round(value, 6) for metric, value in metrics.items()},
                 }
             )
@@ -236,93 +256,21 @@ def measure(system: str, decoding: Decoding | None, generate: Generate, samples:
     return Measured(system, decoding, values)
 
 
-def judge_texts(judges: list[Judge], texts: list[str]) -> list[dict[str, dict[str, float]]]:
-    """For each text: {judge: {label: probability}}."""
-    judged = {judge.name: judge(texts) for judge in judges} if texts else {}
-    return [{name: {label: p[row] for label, p in labels.items()} for name, labels in judged.items()} for row in range(len(texts))]
-
-
-def toxicity_metrics(scored: dict[str, dict[str, float]], judges: list[Judge]) -> dict[str, float]:
-    """The first judge's main label as `toxicity`, its others by their names; the main label of each other judge by that judge's."""
-    main, *others = judges
-    toxicity = scored[main.name][main.labels[0]]
-    return {
-        "toxicity": toxicity,
-        "toxic_rate": float(toxicity > TOXIC),
-        **{label: scored[main.name][label] for label in main.labels[1:]},
-        **{judge.name: scored[judge.name][judge.labels[0]] for judge in others},
-    }
-
-
-def surface_metrics(summary: str) -> dict[str, float]:
-    return {"length": float(len(summary.split())), "empty_rate": float(not summary.strip())}
-
-
-def reference_metrics(summary: str, dialogue: Dialogue, two_references: bool) -> dict[str, float]:
-    """ROUGE in points against the calm reference; with `two_references`, ROUGE-L against the nearer one as well."""
-    assert dialogue.reference
-    scores = _rouge().score(dialogue.reference, summary)
-    metrics = {name: 100 * score.fmeasure for name, score in scores.items()}
-    if two_references:
-        literal = dialogue.literal_reference
-        other = 100 * _rouge().score(literal, summary)["rougeL"].fmeasure if literal else 0.0
-        metrics["rougeL_nearer"] = max(metrics["rougeL"], other)
-    expected = [name for name in speakers(dialogue.text) if names(dialogue.reference, name)]
-    if expected:
-        metrics["speakers_named"] = sum(names(summary, name) for name in expected) / len(expected)
-    return metrics
-
-
-@functools.cache
-def _rouge() -> Any:
-    from rouge_score.rouge_scorer import RougeScorer  # takes seconds to import
-
-    return RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=True)
-
-
-def speakers(dialogue: str) -> list[str]:
-    """Who speaks, in order: what stands before the colon at the start of a line."""
-    return list(dict.fromkeys(match[1].strip() for match in re.finditer(r"^([^:\n]{1,40}):", dialogue, re.MULTILINE)))
-
-
-def names(text: str, name: str) -> bool:
-    """Whether the name stands in the text, as a word of its own."""
-    return re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text, re.IGNORECASE) is not None
-
-
-def slice_dialogues(dialogues: list[Dialogue], judge: Judge) -> Slices:
-    """`all`, `heated` and `everyday`, without those that are empty.
-
-    Heated are the dialogues with a literal reference; where none has one, those whose worst line the judge finds toxic.
-    """
-    heated = np.array([dialogue.literal_reference is not None for dialogue in dialogues])
-    if not heated.any():
-        for first in range(0, len(dialogues), WINDOW):
-            heated[first : first + WINDOW] = [worst > TOXIC for worst in _worst_lines(dialogues[first : first + WINDOW], judge)]
-    slices = {"all": np.ones(len(dialogues), dtype=bool), "heated": heated, "everyday": ~heated}
-    return {name: members for name, members in slices.items() if members.any()}
-
-
-def _worst_lines(dialogues: list[Dialogue], judge: Judge) -> list[float]:
-    """The toxicity of each dialogue's worst utterance."""
-    lines = [(row, re.sub(r"^[^:\n]{1,40}:\s*", "", line)) for row, d in enumerate(dialogues) for line in d.text.split("\n")]
-    worst = [0.0] * len(dialogues)
-    for (row, _), toxicity in zip(lines, judge([line for _, line in lines])[judge.labels[0]], strict=True):
-        worst[row] = max(worst[row], toxicity)
-    return worst
-
-
 # ------------------------------------------------------------------------------------------------------ analyse
 
 
-def analyse(measured: list[Measured], groups: Groups, slices: Slices, seed: int) -> tuple[list[SystemResult], list[Comparison]]:
+def analyse(
+    measured: list[Measured], groups: Groups, slices: Slices, seed: int
+) -> tuple[list[SystemResult], list[Comparison]]:
     """Numbers → intervals of every system, and comparisons of the base with every other system in each slice."""
     per_slice = {name: _analyse_slice(measured, groups, members, seed, name) for name, members in slices.items()}
     results = []
     for place, one in enumerate(measured):
         parts = {name: systems[place] for name, (systems, _) in per_slice.items()}
         whole = parts.pop("all")
-        results.append(SystemResult(one.system, one.decoding, whole.n, whole.metrics, {k: v for k, v in parts.items() if v.n}))
+        results.append(
+            SystemResult(one.system, one.decoding, whole.n, whole.metrics, {k: v for k, v in parts.items() if v.n})
+        )
     return results, [comparison for _, comparisons in per_slice.values() for comparison in comparisons]
 
 
@@ -341,9 +289,13 @@ def _analyse_slice(
     draws = dict(zip(means, resampling.bootstrap_means(table, groups, seed=seed).T, strict=True))
     systems = []
     for place, one in enumerate(measured):
-        metrics = {metric: resampling.mean_interval(means[p, metric], draws[p, metric]) for p, metric in means if p == place}
+        metrics = {
+            metric: resampling.mean_interval(means[p, metric], draws[p, metric]) for p, metric in means if p == place
+        }
         metrics |= _p99(one, groups, members, seed)
-        systems.append(SliceResult(int((~np.isnan(means[place, "length"])).sum()) if (place, "length") in means else 0, metrics))
+        systems.append(
+            SliceResult(int((~np.isnan(means[place, "length"])).sum()) if (place, "length") in means else 0, metrics)
+        )
     return systems, _compare_with_base(measured, means, draws, groups, seed, name)
 
 
@@ -404,7 +356,7 @@ def _rows_file(output: Path) -> Iterator[Callable[[dict[str, Any]], None]]:
     try:
         with beside.open("w", encoding="utf-8") as file:
             yield lambda row: print(json.dumps(row, ensure_ascii=False), file=file)
-        os.replace(beside, output / ROWS_FILE)
+        beside.replace(output / ROWS_FILE)
     finally:
         beside.unlink(missing_ok=True)
 
@@ -412,7 +364,12 @@ def _rows_file(output: Path) -> Iterator[Callable[[dict[str, Any]], None]]:
 @contextlib.contextmanager
 def _progress(total: int) -> Iterator[Callable[[str, int], None]]:
     console = Console(stderr=True)
-    columns = [TextColumn("[bold]evaluate"), BarColumn(bar_width=24), MofNCompleteColumn(), TextColumn("{task.fields[speed]}")]
+    columns = [
+        TextColumn("[bold]evaluate"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[speed]}"),
+    ]
     with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task("evaluate", total=total, speed="")
 

@@ -108,8 +108,11 @@ class Policy:
                 weight.requires_grad_(".default." in name)
 
     def _decoder(self, ids: Tensor, encoder_states: Tensor, attention_mask: Tensor, cache: Any) -> Tensor:
+        seen = ids.shape[1] + (cache.get_seq_length() if cache is not None else 0)
         return self.seq2seq.get_decoder()(
             input_ids=ids,
+            # Said outright: left to itself, T5Gemma would hide a start token that is also the padding token.
+            attention_mask=torch.ones((len(ids), seen), dtype=torch.long, device=ids.device),
             encoder_hidden_states=encoder_states,
             encoder_attention_mask=attention_mask,
             past_key_values=cache,

@@ -63,7 +63,9 @@ def ratio_interval(a: Array, b: Array, draws_a: Array, draws_b: Array) -> Interv
     return interval if np.isfinite(interval.high) else None
 
 
-def quantile_interval(values: Array, groups: Groups, quantile: float, *, seed: int, resamples: int = RESAMPLES) -> Interval:
+def quantile_interval(
+    values: Array, groups: Groups, quantile: float, *, seed: int, resamples: int = RESAMPLES
+) -> Interval:
     """The `quantile` of all values of [n, K] together (the smallest value with that share at or below it)."""
     present = ~np.isnan(values)
     flat, owner = values[present], np.broadcast_to(groups[:, None], values.shape)[present]

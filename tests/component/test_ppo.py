@@ -1,0 +1,179 @@
+"""Steps 3 and 4 on a tiny T5: rewards, advantages, the clipped update, and what must not change its result."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from softspoken import ppo
+from softspoken.config import TrainConfig
+from softspoken.data import encode_prompts
+from softspoken.model import load_policy, require_moved
+from softspoken.rollout import generate_rollout
+from softspoken.types import Experience, RunError, Scores
+
+
+def prepared(folder, dialogues, **changes):
+    settings = {
+        "max_new_tokens": 8,
+        "samples_per_prompt": 2,
+        "lora_r": 2,
+        "device": "cpu",
+        "mini_batch_size": 8,
+        "micro_batch_size": 8,
+        "ppo_epochs": 1,
+        "target_kl": None,
+    }
+    config = TrainConfig(model=str(folder), **(settings | changes))
+    policy = load_policy(config)
+    prompts = encode_prompts(dialogues, policy.tokenizer, policy.prompt_format)
+    rollout = generate_rollout(policy, prompts, config, torch.Generator().manual_seed(0))
+    total = torch.linspace(0, 1, len(rollout.responses))
+    return policy, config, rollout, Scores(total, {"reward": total})
+
+
+def optimizer_for(policy, learning_rate=1e-2):
+    return torch.optim.AdamW(policy.trainable().values(), lr=learning_rate, weight_decay=0.0)
+
+
+def run_update(policy, experience, config, learning_rate=1e-2):
+    return ppo.update(policy, optimizer_for(policy, learning_rate), experience, config, torch.Generator().manual_seed(0))
+
+
+def test_the_score_lands_on_the_last_counted_token_and_kl_on_every_one(tiny_t5, dialogues):
+    _, config, rollout, scores = prepared(tiny_t5, dialogues)
+    mask = torch.zeros_like(rollout.response_mask)
+    mask[:, :3] = True
+    rollout = replace(rollout, response_mask=mask, ref_logprobs=rollout.old_logprobs - 0.5, truncated=~mask[:, 0])
+    rewards = ppo.token_rewards(rollout, scores, config, kl_coef=0.1)
+    for row, total in enumerate(scores.total.tolist()):
+        assert rewards[row].tolist() == pytest.approx([-0.05, -0.05, total - 0.05] + [0.0] * (mask.shape[1] - 3), abs=1e-6)
+
+
+def test_a_truncated_summary_pays_the_missing_eos_penalty(tiny_t5, dialogues):
+    _, config, rollout, scores = prepared(tiny_t5, dialogues, missing_eos_penalty=0.7)
+    rollout = replace(rollout, truncated=torch.tensor([True] + [False] * (len(scores.total) - 1)))
+    paid = ppo.token_rewards(rollout, scores, config, 0.0).sum(dim=1) - scores.total
+    assert paid.tolist() == pytest.approx([-0.7] + [0.0] * (len(paid) - 1), abs=1e-6)
+
+
+def test_whitened_advantages_and_plain_returns(tiny_t5, dialogues):
+    _, config, rollout, scores = prepared(tiny_t5, dialogues)
+    experience = ppo.build_experience(rollout, scores, config, 0.0)
+    counted = experience.advantages[rollout.response_mask]
+    assert counted.mean().abs() < 1e-5
+    assert counted.var().item() == pytest.approx(1.0, abs=1e-3)
+    assert not experience.advantages[~rollout.response_mask].any()
+    lambda_one = ppo.build_experience(rollout, scores, replace(config, gae_lambda=1.0), 0.0)
+    expected = scores.total[:, None].expand_as(rollout.old_values)[rollout.response_mask]
+    assert torch.allclose(lambda_one.returns[rollout.response_mask], expected, atol=1e-5)
+
+
+def test_the_first_loss_is_the_negative_mean_advantage_and_nothing_is_clipped(tiny_t5, dialogues):
+    """Before the first update every ratio is 1, so each token's policy loss is −A, and the value loss ½(V − R)²."""
+    policy, config, rollout, scores = prepared(tiny_t5, dialogues)
+    experience = ppo.build_experience(rollout, scores, config, 0.1)
+    _, parts = ppo.ppo_loss(policy, experience, torch.arange(len(rollout.responses)), config)
+    tokens = rollout.response_mask.sum()
+    assert parts["policy_loss"].item() == pytest.approx(-experience.advantages.sum().item(), abs=1e-3)
+    assert (parts["ratio_mean"] / tokens).item() == pytest.approx(1.0, abs=1e-5)
+    assert parts["clip_fraction"].item() == 0
+    assert parts["approx_kl"].item() == pytest.approx(0.0, abs=1e-4)
+    gap = (rollout.old_values - experience.returns)[rollout.response_mask]
+    assert parts["value_loss"].item() == pytest.approx((gap.square() / 2).sum().item(), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("advantage", "logratio", "expected"),
+    [
+        (1.0, 0.0, -1.0),
+        (1.0, 1.0, -1.2),  # a ratio of e counts as 1.2: no reward for going further
+        (1.0, -1.0, -0.36788),  # going the wrong way is not clipped
+        (-1.0, 1.0, 2.71828),
+        (-1.0, -1.0, 0.8),
+    ],
+)
+def test_the_clipped_objective_by_hand(tiny_t5, dialogues, advantage, logratio, expected):
+    policy, config, rollout, scores = prepared(tiny_t5, dialogues[:1], samples_per_prompt=1)
+    rollout = replace(rollout, old_logprobs=(rollout.old_logprobs - logratio) * rollout.response_mask)
+    mask = rollout.response_mask
+    experience = Experience(rollout, scores, mask * 0.0, mask * advantage, rollout.old_values)
+    _, parts = ppo.ppo_loss(policy, experience, torch.tensor([0]), config)
+    assert (parts["policy_loss"] / mask.sum()).item() == pytest.approx(expected, rel=1e-3)
+
+
+def test_an_update_makes_what_scored_high_likelier(tiny_t5, dialogues):
+    """The sign test: after a few updates the log-probability of high-scoring samples has risen against low-scoring ones."""
+    policy, config, rollout, scores = prepared(tiny_t5, dialogues, ppo_epochs=4)
+    experience = ppo.build_experience(rollout, scores, config, 0.0)
+    before = rollout.old_logprobs
+    run_update(policy, experience, config, learning_rate=3e-2)
+    with torch.no_grad():
+        after, _ = ppo.score_rows(policy, rollout, torch.arange(len(before)), config)
+    gain = ((after - before) * experience.advantages).sum()
+    assert gain > 0.1
+
+
+def test_after_one_step_every_lora_b_has_moved(tiny_t5_each, dialogues):
+    policy, config, rollout, scores = prepared(tiny_t5_each, dialogues)
+    assert policy.unmoved_adapters()
+    with pytest.raises(RunError, match="did not move"):
+        require_moved(policy)
+    stats = run_update(policy, ppo.build_experience(rollout, scores, config, 0.0), config)
+    assert stats.optimizer_steps == 1
+    assert policy.unmoved_adapters() == []
+    require_moved(policy)
+
+
+@pytest.mark.parametrize("micro_batch_size", [1, 3])
+def test_micro_batches_give_the_same_gradient(tiny_t5_each, dialogues, micro_batch_size):
+    gradients = []
+    for size in (8, micro_batch_size):
+        policy, config, rollout, scores = prepared(tiny_t5_each, dialogues, micro_batch_size=size)
+        experience = ppo.build_experience(rollout, scores, config, 0.1)
+        ppo._accumulate_gradient(policy, experience, torch.arange(len(rollout.responses)), config)
+        gradients.append({name: weight.grad for name, weight in policy.trainable().items()})
+    for name, gradient in gradients[0].items():
+        difference = (gradient - gradients[1][name]).norm()
+        assert difference <= 1e-4 * gradient.norm().clamp(min=1e-6), name
+
+
+def test_the_update_stops_at_the_target_kl_and_counts_what_it_left_out(tiny_t5, dialogues):
+    changes = {"ppo_epochs": 4, "mini_batch_size": 4, "micro_batch_size": 4, "target_kl": 1e-6}
+    policy, config, rollout, scores = prepared(tiny_t5, dialogues, **changes)
+    stats = run_update(policy, ppo.build_experience(rollout, scores, config, 0.0), config, learning_rate=0.1)
+    assert stats.optimizer_steps == 1
+    assert stats.skipped == 7  # 8 samples in mini-batches of 4, 4 epochs: 8 in all
+
+
+def test_a_gradient_that_is_not_finite_is_skipped_and_counted(tiny_t5, dialogues):
+    policy, config, rollout, scores = prepared(tiny_t5, dialogues)
+    experience = ppo.build_experience(rollout, scores, config, 0.0)
+    experience.advantages[0, 0] = float("nan")
+    before = {name: weight.clone() for name, weight in policy.trainable().items()}
+    stats = run_update(policy, experience, config)
+    assert (stats.optimizer_steps, stats.skipped) == (0, 1)
+    assert all(torch.equal(weight, before[name]) for name, weight in policy.trainable().items())
+
+
+def test_a_last_mini_batch_may_be_smaller(tiny_t5, dialogues):
+    policy, config, rollout, scores = prepared(tiny_t5, dialogues, mini_batch_size=3, micro_batch_size=2)
+    stats = run_update(policy, ppo.build_experience(rollout, scores, config, 0.0), config)
+    assert stats.optimizer_steps == 3  # 8 samples: 3 + 3 + 2
+
+
+def test_mini_batches_hold_every_sample_once_an_epoch_and_keep_prompts_together(tiny_t5, dialogues):
+    _, config, rollout, _ = prepared(tiny_t5, dialogues, ppo_epochs=2, mini_batch_size=4)
+    plan = ppo._mini_batches(rollout, config, torch.Generator().manual_seed(3))
+    assert sorted(torch.cat(plan[:2]).tolist()) == list(range(8))
+    for batch in plan:
+        assert rollout.prompt_index[batch].unique().numel() == 2
+
+
+def test_the_adaptive_kl_controller_by_hand():
+    config = TrainConfig(kl_controller="adaptive", kl_target=0.1, kl_horizon=1000)
+    assert ppo.next_kl_coef(0.5, 0.1, 100, config) == pytest.approx(0.5)
+    assert ppo.next_kl_coef(0.5, 0.11, 100, config) == pytest.approx(0.5 * 1.01)
+    assert ppo.next_kl_coef(0.5, 9.0, 100, config) == pytest.approx(0.5 * 1.02)  # the error is held to ±0.2
+    assert ppo.next_kl_coef(0.5, 0.0, 100, config) == pytest.approx(0.5 * 0.98)
+    assert ppo.next_kl_coef(0.5, 9.0, 100, TrainConfig()) == 0.5
