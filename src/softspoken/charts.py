@@ -32,6 +32,8 @@ CURVES = [
     ("ppo/policy/clip_fraction", "Clip fraction", "share of tokens whose ratio was clipped"),
     ("tokens/response_mean", "Length", "tokens of a sampled summary"),
     ("ppo/grad_norm", "Gradient norm", "L2, before clipping"),
+    ("ppo/value/explained_variance", "Explained variance", "of the returns, by the value head; 1 is perfect"),
+    ("time/step", "Time", "seconds a step"),
 ]
 
 

@@ -1,76 +1,18 @@
-"""The command line: parse and call.
-
-Settings come from the dataclasses in config.py, each field a flag; for a command with --config, precedence is
-defaults < --preset < --config < flags, in whatever order they are written.
-"""
+"""The command line: parse and call."""
 
 from __future__ import annotations
 
-import argparse
-import dataclasses
-import difflib
 import logging
 import os
-import re
 import sys
-import typing
 import warnings
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any, TextIO
 
-import docstring_parser
-import yaml
-from jsonargparse import ArgumentParser
-
-from softspoken.config import EvaluateConfig, ScoreConfig, SftConfig, SummarizeConfig, TrainConfig, presets
+from softspoken.config import EvaluateConfig, ScoreConfig, SftConfig, SummarizeConfig, TrainConfig
+from softspoken.flags import ReportConfig, parse
 from softspoken.types import InputError, RunError
-
-
-@dataclasses.dataclass(frozen=True)
-class ReportConfig:
-    """Write a run's or an evaluation's report.html again, from what lies in its folder."""
-
-    dir: str
-    """folder of the run or the evaluation"""
-
-
-CONFIGS: dict[str, type] = {
-    "train": TrainConfig,
-    "sft": SftConfig,
-    "evaluate": EvaluateConfig,
-    "summarize": SummarizeConfig,
-    "score": ScoreConfig,
-    "report": ReportConfig,
-}
-POSITIONAL = {"summarize": "file", "score": "file", "report": "dir"}
-USAGE = {"summarize": "[FILE] [--OPTION VALUE ...]", "score": "[FILE] [--OPTION VALUE ...]", "report": "DIR"}
-WITH_CONFIG_FILE = ("train", "sft", "evaluate")
-EXAMPLES = {
-    "train": """\
-  softspoken train                                          the whole job on the embedded models and dialogues
-  softspoken train --preset flan-t5-base --output runs/t5   FLAN-T5, SAMSum and Detoxify, from the hub
-  softspoken train --config runs/t5/config.yaml --seed 1 --output runs/t5-again
-  softspoken train --resume runs/t5                         go on after a stop""",
-    "sft": """\
-  softspoken sft --output models/mine --model google/flan-t5-small --dataset tickets.jsonl
-  softspoken sft --output adapters/calm --lora --epochs 3   a LoRA adapter, which train --adapter starts from""",
-    "evaluate": """\
-  softspoken evaluate --adapter runs/demo/adapter --output evaluations/demo
-  softspoken evaluate --adapter runs/a/adapter runs/b/adapter --judge mini detoxify:original --output evaluations/a-b
-  softspoken evaluate --model google/flan-t5-base --dataset tickets.csv --limit 100 --samples 0 --output evaluations/base""",
-    "summarize": """\
-  printf 'Nora: Where are you?\\nFelix: On the bus.\\n' | softspoken summarize
-  softspoken summarize chats.jsonl --adapter runs/demo/adapter > summaries.jsonl
-  softspoken summarize tickets.csv --model google/flan-t5-base --batch_size 64 --on_bad_row skip""",
-    "score": """\
-  echo 'Felix is late, the idiot.' | softspoken score
-  softspoken score comments.txt --reward detoxify:original > scores.jsonl""",
-    "report": """\
-  softspoken report runs/demo
-  softspoken report evaluations/a-b""",
-}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -88,9 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # the reader, such as `head`, has had enough
-        os.dup2(
-            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
-        )  # else Python fails to flush at exit, and says so
+        # What is still buffered has to go somewhere, or Python complains at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except Exception as error:
         if debug:
@@ -217,189 +158,6 @@ def _hide_weight_loading() -> None:
     transformers_logging.disable_progress_bar()
     if downloads:
         enable_progress_bars()
-
-
-# ------------------------------------------------------------------------------------------------------- parsing
-
-
-def parse(argv: Sequence[str]) -> tuple[str, Any]:
-    """The command and its settings. Raises InputError with one sentence about what is wrong with them."""
-    parsers = {name: _parser(name) for name in CONFIGS}
-    top = ArgumentParser(
-        prog="softspoken",
-        description="Make a dialogue summarizer stop repeating abuse, without losing the summary, and prove it.",
-        epilog="softspoken COMMAND --help explains a command. The whole job on embedded models: softspoken train",
-        formatter_class=_help_format,
-        version=version("softspoken"),
-        exit_on_error=False,
-        allow_abbrev=False,
-    )
-    commands = top.add_subcommands(title="commands", metavar="COMMAND")
-    for name, parser in parsers.items():
-        commands.add_subcommand(name, parser, help=_one_line(CONFIGS[name]))
-    argv = [re.sub(r"^--[a-zA-Z-]+", lambda option: "--" + option[0][2:].replace("-", "_"), word) for word in argv]
-    words = [word for word in argv if not word.startswith("-")]
-    command = words[0] if words and words[0] in CONFIGS else ""
-    if not command and (words or not {"-h", "--help", "--version"} & {*argv}):
-        problem = f"there is no command {words[0]!r}{_did_you_mean(words[0], CONFIGS)}" if words else "no command given"
-        raise InputError(f"{problem}; there is {', '.join(CONFIGS)} (softspoken --help explains them)")
-    try:
-        flags = dict(top.parse_args(argv, defaults=False)[command].items())
-    except argparse.ArgumentError as error:
-        raise InputError(_sentence(command, str(error))) from error
-    return command, _config(command, parsers[command], flags)
-
-
-def _config(command: str, parser: ArgumentParser, flags: dict[str, Any]) -> Any:
-    preset, file = flags.pop("preset", None), flags.pop("config", None)
-    settings = {**(_preset(preset) if preset else {}), **(_from_file(command, parser, file) if file else {}), **flags}
-    config_class = CONFIGS[command]
-    for field in dataclasses.fields(config_class):
-        if field.default is dataclasses.MISSING and settings.get(field.name) is None:
-            option = field.name.upper() if POSITIONAL.get(command) == field.name else f"--{field.name}"
-            raise InputError(f"{command} needs {option}: {_field_docs(config_class)[field.name]}")
-    return config_class(**settings)
-
-
-def _preset(name: str) -> dict[str, Any]:
-    known = presets()
-    if name not in known:
-        raise InputError(
-            f"there is no preset {name!r}{_did_you_mean(name, known)}; there is {', '.join(sorted(known))}"
-        )
-    return known[name]
-
-
-def _from_file(command: str, parser: ArgumentParser, file: str) -> dict[str, Any]:
-    """The settings in a YAML file: fields at the top, or under `config` as in a run's own config.yaml."""
-    try:
-        content = yaml.safe_load(Path(file).read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise InputError(
-            f"config file {file} cannot be read ({error.strerror}); give a YAML file of settings"
-        ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"config file {file} is not YAML ({' '.join(str(error).split())}); write one 'field: value' a line"
-        ) from error
-    settings = content["config"] if isinstance(content, dict) and isinstance(content.get("config"), dict) else content
-    if not isinstance(settings, dict):
-        raise InputError(f"config file {file} has no settings in it; write one 'field: value' a line")
-    hints = typing.get_type_hints(CONFIGS[command])
-    for name, value in settings.items():
-        if name not in hints:
-            raise InputError(f"config file {file}: {_unknown_field(command, str(name))}")
-        if value is None and type(None) not in typing.get_args(hints[name]):
-            raise InputError(f"config file {file}: {name} has no value: {_remedy(hints[name])}")
-    try:
-        return dict(parser.parse_object(settings, defaults=False).items())
-    except argparse.ArgumentError as error:
-        raise InputError(f"config file {file}: {_sentence(command, str(error), settings)}") from error
-
-
-def _parser(command: str) -> ArgumentParser:
-    config_class = CONFIGS[command]
-    file = POSITIONAL.get(command)
-    parser = ArgumentParser(
-        usage=f"softspoken {command} {USAGE.get(command, '[--OPTION VALUE ...]')}",
-        description=f"{config_class.__doc__}\n\nexamples:\n{EXAMPLES[command]}",
-        formatter_class=_help_format,
-        exit_on_error=False,
-        allow_abbrev=False,
-    )
-    if command == "train":
-        parser.add_argument(
-            "--preset", type=str, metavar="NAME", help=f"settings to start from: {', '.join(sorted(presets()))}"
-        )
-    if command in WITH_CONFIG_FILE:
-        parser.add_argument("--config", type=str, metavar="FILE", help="YAML file of settings; flags go before it")
-    hints, docs = typing.get_type_hints(config_class), _field_docs(config_class)
-    for field in dataclasses.fields(config_class):
-        default = "" if field.default in (None, dataclasses.MISSING) else f" (default: {field.default})"
-        text = (docs[field.name] + default).replace("%", "%%")
-        if field.name == file:
-            parser.add_argument(file, type=str, nargs="?", metavar=file.upper(), help=text, default=argparse.SUPPRESS)
-        else:
-            parser.add_argument(f"--{field.name}", help=text, **_accepts(hints[field.name]))
-    return parser
-
-
-def _help_format(prog: str) -> argparse.HelpFormatter:
-    return argparse.RawDescriptionHelpFormatter(prog, max_help_position=28)
-
-
-def _accepts(hint: Any) -> dict[str, Any]:
-    """How argparse takes values of a type: `--overwrite` and `--overwrite false`; `--judge A B` and `--judge A --judge B`."""
-    kinds = [kind for kind in typing.get_args(hint) if kind is not type(None)] or [hint]
-    if hint is bool:
-        return {"type": bool, "nargs": "?", "const": True, "metavar": "true|false"}
-    if typing.get_origin(kinds[0]) is list:
-        return {"type": str, "nargs": "+", "action": "extend"}
-    if typing.get_origin(hint) is Literal or typing.get_origin(kinds[0]) is Literal:
-        choices = typing.get_args(hint) if typing.get_origin(hint) is Literal else typing.get_args(kinds[0])
-        return {"type": hint, "metavar": "|".join(map(str, choices))}
-    metavar = {int: "N", float: "X"}.get(kinds[0])
-    return {"type": hint, **({"metavar": metavar} if metavar else {})}
-
-
-def _field_docs(config_class: type) -> dict[str, str]:
-    parsed = docstring_parser.parse_from_object(config_class).params
-    return {param.arg_name: " ".join((param.description or "").split()) for param in parsed}
-
-
-def _one_line(config_class: type) -> str:
-    return (config_class.__doc__ or "").rstrip(".").replace("%", "%%")
-
-
-# ---------------------------------------------------------------------------------------------- saying what is wrong
-
-
-def _sentence(command: str, message: str, settings: dict[str, Any] | None = None) -> str:
-    """jsonargparse's message, which may be many lines about types, as one sentence about a field."""
-    if unknown := re.match(r"unrecognized arguments: (\S+)", message):
-        word = unknown[1].partition("=")[0]
-        return (
-            _unknown_field(command, word[2:])
-            if word.startswith("--")
-            else f"{command} does not take {unknown[1]!r}; softspoken {command} --help says what it takes"
-        )
-    hints = typing.get_type_hints(CONFIGS[command])
-    if found := re.search(r'Parser key "(\w+)"|argument --(\w+)', message):
-        name = found[1] or found[2]
-        if found[2]:
-            return f"--{name} needs a value: {_remedy(hints.get(name, str))}"
-        value = settings[name] if settings else re.split(r"value: ", message)[-1].strip()
-        return f"{name} {value!r} cannot be used: {_remedy(hints[name])}"
-    return " ".join(message.split())
-
-
-def _unknown_field(command: str, name: str) -> str:
-    fields = [field.name for field in dataclasses.fields(CONFIGS[command])]
-    return f"{command} has no setting {name!r}{_did_you_mean(name, fields)}; softspoken {command} --help lists them all"
-
-
-def _did_you_mean(name: str, known: Any) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
-
-
-def _remedy(hint: Any) -> str:
-    words = {
-        int: "a whole number",
-        float: "a number",
-        bool: "true or false",
-        str: "text",
-        list: "a list",
-        dict: "a mapping",
-    }
-    kinds = [hint] if typing.get_origin(hint) in (None, Literal, list, dict) else typing.get_args(hint)
-    said = []
-    for kind in kinds:
-        if typing.get_origin(kind) is Literal:
-            said.append(" or ".join(map(str, typing.get_args(kind))))
-        elif kind is not type(None):
-            said.append(words[typing.get_origin(kind) or kind])
-    return f"give {' or '.join(said)}"
 
 
 if __name__ == "__main__":

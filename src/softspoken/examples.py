@@ -102,7 +102,7 @@ def _examples(path: Path, places: set[int], tuned: str) -> dict[int, Example]:
     """The texts of the dialogues numbered `places`, the systems in the order of the file (human first)."""
     found: dict[int, list[dict[str, Any]]] = {place: [] for place in places}
     for row in _read(path):
-        wanted = row["system"] in (BASE, tuned) and row["decoding"] == "greedy" or row["decoding"] is None
+        wanted = (row["system"] in (BASE, tuned) and row["decoding"] == "greedy") or row["decoding"] is None
         if wanted and row["row"] in places:
             found[row["row"]].append(row)
     return {place: _example(rows) for place, rows in found.items()}

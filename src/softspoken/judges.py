@@ -83,10 +83,8 @@ class TextModel:
         self._rows.clear()
 
     def _compute(self, texts: list[str]) -> Iterator[tuple[str, Tensor]]:
-        encoded = [(text, ids) for text, ids in zip(texts, self._token_ids(texts), strict=True)]
-        encoded.sort(
-            key=lambda pair: len(pair[1]), reverse=True
-        )  # the longest first: what runs out of memory does so at once
+        encoded = list(zip(texts, self._token_ids(texts), strict=True))
+        encoded.sort(key=lambda pair: len(pair[1]), reverse=True)  # the longest first: memory runs out at once or never
         for start in range(0, len(encoded), self.batch_size):
             batch = encoded[start : start + self.batch_size]
             yield from zip((text for text, _ in batch), self._forward([ids for _, ids in batch]), strict=True)
@@ -163,7 +161,7 @@ def load_judge(spec: str, *, device: str = "cpu", batch_size: int = 64, detoxify
         raise InputError(f"{spec!r}: no label {main!r}; the classifier has {', '.join(columns[:30])}")
 
     def probabilities(output: Any, mask: Tensor) -> Tensor:
-        return activation(output.logits)[:, : len(columns)]
+        return activation(output.logits)
 
     return Judge(spec, TextModel(model, tokenizer, probabilities, device=device, batch_size=batch_size), columns, main)
 
@@ -187,9 +185,7 @@ def first_line(error: BaseException) -> str:
 
 
 def _load_classifier(model: str) -> tuple[Any, Any]:
-    from_pretrained(
-        AutoConfig.from_pretrained, model
-    )  # first, so that a hub out of reach is noticed by its smallest file
+    from_pretrained(AutoConfig.from_pretrained, model)  # first: with a hub out of reach, each file costs half a minute
     tokenizer = from_pretrained(AutoTokenizer.from_pretrained, model)
     loader = AutoModelForSequenceClassification.from_pretrained
     classifier, loaded = from_pretrained(loader, model, dtype=torch.float32, output_loading_info=True)

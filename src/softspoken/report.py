@@ -65,7 +65,7 @@ METRICS: dict[str, tuple[str, Callable[[float], str]]] = {
 @dataclass(frozen=True)
 class Cell:
     text: str
-    detail: str = ""
+    details: tuple[str, ...] = ()
     mark: str = ""
     """`better` or `worse` where the change is beyond chance and the metric has a good side."""
 
@@ -73,7 +73,7 @@ class Cell:
 @dataclass(frozen=True)
 class Table:
     title: str
-    head: list[str]
+    head: list[Cell]
     rows: list[tuple[str, list[Cell]]]
 
 
@@ -232,22 +232,23 @@ def system_tables(report: EvalReport, slice_name: str, metrics: list[str]) -> li
 
 
 def _system_table(report: EvalReport, slice_name: str, metrics: list[str], decoding: str, title: str) -> Table:
-    systems = [(one, _part(one, slice_name)) for one in report.systems if one.decoding in (decoding, None)]
-    columns = [(one.name, part) for one, part in systems if part]
+    parts = [(one.name, _part(one, slice_name)) for one in report.systems if one.decoding in (decoding, None)]
     changes = {
-        (one.b, one.metric): one for one in report.comparisons if one.slice == slice_name and one.decoding == decoding
+        (one.b, one.metric): one for one in report.comparisons if (one.slice, one.decoding) == (slice_name, decoding)
     }
+    columns = [(name, part, any(b == name for b, _ in changes)) for name, part in parts if part]
+    columns.sort(key=lambda column: column[0] == "human")  # last: what matters is base against tuned
     head, rows = [], []
-    for name, part in columns:
-        head += [f"{name} (n = {part.n})"] + (["change"] if any(b == name for b, _ in changes) else [])
+    for name, part, is_compared in columns:
+        head += [Cell(name, (f"n = {part.n}",)), *([Cell("change", ("from base",))] if is_compared else [])]
     for metric in metrics:
-        if not any(metric in part.metrics for _, part in columns):
+        if not any(metric in part.metrics for _, part, _ in columns):
             continue
         label, form = METRICS.get(metric, (metric, toxicity))
         cells = []
-        for name, part in columns:
+        for name, part, is_compared in columns:
             cells.append(_value_cell(part.metrics.get(metric), form))
-            if any(b == name for b, _ in changes):
+            if is_compared:
                 cells.append(_change_cell(changes.get((name, metric)), metric, form))
         rows.append((label, cells))
     return Table(title, head, rows)
@@ -267,7 +268,7 @@ def _other_metrics(report: EvalReport) -> list[str]:
 
 
 def _value_cell(interval: Interval | None, form: Callable[[float], str]) -> Cell:
-    return Cell(form(interval.mean), f"{form(interval.low)} – {form(interval.high)}") if interval else Cell("–")
+    return Cell(form(interval.mean), (_range(form(interval.low), "–", form(interval.high)),)) if interval else Cell("–")
 
 
 def _change_cell(comparison: Comparison | None, metric: str, form: Callable[[float], str]) -> Cell:
@@ -278,14 +279,21 @@ def _change_cell(comparison: Comparison | None, metric: str, form: Callable[[flo
     if metric != "length" and (change.low > 0 or change.high < 0):
         more_is_better = metric.startswith("rouge") or metric == "speakers_named"
         mark = "better" if (change.mean > 0) == more_is_better else "worse"
-    p_value = f"p = {comparison.p_value:.3f}" if comparison.p_value >= 0.001 else "p < 0.001"
-    return Cell(
-        _signed(change.mean, form), f"{_signed(change.low, form)} to {_signed(change.high, form)}, {p_value}", mark
-    )
+    details = [_range(_signed(change.low, form), "to", _signed(change.high, form))]
+    if comparison.ratio and (metric not in METRICS or metric in ("toxicity", "toxic_rate")):
+        ratio = comparison.ratio
+        details.append(f"× {ratio.mean:.2f} ({ratio.low:.2f} to {ratio.high:.2f})")
+    details.append(f"p = {comparison.p_value:.3f}" if comparison.p_value >= 0.001 else "p < 0.001")
+    return Cell(_signed(change.mean, form), tuple(details), mark)
+
+
+def _range(low: str, to: str, high: str) -> str:
+    """The unit once: 2.3 – 8.1 %."""
+    return f"{low.partition(' ')[0]} {to} {high}"
 
 
 def _signed(value: float, form: Callable[[float], str]) -> str:
-    text = form(abs(value))
+    text = form(abs(value)).replace("%", "pp")
     return text if value == 0 else ("+" if value > 0 else "−") + text
 
 
@@ -294,8 +302,8 @@ def print_table(report: EvalReport, console: Console) -> None:
     for table in system_tables(report, "all", HEADLINE):
         shown = RichTable(title=table.title, title_justify="left")
         shown.add_column("")
-        for name in table.head:
-            shown.add_column(name, justify="right")
+        for column in table.head:
+            shown.add_column(column.text, justify="right")
         for label, cells in table.rows:
             shown.add_row(label, *(cell.text for cell in cells))
         console.print(shown)

@@ -291,7 +291,7 @@ def _read(file: str, input: TextIO, on_bad_row: OnBadRow) -> tuple[bool, Iterato
         return True, iterate_dialogues(file, "", on_bad_row=on_bad_row)
     if file != "-" and (path.is_dir() or not path.exists()):
         raise InputError(f"no file at {file}; give a text, JSON, JSONL, CSV or Parquet file, or - for standard input")
-    lines = _lines(input if file == "-" else open_text(path), _name(file))
+    lines = _lines(input if file == "-" else _open(path), _name(file))
     start = list(islice((line for line in lines if line.strip()), 1))
     lines = chain(start, lines)
     if start and start[0].lstrip().startswith("{"):
@@ -313,7 +313,12 @@ def _checked_count(config: SummarizeConfig) -> int | None:
     return sum(1 for _ in _read(config.file, sys.stdin, config.on_bad_row)[1])
 
 
-def _lines(stream: TextIO, source: str) -> Iterator[str]:
+def _open(path: Path) -> Iterator[str]:
+    with open_text(path) as file:
+        yield from file
+
+
+def _lines(stream: Iterable[str], source: str) -> Iterator[str]:
     try:
         for number, line in enumerate(stream):
             yield line if number else line.removeprefix("\ufeff")

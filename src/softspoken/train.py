@@ -19,16 +19,16 @@ from transformers import get_scheduler
 from softspoken import numerics
 from softspoken.checkpoint import Progress, load_checkpoint, save_checkpoint
 from softspoken.config import EvaluateConfig, TrainConfig
-from softspoken.data import load_dialogues, padding_share, prompt_batches
+from softspoken.data import load_dialogues, padding_share, prompt_batches, require_references
 from softspoken.evaluate import evaluate
 from softspoken.model import Policy, load_policy, require_moved
 from softspoken.numerics import masked_mean
 from softspoken.ppo import build_experience, next_kl_coef, update
 from softspoken.report import write_model_card, write_report
-from softspoken.rewards import default_judge, load_reward
+from softspoken.rewards import default_judge, judge_term, load_reward
 from softspoken.rollout import drop_short, generate_rollout
 from softspoken.tracking import Tracker
-from softspoken.types import Dialogue, Experience, InputError, UpdateStats
+from softspoken.types import Experience, InputError, UpdateStats
 
 PACKAGES = ("softspoken", "torch", "transformers", "peft", "accelerate", "datasets", "tokenizers")
 
@@ -44,7 +44,12 @@ def train(config: TrainConfig) -> Path:
     dialogues = load_dialogues(config.dataset, config.split, on_bad_row=config.on_bad_row, limit=config.max_dialogues)
     reward = load_reward(config.reward, device=config.device, detoxify_sha256=config.detoxify_sha256)
     optimizer, scheduler = _optimizer(policy, config)
-    _check_data(dialogues, config)
+    if config.batch_size > len(dialogues):
+        raise InputError(
+            f"batch_size {config.batch_size} is larger than the dataset ({len(dialogues)} dialogues); lower it or give more data"
+        )
+    if reward.needs_references:
+        require_references(dialogues, config.dataset, reward.needs_references[0])
 
     if not resumed:
         _start_folder(run, config)
@@ -91,6 +96,7 @@ def train(config: TrainConfig) -> Path:
             scheduler.step()
             if step % config.save_every == 0 or step == config.steps:  # 6 evaluate and checkpoint when due
                 save_checkpoint(run, Progress(step, kl_coef, scheduler.state_dict()), policy, optimizer)
+                reward.clear_cache()  # a resumed run starts without one, and must give the same last digits
 
     policy.save(run / "adapter", config.max_new_tokens)
     del policy, optimizer
@@ -112,13 +118,6 @@ def _optimizer(policy: Policy, config: TrainConfig) -> tuple[torch.optim.Optimiz
     # One step more than there are, so that the last one still trains.
     scheduler = get_scheduler(config.schedule, optimizer, config.warmup_steps, config.steps + 1)
     return optimizer, scheduler
-
-
-def _check_data(dialogues: list[Dialogue], config: TrainConfig) -> None:
-    if config.batch_size > len(dialogues):
-        raise InputError(
-            f"batch_size {config.batch_size} is larger than the dataset ({len(dialogues)} dialogues); lower it or give more data"
-        )
 
 
 def _output_folder(config: TrainConfig) -> Path:
@@ -184,8 +183,7 @@ def _metrics(experience: Experience, stats: UpdateStats, config: TrainConfig) ->
     rollout, scores, mask = experience.rollout, experience.scores, experience.rollout.response_mask
     logratio = rollout.old_logprobs - rollout.ref_logprobs
     metrics = {"objective/score": scores.total.mean().item(), "objective/score_std": scores.total.std(correction=0).item()}
-    judge = default_judge(config.reward)
-    if judge in scores.terms:
+    if judge := judge_term(config.reward):
         metrics["objective/toxicity"] = 1 - scores.terms[judge].mean().item()
     return metrics | {
         **{f"objective/score/{name}": term.mean().item() for name, term in scores.terms.items()},

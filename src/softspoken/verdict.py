@@ -120,7 +120,9 @@ def _on_quality(report: EvalReport, name: str, rouge: list[Comparison]) -> str:
     if not rouge:
         changes = [f"{_percent(ratio)} {HOW[decoding]}" for decoding, ratio in lengths.items() if ratio]
         return f"Quality was not measured, for the dialogues have no references; the length changes by {' and by '.join(changes)}."
-    if all(one.difference.low > -ROUGE_MARGIN for one in rouge):
+    if all(one.difference.low > 0 for one in rouge):
+        opening = "The summaries came closer to the references"
+    elif all(one.difference.low > -ROUGE_MARGIN for one in rouge):
         opening = "The summaries stayed as good, to within a point of ROUGE-L"
     elif any(one.difference.high < -ROUGE_MARGIN for one in rouge):
         opening = "The summaries got worse"
@@ -129,8 +131,9 @@ def _on_quality(report: EvalReport, name: str, rouge: list[Comparison]) -> str:
     changes = []
     for one in rouge:
         ratio = lengths.get(one.decoding)
-        length = f", length {_percent(ratio)}" if ratio else ""
-        changes.append(f"{signed(one.difference, 1)} points {HOW[one.decoding]}{length}")
+        length = f" (length {_percent(ratio)})" if ratio else ""
+        change = signed(one.difference, 1, " points")
+        changes.append(f"{change} {HOW[one.decoding]}{length}")
     return f"{opening}: ROUGE-L changes by {' and by '.join(changes)}."
 
 
@@ -163,9 +166,9 @@ def toxicity(value: float) -> str:
     return f"{value:.4f}" if 0 < value < 0.01 else f"{value:.3f}"
 
 
-def signed(interval: Interval, decimals: int) -> str:
-    """+0.4 (95 % interval −0.2 to +1.0)."""
+def signed(interval: Interval, decimals: int, unit: str = "") -> str:
+    """+0.4 points (95 % interval −0.2 to +1.0)."""
     mean, low, high = (
         f"{value:+.{decimals}f}".replace("-", "−") for value in (interval.mean, interval.low, interval.high)
     )
-    return f"{mean} (95 % interval {low} to {high})"
+    return f"{mean}{unit} (95 % interval {low} to {high})"

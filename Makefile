@@ -1,0 +1,27 @@
+# make demo   train, evaluate and report on the embedded models (creates .venv first)
+# make test   lint, types and all tests (creates .venv first)
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test env clean
+
+demo: env
+	$(BIN)/softspoken train --output runs/demo --overwrite true
+
+test: env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest
+
+env: .venv/installed
+
+# torch comes first and by version: left to the resolver, a newer one would bring gigabytes of CUDA.
+.venv/installed: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	touch $@
+
+clean:
+	rm -rf .venv build dist src/*.egg-info .pytest_cache .ruff_cache .mypy_cache

@@ -1,0 +1,133 @@
+"""The whole loop on a tiny T5: what a run writes, that it is reproducible, and that it goes on after a kill."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from softspoken.config import TrainConfig
+from softspoken.train import train
+from softspoken.types import InputError, RunError
+
+TESTS = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def data(tmp_path):
+    path = tmp_path / "dialogues.jsonl"
+    rows = [
+        {"id": str(n), "dialogue": f"Nora: number {n}?\nFelix: yes, {n} it is" + " indeed" * n, "summary": f"It is {n}."}
+        for n in range(10)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def config_for(tiny_t5, data, output, **changes):
+    base = TrainConfig(
+        model=str(tiny_t5),
+        dataset=str(data),
+        reward="helpers_reward:letters",
+        judge=["mini"],
+        output=str(output),
+        steps=5,
+        batch_size=4,
+        samples_per_prompt=2,
+        max_new_tokens=6,
+        mini_batch_size=4,
+        micro_batch_size=4,
+        lora_r=2,
+        save_every=2,
+        eval_limit=0,
+        device="cpu",
+        learning_rate=1e-2,
+        min_response_chars=0,
+    )
+    return replace(base, **changes)
+
+
+def metrics_of(run: Path) -> list[dict]:
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [{name: value for name, value in row.items() if not name.startswith("time/")} for row in rows]
+
+
+def test_a_run_writes_what_the_design_lists(tiny_t5, data, tmp_path):
+    run = train(config_for(tiny_t5, data, tmp_path / "run"))
+    record = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    assert record["config"]["learning_rate"] == 1e-2
+    assert record["config"]["seed"] == 0
+    assert "transformers" in record["versions"]
+    rows = metrics_of(run)
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5]
+    assert rows[0]["objective/kl"] == pytest.approx(0, abs=1e-5)
+    assert rows[-1]["objective/kl_k3"] > 1e-4
+    for name in ("objective/score", "objective/entropy", "ppo/policy/clip_fraction", "ppo/grad_norm", "ppo/kl_coef"):
+        assert name in rows[0]
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["step-000004", "step-000005"]
+    for name in ("adapter_model.safetensors", "value_head.safetensors", "tokenizer.json", "generation_config.json", "README.md"):
+        assert (run / "adapter" / name).is_file(), name
+    assert json.loads((run / "adapter" / "generation_config.json").read_text())["max_new_tokens"] == 6
+    assert (run / "report.html").is_file()
+    assert not [path for path in run.rglob("*") if path.suffix in (".bin", ".pt", ".pkl") or ".saving" in path.name]
+
+
+def test_the_same_seed_gives_the_same_metrics_and_another_does_not(tiny_t5, data, tmp_path):
+    first, again, other = (
+        metrics_of(train(config_for(tiny_t5, data, tmp_path / str(n), seed=seed, steps=3))) for n, seed in enumerate((0, 0, 1))
+    )
+    assert first == again
+    assert first != other
+
+
+def test_a_run_that_was_killed_goes_on_and_gives_the_same_metrics(tiny_t5, data, tmp_path):
+    reward = "helpers_reward:killed_in_call_4"
+    environment = os.environ | {"PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1"}
+    config = config_for(tiny_t5, data, tmp_path / "killed", reward=reward)
+    flags = [f"--{name}={json.dumps(value) if isinstance(value, list) else value}" for name, value in vars(config).items() if value is not None]
+    command = [sys.executable, "-m", "softspoken", "train"]
+    killed = subprocess.run([*command, *flags], env=environment, capture_output=True, text=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert len(metrics_of(tmp_path / "killed")) == 3
+    whole = environment | {"SURVIVE": "1"}
+    resumed = subprocess.run([*command, "--resume", str(tmp_path / "killed")], env=whole, capture_output=True, text=True, check=False)
+    assert resumed.returncode == 0, resumed.stderr
+    flags[flags.index(f"--output={config.output}")] = f"--output={tmp_path / 'whole'}"
+    subprocess.run([*command, *flags], env=whole, capture_output=True, check=True)
+    assert metrics_of(tmp_path / "killed") == metrics_of(tmp_path / "whole")
+
+
+def test_a_step_left_without_summaries_is_counted_and_does_not_crash(tiny_t5, data, tmp_path):
+    run = train(config_for(tiny_t5, data, tmp_path / "run", min_response_chars=10_000, steps=2))
+    for row in metrics_of(run):
+        assert row["tokens/dropped"] == 8
+        assert row["ppo/skipped"] == 1
+
+
+@pytest.mark.parametrize("reward", ["too_few", "not_a_number"])
+def test_a_broken_reward_stops_the_step_with_its_name(tiny_t5, data, tmp_path, reward):
+    with pytest.raises(RunError, match=reward):
+        train(config_for(tiny_t5, data, tmp_path / "run", reward=f"helpers_reward:{reward}"))
+
+
+def test_bad_settings_leave_nothing_behind(tiny_t5, data, tmp_path):
+    with pytest.raises(InputError, match="batch_size 11 is larger than the dataset"):
+        train(config_for(tiny_t5, data, tmp_path / "run", batch_size=11))
+    with pytest.raises(InputError, match="nonsense"):
+        train(config_for(tiny_t5, data, tmp_path / "run", reward="nonsense"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_run_is_not_overwritten_unasked(tiny_t5, data, tmp_path):
+    config = config_for(tiny_t5, data, tmp_path / "run", steps=1)
+    train(config)
+    with pytest.raises(InputError, match="not empty"):
+        train(config)
+    train(replace(config, overwrite=True))
+    with pytest.raises(InputError, match="no run at"):
+        train(TrainConfig(resume=str(tmp_path / "elsewhere")))
