@@ -1,0 +1,91 @@
+"""softspoken commands in processes of their own, without the ten seconds that importing torch and transformers takes each time.
+
+One process imports them, under the environment that the test wants (huggingface_hub reads its own at import), and forks for
+each command.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+
+@dataclass(frozen=True)
+class Done:
+    status: int
+    stdout: str
+    stderr: str
+
+
+class Commands:
+    """`with Commands(environment) as softspoken: softspoken(folder, "train", "--steps", "1")`"""
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, __file__],
+            env={**os.environ, **environment},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def __call__(self, cwd: Path, *argv: str, stdin: str = "", **environment: str) -> Done:
+        """Run in the folder `cwd`, with more environment for what reads it late."""
+        files = {name: cwd / f".{name}" for name in ("stdin", "stdout", "stderr")}
+        files["stdin"].write_text(stdin, encoding="utf-8")
+        request = {"cwd": str(cwd), "argv": argv, "environment": environment}
+        assert self.process.stdin
+        assert self.process.stdout
+        print(json.dumps(request), file=self.process.stdin, flush=True)
+        status = int(self.process.stdout.readline())
+        done = Done(status, *(files[name].read_text(encoding="utf-8") for name in ("stdout", "stderr")))
+        for file in files.values():
+            file.unlink()
+        return done
+
+    def __enter__(self) -> "Commands":
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        assert self.process.stdin
+        self.process.stdin.close()
+        self.process.wait(timeout=30)
+
+
+def _serve() -> None:
+    from softspoken import cli
+
+    cli._quiet(debug=False)  # as cli.main does it, before anything is imported
+    import softspoken.train  # noqa: F401
+
+    for line in sys.stdin:
+        request = json.loads(line)
+        child = os.fork()
+        if child == 0:
+            _run(**request)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+
+
+def _run(cwd: str, argv: list[str], environment: dict[str, str]) -> None:
+    from softspoken.cli import main
+
+    status = 70
+    try:
+        os.chdir(cwd)
+        os.environ.update(environment)
+        for descriptor, (name, flags) in enumerate((("stdin", os.O_RDONLY), ("stdout", os.O_WRONLY), ("stderr", os.O_WRONLY))):
+            os.dup2(os.open(f".{name}", flags | os.O_CREAT), descriptor)
+        status = main(argv)
+    except SystemExit as error:
+        status = error.code if isinstance(error.code, int) else 1
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(status)
+
+
+if __name__ == "__main__":
+    _serve()
