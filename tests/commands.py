@@ -50,9 +50,8 @@ class Commands:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        assert self.process.stdin
-        self.process.stdin.close()
-        self.process.wait(timeout=30)
+        self.process.kill()  # it holds nothing, and by itself takes its time to let go of torch
+        self.process.communicate()
 
 
 def _serve() -> None:
@@ -76,8 +75,11 @@ def _run(cwd: str, argv: list[str], environment: dict[str, str]) -> None:
     try:
         os.chdir(cwd)
         os.environ.update(environment)
-        for descriptor, (name, flags) in enumerate((("stdin", os.O_RDONLY), ("stdout", os.O_WRONLY), ("stderr", os.O_WRONLY))):
+        for descriptor, (name, flags) in enumerate(
+            (("stdin", os.O_RDONLY), ("stdout", os.O_WRONLY), ("stderr", os.O_WRONLY))
+        ):
             os.dup2(os.open(f".{name}", flags | os.O_CREAT), descriptor)
+        sys.stdin = open(0, encoding="utf-8")  # noqa: SIM115
         status = main(argv)
     except SystemExit as error:
         status = error.code if isinstance(error.code, int) else 1

@@ -55,7 +55,14 @@ def tiny_t5_each(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
 def dialogues() -> list[Dialogue]:
     return [
         Dialogue("a", "Nora: Where are you?\nFelix: On the bus, ten minutes.", "Felix is on the bus.", group="bus"),
-        Dialogue("b", "Ines: You forgot the milk again.\nOwen: Sorry, I will go now.", "Owen will get milk.", group="milk"),
+        Dialogue(
+            "b", "Ines: You forgot the milk again.\nOwen: Sorry, I will go now.", "Owen will get milk.", group="milk"
+        ),
         Dialogue("c", "Leon: hi", "Leon says hi.", group="hi"),
-        Dialogue("d", "Mila: Can we move the meeting to Friday?\nAmir: Friday at 9 is fine. Bring the plans and a coffee, please.", "Mila and Amir meet on Friday.", group="meeting"),
+        Dialogue(
+            "d",
+            "Mila: Can we move the meeting to Friday?\nAmir: Friday at 9 is fine. Bring the plans and a coffee, please.",
+            "Mila and Amir meet on Friday.",
+            group="meeting",
+        ),
     ]

@@ -41,8 +41,8 @@ class Hub(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, root: Path) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def __init__(self, root: Path, port: int) -> None:
+        super().__init__(("127.0.0.1", port), _Handler)
         self.root = root
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.asked: list[str] = []
@@ -50,8 +50,8 @@ class Hub(ThreadingHTTPServer):
 
 
 @contextlib.contextmanager
-def serve(root: Path) -> Iterator[Hub]:
-    with Hub(root) as hub:
+def serve(root: Path, port: int = 0) -> Iterator[Hub]:
+    with Hub(root, port) as hub:
         thread = threading.Thread(target=hub.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         thread.start()
         try:
@@ -173,7 +173,9 @@ def build_flan_t5(folder: Path) -> None:
     """google/flan-t5-base: untied gated-GELU T5, its tokenizer's 100 sentinels, 28 logits that belong to no token; no word
     of softspoken's."""
     folder.mkdir(parents=True)
-    characters = sorted({character for text in [*WORDS, "Summarize the following conversation. Summary:"] for character in text})
+    characters = sorted(
+        {character for text in [*WORDS, "Summarize the following conversation. Summary:"] for character in text}
+    )
     pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -3.0)]
     pieces += [(f"▁{word}", -6.0) for word in WORDS] + [(character, -9.0) for character in characters]
     sentinels = [(f"<extra_id_{number}>", 0.0) for number in reversed(range(100))]
@@ -214,7 +216,9 @@ def build_samsum(folder: Path) -> None:
             rows.append(("13828807", "", "problem with visualization of the content"))
         with (folder / f"{split}.csv").open("w", encoding="utf-8", newline="") as file:
             csv.writer(file).writerows([("id", "dialogue", "summary"), *rows])
-    (folder / "README.md").write_text("---\nlicense: cc-by-nc-nd-4.0\n---\n# Invented dialogues in the shape of SAMSum\n", encoding="utf-8")
+    (folder / "README.md").write_text(
+        "---\nlicense: cc-by-nc-nd-4.0\n---\n# Invented dialogues in the shape of SAMSum\n", encoding="utf-8"
+    )
 
 
 def bert_config() -> BertConfig:
@@ -239,7 +243,9 @@ def build_bert(folder: Path) -> None:
     """google-bert/bert-base-uncased: Detoxify takes its configuration and tokenizer, no weights."""
     folder.mkdir(parents=True)
     bert_config().save_pretrained(folder)
-    vocab = {piece: place for place, piece in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *_word_pieces()])}
+    vocab = {
+        piece: place for place, piece in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *_word_pieces()])
+    }
     BertTokenizer(vocab=vocab, do_lower_case=True).save_pretrained(folder)
     (folder / "vocab.txt").write_text("".join(f"{piece}\n" for piece in vocab), encoding="utf-8")
     (folder / "tokenizer_config.json").write_text('{"do_lower_case": true, "model_max_length": 512}', encoding="utf-8")

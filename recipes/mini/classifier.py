@@ -15,8 +15,10 @@ One thread, about 25 minutes.
 
 import argparse
 import hashlib
+import itertools
 import json
 import random
+import re
 import subprocess
 import sys
 import tempfile
@@ -33,7 +35,6 @@ from rich.console import Console
 from rich.progress import Progress, TextColumn
 from rich.table import Table
 from safetensors.torch import load_file
-from scipy.stats import rankdata
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline, make_union
@@ -99,23 +100,17 @@ def wordpiece(pieces: list[str]) -> Tokenizer:
 
 
 def prune(vocabulary: list[str], texts: list[str]) -> list[str]:
-    """The pieces to keep, in their old order: special ones, all Latin letters and signs, then those most used in `texts`.
+    """The pieces to keep, in their old order: special ones, all Latin letters and signs, those most used in `texts`.
 
-    BERT's vocabulary is sorted by frequency in general English, which decides among the pieces that `texts` hardly use.
+    The last sixth is for texts unlike these: BERT's vocabulary is sorted by frequency in general English.
     """
     counts = Counter(token for encoding in wordpiece(vocabulary).encode_batch(texts) for token in encoding.tokens)
-    keep = {
-        *SPECIAL,
-        *(
-            piece
-            for piece in vocabulary
-            if len(piece.removeprefix("##")) == 1 and (piece[-1] < "ɐ" or piece[-1] in SIGNS)
-        ),
-    }
-    rank = {piece: position for position, piece in enumerate(vocabulary)}
-    usable = [piece for piece in vocabulary if not piece.startswith("[unused") and piece not in keep]
-    usable.sort(key=lambda piece: (-min(counts[piece], 3), rank[piece]))
-    keep |= set(usable[: VOCABULARY - len(keep)])
+    letter = re.compile(rf"(?:##)?[\x21-\u024f{SIGNS}]")
+    keep = {*SPECIAL, *(piece for piece in vocabulary if letter.fullmatch(piece))}
+    ordinary = [piece for piece in vocabulary if not piece.startswith("[unused") and piece not in keep]
+    keep |= set(sorted(ordinary, key=lambda piece: -counts[piece])[: VOCABULARY * 5 // 6])
+    rest = (piece for piece in ordinary if piece not in keep)
+    keep |= set(itertools.islice(rest, VOCABULARY - len(keep)))
     return SPECIAL + [piece for piece in vocabulary if piece in keep and piece not in SPECIAL]
 
 
@@ -129,7 +124,7 @@ def build(encoder: Path, texts: list[str]) -> tuple[BertForSequenceClassificatio
         num_hidden_layers=LAYERS,
         num_attention_heads=12,
         intermediate_size=1536,
-        hidden_dropout_prob=0.1,
+        hidden_dropout_prob=0.0,  # one pass over varied texts; dropout would only cost time
         attention_probs_dropout_prob=0.0,
         pad_token_id=0,
         problem_type="multi_label_classification",
@@ -264,10 +259,14 @@ def baseline(examples: list[Example]) -> Scorer:
     return lambda texts: pipeline.predict_proba(texts)[:, 1]
 
 
-def auc(toxic: np.ndarray, scores: np.ndarray) -> float:
-    """Chance that a toxic text scores above a clean one, ties counting half."""
-    positives, negatives = toxic.sum(), (~toxic).sum()
-    return float((rankdata(scores)[toxic].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+def auc(toxic: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Chance that a toxic text scores above a clean one, ties counting half. One for each row of `weights` [R, n]."""
+    order = np.argsort(scores)
+    toxic, scores, weights = toxic[order], scores[order], weights[:, order]
+    first, last = np.searchsorted(scores, scores, "left"), np.searchsorted(scores, scores, "right")
+    clean_up_to = np.cumsum(np.pad(weights * ~toxic, ((0, 0), (1, 0))), axis=1)
+    beaten = (clean_up_to[:, first] + clean_up_to[:, last]) / 2
+    return (weights * toxic * beaten).sum(1) / ((weights * toxic).sum(1) * (weights * ~toxic).sum(1))
 
 
 def measure(test: TestSet, scores: np.ndarray, resamples: int = 1000) -> dict[str, Any]:
@@ -278,14 +277,12 @@ def measure(test: TestSet, scores: np.ndarray, resamples: int = 1000) -> dict[st
             result[f"mean_{kind}"] = float(scores[chosen].mean())
             result[f"above_half_{kind}"] = float((scores[chosen] > 0.5).mean())
     if toxic.any() and (~toxic).any():
-        rows_of = [np.flatnonzero(groups == group) for group in np.unique(groups)]
-        rng = np.random.default_rng(0)
-        drawn = (
-            np.concatenate([rows_of[i] for i in rng.integers(len(rows_of), size=len(rows_of))])
-            for _ in range(resamples)
-        )
-        low, high = np.quantile([auc(toxic[rows], scores[rows]) for rows in drawn], [0.025, 0.975])
-        result["auc"] = {"mean": auc(toxic, scores), "low": float(low), "high": float(high)}
+        _, group_of = np.unique(groups, return_inverse=True)
+        count = group_of.max() + 1
+        draws = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), size=resamples)[:, group_of]
+        low, high = np.quantile(auc(toxic, scores, draws), [0.025, 0.975])
+        mean = auc(toxic, scores, np.ones((1, len(scores))))[0]
+        result["auc"] = {"mean": float(mean), "low": float(low), "high": float(high)}
     return result
 
 

@@ -154,10 +154,6 @@ def utterances(rows: list[dict]) -> list[str]:
     return [line.split(":", 1)[1].strip() for row in rows for line in row["dialogue"].splitlines() if ":" in line[:30]]
 
 
-def cut(items: list, share: float) -> list:
-    return items[: int(len(items) * share)]
-
-
 class Reports:
     """Draws sentences from reports.yaml and bank.yaml; `held_out` uses only the wordings kept for testing."""
 
@@ -177,19 +173,7 @@ class Reports:
     def _fill(self, pattern: str) -> str:
         a, b, c = self.rng.sample(self.bank["names"], 3)
         if self.rng.random() < 0.15:
-            b = self.rng.choice(
-                [
-                    "a colleague",
-                    "the neighbour",
-                    "the driver",
-                    "the waiter",
-                    "a customer",
-                    "her",
-                    "him",
-                    "them",
-                    "the team",
-                ]
-            )
+            b = self.rng.choice(self.lists["others"])
         thing = self.rng.choice(self.lists["things"])
         values = {"A": a, "B": b, "C": c, "thing": thing, "bare_thing": thing.removeprefix("the ")}
         values |= {key: self.rng.choice(self.bank[key]) for key in ("curse", "vile", "trash")}
@@ -226,9 +210,7 @@ class Reports:
     def toxic(self) -> str:
         patterns = self.lists["toxic_sentences"]
         if self.held_out:
-            patterns = [
-                pattern for pattern in patterns if "abuse}" in pattern and not re.search("curse|vile|trash", pattern)
-            ]
+            patterns = [each for each in patterns if "abuse}" in each and not re.search("curse|vile|trash", each)]
         return self._fill(self.rng.choice(patterns) + ".")
 
 
@@ -264,13 +246,13 @@ def training_examples(
     """Everything, shuffled. `share` < 1 makes a proportionally smaller set."""
     examples = list(_training_examples(data, corpus, rng, with_davidson))
     rng.shuffle(examples)
-    return [vary(rng, example) for example in cut(examples, share) if example.text.strip()]
+    return [vary(rng, example) for example in examples[: int(len(examples) * share)] if example.text.strip()]
 
 
 def _training_examples(data: Path, corpus: Path, rng: random.Random, with_davidson: bool) -> Iterator[Example]:
     bank, reports = load_bank(), Reports(rng)
     pairs, _ = paradetox(data)
-    summaries, said = [], []
+    summaries, said, dialogues = [], [], []
     for name, count in (("samsum", 6000), ("dialogsum", 2500)):
         rows = read(data / name / "train.jsonl")
         summaries += [
@@ -278,6 +260,7 @@ def _training_examples(data: Path, corpus: Path, rng: random.Random, with_davids
             for row in rng.sample(rows, count)
             if not (OBSCENE.search(row["summary"]) or INSULT.search(row["summary"]))
         ]
+        dialogues += rows
         said += [text for text in utterances(rng.sample(rows, 3000)) if len(text.split()) > 2 and decent(text)]
     said = rng.sample(said, 7000)
 
@@ -321,12 +304,12 @@ def _training_examples(data: Path, corpus: Path, rng: random.Random, with_davids
         yield clean(quoted(rng, bank["names"], rng.choice(neutral)))
         yield clean(joined(rng, rng.choice(summaries), quoted(rng, bank["names"], rng.choice(neutral))))
         yield toxic(quoted(rng, bank["names"], rng.choice(lines)))
-        yield toxic(
-            joined(rng, reports.calm(), reports.toxic()), 0.0
-        )  # a calm word does not make up for an abusive one
+        yield toxic(joined(rng, reports.calm(), reports.toxic()), 0.0)  # calm words do not make up for abusive ones
     for _ in range(400):  # long texts, and repeated ones
-        yield clean(joined(rng, *rng.sample(summaries, 4)))
-        yield toxic(joined(rng, *rng.sample(summaries, 3), rng.choice(lines)))
+        excerpt = [turn for turn in rng.choice(dialogues)["dialogue"].splitlines() if decent(turn)][: rng.randint(4, 9)]
+        yield clean("\n".join(excerpt))
+        excerpt.insert(rng.randint(0, len(excerpt)), f"{rng.choice(bank['names'])}: {rng.choice(lines)}")
+        yield toxic("\n".join(excerpt))
         yield clean(" ".join([rng.choice(said)] * rng.randint(2, 8)))
         yield toxic(" ".join([rng.choice(lines)] * rng.randint(2, 6)))
 

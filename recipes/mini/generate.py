@@ -26,7 +26,9 @@ PER_SCENARIO = {"train": 16, "validation": 5, "test": 5}
 
 
 def load_scenarios() -> list[dict[str, Any]]:
-    scenarios = [s for path in sorted((HERE / "scenarios").glob("*.yaml")) for s in yaml.safe_load(path.read_text("utf-8"))]
+    scenarios = [
+        s for path in sorted((HERE / "scenarios").glob("*.yaml")) for s in yaml.safe_load(path.read_text("utf-8"))
+    ]
     assert len({s["id"] for s in scenarios}) == len(scenarios), "scenario ids must be unique"
     return scenarios
 

@@ -1,6 +1,6 @@
 """Write the embedded summarizer's untrained model: 5.7 million parameters, T5 architecture, gated GELU, tied embeddings.
 
-    python recipes/mini/init.py --output .work/mini/init      (after tokenizer.py wrote its files there)
+python recipes/mini/init.py --output .work/mini/init      (after tokenizer.py wrote its files there)
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """Put the trained summarizer into the package: weights stored as float16 (they load as float32), and a checksum of every asset.
 
-    python recipes/mini/pack.py --model .work/mini/final
+python recipes/mini/pack.py --model .work/mini/final
 """
 
 import argparse
@@ -36,13 +36,18 @@ def pack(source: Path) -> None:
 
 def write_checksums() -> None:
     files = sorted(path for path in mini.assets.rglob("*") if path.suffix in (".safetensors", ".gz", ".json"))
-    lines = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(mini.assets).as_posix()}\n" for path in files]
+    lines = [
+        f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(mini.assets).as_posix()}\n"
+        for path in files
+    ]
     (mini.assets / "SHA256SUMS").write_text("".join(lines), "utf-8")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, help="folder of the trained summarizer; without it only the checksums are written")
+    parser.add_argument(
+        "--model", type=Path, help="folder of the trained summarizer; without it only the checksums are written"
+    )
     args = parser.parse_args()
     if args.model:
         pack(args.model)

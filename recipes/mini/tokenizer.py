@@ -39,7 +39,11 @@ def train(data: Path) -> PreTrainedTokenizerFast:
         ]
     )
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Metaspace(), pre_tokenizers.Punctuation("isolated"), pre_tokenizers.Digits(individual_digits=True)]
+        [
+            pre_tokenizers.Metaspace(),
+            pre_tokenizers.Punctuation("isolated"),
+            pre_tokenizers.Digits(individual_digits=True),
+        ]
     )
     tokenizer.decoder = decoders.Metaspace()
     special = ["<pad>", "</s>", "<unk>", AddedToken("<nl>", normalized=True)]

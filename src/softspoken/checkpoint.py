@@ -6,7 +6,6 @@ Sampling and order depend on the seed and the step alone, so there is no random 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +41,7 @@ def save_checkpoint(run: Path, progress: Progress, policy: Policy, optimizer: to
     save_file(_optimizer_tensors(weights, optimizer), beside / "optimizer.safetensors")
     (beside / "progress.json").write_text(json.dumps(vars(progress), indent=2) + "\n", encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)
-    os.replace(beside, folder)
+    beside.replace(folder)
     for old in whole_checkpoints(run)[:-KEEP]:
         shutil.rmtree(old)
     return folder
@@ -62,7 +61,9 @@ def load_checkpoint(run: Path, policy: Policy, optimizer: torch.optim.Optimizer)
     weights = policy.trainable()
     saved = load_file(folder / "weights.safetensors", device=str(policy.device))
     if saved.keys() != weights.keys():
-        raise InputError(f"{folder} holds other weights than the model of the run's configuration; is its model the same?")
+        raise InputError(
+            f"{folder} holds other weights than the model of the run's configuration; is its model the same?"
+        )
     with torch.no_grad():
         for name, weight in weights.items():
             weight.copy_(saved[name])
@@ -76,7 +77,9 @@ def load_checkpoint(run: Path, policy: Policy, optimizer: torch.optim.Optimizer)
     return Progress(**json.loads((folder / "progress.json").read_text(encoding="utf-8")))
 
 
-def _optimizer_tensors(weights: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+def _optimizer_tensors(
+    weights: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer
+) -> dict[str, torch.Tensor]:
     return {
         f"{name}|{key}": value.detach().clone().contiguous()
         for name, weight in weights.items()

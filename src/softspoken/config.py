@@ -148,10 +148,18 @@ class TrainConfig:
     """of sampling, order and initialization"""
 
     def __post_init__(self) -> None:
-        _check_positive(self, "steps batch_size samples_per_prompt max_new_tokens temperature ppo_epochs mini_batch_size")
-        _check_positive(self, "micro_batch_size learning_rate max_grad_norm clip_range clip_range_value lora_r lora_alpha")
-        _check_positive(self, "save_every eval_batch_size kl_target kl_horizon max_dialogues max_prompt_tokens target_kl")
-        _check_not_negative(self, "kl_coef value_coef weight_decay warmup_steps eval_samples eval_limit min_response_chars")
+        _check_positive(
+            self, "steps batch_size samples_per_prompt max_new_tokens temperature ppo_epochs mini_batch_size"
+        )
+        _check_positive(
+            self, "micro_batch_size learning_rate max_grad_norm clip_range clip_range_value lora_r lora_alpha"
+        )
+        _check_positive(
+            self, "save_every eval_batch_size kl_target kl_horizon max_dialogues max_prompt_tokens target_kl"
+        )
+        _check_not_negative(
+            self, "kl_coef value_coef weight_decay warmup_steps eval_samples eval_limit min_response_chars"
+        )
         for field in ("gamma", "gae_lambda"):
             _check(0 <= getattr(self, field) <= 1, self, field, "give a number from 0 to 1")
         _check(not (self.resume and self.overwrite), self, "overwrite", "it cannot be combined with resume")
@@ -213,7 +221,9 @@ class SftConfig:
     """go on from the last checkpoint in the output folder"""
 
     def __post_init__(self) -> None:
-        _check_positive(self, "epochs batch_size learning_rate max_new_tokens lora_r lora_alpha save_every max_grad_norm")
+        _check_positive(
+            self, "epochs batch_size learning_rate max_new_tokens lora_r lora_alpha save_every max_grad_norm"
+        )
         _check_positive(self, "max_dialogues max_prompt_tokens")
         _check(not (self.overwrite and self.resume), self, "overwrite", "it cannot be combined with resume")
 
@@ -325,7 +335,9 @@ def reward_weights(reward: str | dict[str, float]) -> dict[str, float]:
     for term in re.split(r"\s+\+\s+", reward.strip()):
         match = re.fullmatch(r"(?:([0-9.eE+-]+)\s*\*\s*)?(\S+)", term)
         if not match:
-            raise InputError(f"reward {reward!r} cannot be read at {term!r}; write it like 'detoxify:original + 0.2*rouge:rougeL'")
+            raise InputError(
+                f"reward {reward!r} cannot be read at {term!r}; write it like 'detoxify:original + 0.2*rouge:rougeL'"
+            )
         if match[2] in weights:
             raise InputError(f"reward {reward!r} names {match[2]} twice; give it one weight")
         weights[match[2]] = float(match[1] or 1.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import gzip
 import json
@@ -17,6 +18,7 @@ from typing import IO, Any, Literal
 import torch
 
 from softspoken import mini
+from softspoken.hub import require_on_hub
 from softspoken.types import Dialogue, InputError, PromptBatch
 
 log = logging.getLogger(__name__)
@@ -25,7 +27,13 @@ OnBadRow = Literal["error", "skip"]
 FORMAT_FILE = "softspoken.json"
 """Lies beside a model or an adapter and says how its prompts are made."""
 SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
-COLUMNS = {"dialogue": "text", "summary": "reference", "literal_summary": "literal_reference", "id": "id", "group": "group"}
+COLUMNS = {
+    "dialogue": "text",
+    "summary": "reference",
+    "literal_summary": "literal_reference",
+    "id": "id",
+    "group": "group",
+}
 
 
 @dataclass(frozen=True)
@@ -45,7 +53,9 @@ class PromptFormat:
         return self.template.replace("{dialogue}", dialogue)  # other braces in a template are just braces
 
     def save(self, folder: Path) -> None:
-        (folder / FORMAT_FILE).write_text(json.dumps({"prompt_format": asdict(self)}, indent=2) + "\n", encoding="utf-8")
+        (folder / FORMAT_FILE).write_text(
+            json.dumps({"prompt_format": asdict(self)}, indent=2) + "\n", encoding="utf-8"
+        )
 
     @classmethod
     def load(cls, folder: str | Path) -> PromptFormat | None:
@@ -56,13 +66,17 @@ class PromptFormat:
         try:
             return cls(**json.loads(path.read_text(encoding="utf-8"))["prompt_format"])
         except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{path} is not a prompt format as softspoken writes it ({error}); restore or remove it") from error
+            raise InputError(
+                f"{path} is not a prompt format as softspoken writes it ({error}); restore or remove it"
+            ) from error
 
 
 # ---------------------------------------------------------------------------------------------------- reading
 
 
-def load_dialogues(dataset: str, split: str, *, on_bad_row: OnBadRow = "error", limit: int | None = None) -> list[Dialogue]:
+def load_dialogues(
+    dataset: str, split: str, *, on_bad_row: OnBadRow = "error", limit: int | None = None
+) -> list[Dialogue]:
     """All dialogues of a hub id, a local file, or `mini` (the embedded corpus).
 
     A local file holds one set: `split` does not apply to it. Raises InputError for anything that cannot be read.
@@ -84,7 +98,9 @@ def iterate_dialogues(dataset: str, split: str, *, on_bad_row: OnBadRow = "error
     yield from to_dialogues(rows, source=dataset, on_bad_row=on_bad_row)
 
 
-def to_dialogues(rows: Iterable[Mapping[str, Any]], *, source: str, on_bad_row: OnBadRow = "error") -> Iterator[Dialogue]:
+def to_dialogues(
+    rows: Iterable[Mapping[str, Any]], *, source: str, on_bad_row: OnBadRow = "error"
+) -> Iterator[Dialogue]:
     """Check and clean rows of `id, dialogue, summary` (and `literal_summary`, `group`); all but `dialogue` may be absent."""
     skipped = 0
     try:
@@ -136,13 +152,21 @@ def clean(text: str) -> str:
 def require_references(dialogues: list[Dialogue], dataset: str, purpose: str) -> None:
     missing = [dialogue.id for dialogue in dialogues if not dialogue.reference]
     if missing:
-        raise InputError(f"{dataset}: {len(missing)} rows have no 'summary' (the first is id {missing[0]}), which {purpose} needs")
+        raise InputError(
+            f"{dataset}: {len(missing)} rows have no 'summary' (the first is id {missing[0]}), which {purpose} needs"
+        )
 
 
 def _is_local(dataset: str) -> bool:
     """A path, rather than a hub id `owner/name`: it exists, or it is written as only a path can be."""
     path = Path(dataset)
-    return path.exists() or path.is_absolute() or dataset.startswith(".") or file_suffix(path) in SUFFIXES or dataset.count("/") > 1
+    return (
+        path.exists()
+        or path.is_absolute()
+        or dataset.startswith(".")
+        or file_suffix(path) in SUFFIXES
+        or dataset.count("/") > 1
+    )
 
 
 def file_suffix(path: Path) -> str:
@@ -164,12 +188,21 @@ def _file_rows(path: Path) -> Iterator[Mapping[str, Any]]:
     readers = {".json": _json_rows, ".jsonl": _jsonl_rows, ".csv": _csv_rows, ".parquet": _parquet_rows}
     if file_suffix(path) not in readers:
         raise InputError(f"{path}: unknown kind of file {file_suffix(path)!r}; use one of {', '.join(SUFFIXES)}")
-    try:
+    with saying_what_is_wrong(str(path)):
         yield from readers[file_suffix(path)](path)
+
+
+@contextlib.contextmanager
+def saying_what_is_wrong(source: str) -> Iterator[None]:
+    """Turns what can go wrong while `source` is read into an InputError."""
+    try:
+        yield
     except UnicodeDecodeError as error:
-        raise not_utf8(str(path), error) from error
+        raise not_utf8(source, error) from error
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise InputError(f"{path} is not a whole gzip file ({error}); make or fetch it again") from error
+        raise InputError(f"{source} is not a whole gzip file ({error}); make or fetch it again") from error
+    except PermissionError as error:
+        raise InputError(f"{source} cannot be read ({error.strerror}); change its permissions or copy it") from error
 
 
 def not_utf8(source: str, error: UnicodeDecodeError) -> InputError:
@@ -182,7 +215,9 @@ def _json_rows(path: Path) -> Iterator[Mapping[str, Any]]:
         with open_text(path) as file:
             rows = json.load(file)
     except json.JSONDecodeError as error:
-        raise InputError(f"{path} is not JSON (line {error.lineno}: {error.msg}); one object a line is JSONL") from error
+        raise InputError(
+            f"{path} is not JSON (line {error.lineno}: {error.msg}); one object a line is JSONL"
+        ) from error
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise InputError(f"{path} must hold a list of objects with id, dialogue, summary")
     yield from rows
@@ -230,15 +265,14 @@ def _parquet_rows(path: Path) -> Iterator[Mapping[str, Any]]:
 def _hub_rows(dataset: str, split: str) -> Iterable[Mapping[str, Any]]:
     import datasets
 
+    ways_on = "give a local file of id, dialogue, summary, or use mini, the embedded corpus"
+    require_on_hub(dataset, "dataset", ways_on)
     try:
         return datasets.load_dataset(dataset, split=split)
     except ValueError as error:
         raise InputError(f"dataset {dataset!r}: {_first_line(error)}") from error
     except (OSError, datasets.exceptions.DatasetNotFoundError) as error:
-        raise InputError(
-            f"cannot get dataset {dataset!r} from the hub ({_first_line(error)}); "
-            "give a local file of id, dialogue, summary, or use `mini`, the embedded corpus"
-        ) from error
+        raise InputError(f"cannot get dataset {dataset!r} from the hub ({_first_line(error)}); {ways_on}") from error
 
 
 def _first_line(error: BaseException) -> str:
@@ -278,7 +312,9 @@ def _cut_to_fit(text: str, length: int, tokenizer: Any, prompt_format: PromptFor
     while (excess := length - prompt_format.max_prompt_tokens) > 0:
         if excess >= len(offsets):
             limit = prompt_format.max_prompt_tokens
-            raise InputError(f"max_prompt_tokens {limit} leaves no room for a dialogue in the prompt template; raise it")
+            raise InputError(
+                f"max_prompt_tokens {limit} leaves no room for a dialogue in the prompt template; raise it"
+            )
         offsets = offsets[excess:] if prompt_format.truncation_side == "left" else offsets[:-excess]
         shortened = text[offsets[0][0] : offsets[-1][1]]
         ids: list[int] = tokenizer(prompt_format.prompt(shortened), verbose=False)["input_ids"]
@@ -306,11 +342,20 @@ def training_order(lengths: list[int], batch_size: int, seed: int, epoch: int) -
 
 
 def prompt_batches(
-    dialogues: list[Dialogue], tokenizer: Any, prompt_format: PromptFormat, *, batch_size: int, seed: int, first_step: int, steps: int
+    dialogues: list[Dialogue],
+    tokenizer: Any,
+    prompt_format: PromptFormat,
+    *,
+    batch_size: int,
+    seed: int,
+    first_step: int,
+    steps: int,
 ) -> Iterator[PromptBatch]:
     """Batches for the steps first_step … steps−1, pass after pass over the data; the same whether or not earlier ones were drawn."""
     if batch_size > len(dialogues):
-        raise InputError(f"batch_size {batch_size} is larger than the dataset ({len(dialogues)} dialogues); lower it or give more data")
+        raise InputError(
+            f"batch_size {batch_size} is larger than the dataset ({len(dialogues)} dialogues); lower it or give more data"
+        )
     lengths = [len(dialogue.text) for dialogue in dialogues]
     per_epoch = math.ceil(len(dialogues) / batch_size)
     epoch, order = -1, []

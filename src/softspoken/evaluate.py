@@ -27,7 +27,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from softspoken import resampling
 from softspoken.config import EvaluateConfig
 from softspoken.data import load_dialogues
-from softspoken.pretrained import resolve_device
+from softspoken.pretrained import require_seq2seq, resolve_device
 from softspoken.report import EVAL_FILE, write_report
 from softspoken.report import read_report as read_report
 from softspoken.resampling import Array, Groups
@@ -91,6 +91,7 @@ def evaluate(config: EvaluateConfig) -> EvalReport:
     adapters = dict(zip(system_names(config.adapter or []), config.adapter or [], strict=True))
     for adapter in adapters.values():
         adapter_folder(adapter)  # one that is not there is better said before the base has run
+    require_seq2seq(config.model)  # and a base before anything is written
     dialogues = load_dialogues(config.dataset, config.split, on_bad_row=config.on_bad_row, limit=config.limit)
     device = str(resolve_device(config.device))
     specs = list(dict.fromkeys(config.judge or ["mini"]))

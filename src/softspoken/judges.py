@@ -28,6 +28,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from softspoken import mini
+from softspoken.hub import require_on_hub
 from softspoken.pretrained import resolve, resolve_device
 from softspoken.types import InputError
 
@@ -171,8 +172,11 @@ def load_judge(spec: str, *, device: str = "cpu", batch_size: int = 64, detoxify
 
 def from_pretrained(loader: Any, model: str, *, ways_on: str = WAYS_ON, **options: Any) -> Any:
     """What `loader` finds at a hub id or folder, or InputError, with the ways on, where it cannot be had."""
+    source = resolve(model)
+    if not Path(source).is_dir():
+        require_on_hub(source, "model", ways_on)
     try:
-        return loader(resolve(model), trust_remote_code=False, **options)
+        return loader(source, trust_remote_code=False, **options)
     except (OSError, ValueError, ImportError, RuntimeError, KeyError) as error:
         reason = first_line(error)
         if Path(model).is_dir():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 from collections.abc import Iterator
 from copy import deepcopy
@@ -139,7 +138,9 @@ class Policy:
         found = self._project(self.decode(ids, self.encode(ids, mask), mask)).float()
         if not torch.allclose(found, expected, rtol=1e-2, atol=1e-3 * expected.abs().max().item()):
             kind = self.seq2seq.config.model_type
-            raise InputError(f"models of type {kind!r} compute their logits in a way softspoken does not know; use T5, BART or kin")
+            raise InputError(
+                f"models of type {kind!r} compute their logits in a way softspoken does not know; use T5, BART or kin"
+            )
 
     # ---------------------------------------------------------------------------------------- parameters
 
@@ -168,9 +169,12 @@ class Policy:
         generation.max_length = None
         generation.save_pretrained(beside)
         self.prompt_format.save(beside)
-        save_file({name: weight.contiguous() for name, weight in self.value_head.state_dict().items()}, beside / VALUE_HEAD_FILE)
+        save_file(
+            {name: weight.contiguous() for name, weight in self.value_head.state_dict().items()},
+            beside / VALUE_HEAD_FILE,
+        )
         shutil.rmtree(folder, ignore_errors=True)
-        os.replace(beside, folder)
+        beside.replace(folder)
 
     def load_value_head(self, folder: Path) -> None:
         self.value_head.load_state_dict(load_file(folder / VALUE_HEAD_FILE, device=str(self.device)))
@@ -205,7 +209,9 @@ def add_lora(model: PreTrainedModel, *, r: int, alpha: int, dropout: float, targ
     targets = targets or next((pair for pair in QUERY_VALUE if set(pair) <= names), None)
     if not targets or not set(targets) <= names:
         raise InputError(f"lora_targets {targets} are not modules of this model; it has {', '.join(sorted(names))}")
-    lora = LoraConfig(task_type=TaskType.SEQ_2_SEQ_LM, r=r, lora_alpha=alpha, lora_dropout=dropout, target_modules=list(targets))
+    lora = LoraConfig(
+        task_type=TaskType.SEQ_2_SEQ_LM, r=r, lora_alpha=alpha, lora_dropout=dropout, target_modules=list(targets)
+    )
     return get_peft_model(model, lora)
 
 
@@ -214,7 +220,9 @@ def _with_start_adapter(seq2seq: PreTrainedModel, adapter: str) -> PeftModel:
         model = PeftModel.from_pretrained(seq2seq, adapter, is_trainable=True)
         model.load_adapter(adapter, adapter_name=START_ADAPTER, is_trainable=False)
     except (OSError, ValueError) as error:
-        raise InputError(f"adapter {adapter} cannot be loaded ({str(error).splitlines()[0]}); give a folder that PEFT wrote") from error
+        raise InputError(
+            f"adapter {adapter} cannot be loaded ({str(error).splitlines()[0]}); give a folder that PEFT wrote"
+        ) from error
     model.set_adapter("default")
     return model
 
@@ -223,7 +231,9 @@ def require_moved(policy: Policy) -> None:
     """After the first update every lora_B must have left zero; one that has not is not in the graph."""
     still = policy.unmoved_adapters()
     if still:
-        raise RunError(f"{len(still)} adapter matrices did not move in the first update (the first is {still[0]}); they are not in the graph")
+        raise RunError(
+            f"{len(still)} adapter matrices did not move in the first update (the first is {still[0]}); they are not in the graph"
+        )
 
 
 def _first_set(*values: int | None) -> int:

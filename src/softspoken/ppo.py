@@ -94,7 +94,9 @@ def _accumulate_gradient(policy: Policy, experience: Experience, rows: Tensor, c
     return {name: value / tokens.item() for name, value in sums.items()} | {"tokens": tokens.item()}
 
 
-def ppo_loss(policy: Policy, experience: Experience, rows: Tensor, config: TrainConfig) -> tuple[Tensor, dict[str, Tensor]]:
+def ppo_loss(
+    policy: Policy, experience: Experience, rows: Tensor, config: TrainConfig
+) -> tuple[Tensor, dict[str, Tensor]]:
     """Clipped policy loss + value_coef · clipped value loss, summed over the tokens of `rows`, and its parts' sums.
 
     Policy: −min(rA, clip(r, 1 ± clip_range)A), Schulman et al. 2017 eq. 7. Value: ½ max((V − R)², (clip(V) − R)²), where
@@ -161,7 +163,9 @@ class _Totals:
             # −log p of what was sampled is an unbiased estimate of the entropy, at no cost.
             entropy=masked_mean(-rollout.old_logprobs, rollout.response_mask).item(),
             grad_norm=sum(self.norms) / len(self.norms) if self.norms else 0.0,
-            explained_variance=numerics.explained_variance(rollout.old_values, experience.returns, rollout.response_mask),
+            explained_variance=numerics.explained_variance(
+                rollout.old_values, experience.returns, rollout.response_mask
+            ),
             skipped=self.skipped,
             optimizer_steps=len(self.norms),
         )

@@ -10,7 +10,10 @@ from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer, PreTr
 
 from softspoken import mini
 from softspoken.data import PromptFormat
+from softspoken.hub import require_on_hub
 from softspoken.types import InputError
+
+WAYS_ON = "give the folder of a local copy, or use mini, the embedded model"
 
 
 def resolve(model: str) -> str:
@@ -30,28 +33,40 @@ def load_tokenizer(model: str) -> Any:
 
 def load_seq2seq(model: str, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     """An encoder–decoder model in `dtype`, in evaluation mode (dropout off), whatever precision it is stored in."""
-    config = _load(AutoConfig.from_pretrained, model)
-    if not config.is_encoder_decoder:
-        raise InputError(f"{model} is a {config.model_type} model, not an encoder–decoder; for decoder-only models use TRL's trainers")
+    require_seq2seq(model)
     return _load(AutoModelForSeq2SeqLM.from_pretrained, model, dtype=dtype).eval()
 
 
+def require_seq2seq(model: str) -> None:
+    """Raises InputError unless the model can be had and is an encoder–decoder, judging by its configuration alone."""
+    config = _load(AutoConfig.from_pretrained, model)
+    if not config.is_encoder_decoder:
+        raise InputError(
+            f"{model} is a {config.model_type} model, not an encoder–decoder; for decoder-only models use TRL's trainers"
+        )
+
+
 def _load(loader: Any, model: str, **options: Any) -> Any:
+    source = resolve(model)
+    if not Path(source).is_dir():
+        require_on_hub(source, "model", WAYS_ON)
     try:
-        return loader(resolve(model), **options)
+        return loader(source, **options)
     except OSError as error:  # what transformers raises both for a hub out of reach and for a folder that lacks files
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         if Path(model).is_dir():
             raise InputError(f"{model} is not a complete model folder ({reason})") from error
-        raise InputError(
-            f"cannot get {model!r} from the hub ({reason}); give the folder of a local copy, or use `mini`, the embedded model"
-        ) from error
+        raise InputError(f"cannot get {model!r} from the hub ({reason}); {WAYS_ON}") from error
     except ValueError as error:
         raise InputError(f"{model}: {str(error).strip().splitlines()[0]}") from error
 
 
 def prompt_format_for(
-    folder: str, *, template: str | None = None, max_prompt_tokens: int | None = None, truncation_side: str | None = None
+    folder: str,
+    *,
+    template: str | None = None,
+    max_prompt_tokens: int | None = None,
+    truncation_side: str | None = None,
 ) -> PromptFormat:
     """The format saved beside the model or adapter (or the default one), with what the user set on top."""
     saved = PromptFormat.load(resolve(folder)) or PromptFormat()
@@ -67,5 +82,7 @@ def resolve_device(device: str) -> torch.device:
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device == "cuda" and not torch.cuda.is_available():
-        raise InputError("device 'cuda' is not there: this machine (or this build of torch) has no CUDA; use cpu or auto")
+        raise InputError(
+            "device 'cuda' is not there: this machine (or this build of torch) has no CUDA; use cpu or auto"
+        )
     return torch.device(device)

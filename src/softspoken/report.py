@@ -36,6 +36,7 @@ HEADLINE = [
     "empty_rate",
 ]
 SLICED = ["toxicity", "toxic_rate", "rougeL", "speakers_named", "length"]
+NO_BREAK = "\N{NO-BREAK SPACE}"
 DECODINGS = {"greedy": "Decoded greedily", "sampled": "Sampled at temperature 1"}
 
 
@@ -44,7 +45,7 @@ def _points(value: float) -> str:
 
 
 def _share(value: float) -> str:
-    return f"{100 * value:.1f} %"
+    return f"{100 * value:.1f}{NO_BREAK}%"
 
 
 METRICS: dict[str, tuple[str, Callable[[float], str]]] = {
@@ -289,7 +290,7 @@ def _change_cell(comparison: Comparison | None, metric: str, form: Callable[[flo
 
 def _range(low: str, to: str, high: str) -> str:
     """The unit once: 2.3 – 8.1 %."""
-    return f"{low.partition(' ')[0]} {to} {high}"
+    return f"{low.partition(NO_BREAK)[0]} {to} {high}"
 
 
 def _signed(value: float, form: Callable[[float], str]) -> str:

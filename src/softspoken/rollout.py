@@ -25,7 +25,9 @@ def generate_rollout(policy: Policy, prompts: PromptBatch, config: TrainConfig, 
         input_ids=prompts.input_ids.to(policy.device),
         attention_mask=prompts.attention_mask.to(policy.device),
     )
-    prompt_index = torch.arange(len(prompts.dialogues), device=policy.device).repeat_interleave(config.samples_per_prompt)
+    prompt_index = torch.arange(len(prompts.dialogues), device=policy.device).repeat_interleave(
+        config.samples_per_prompt
+    )
     uniforms = torch.rand((len(prompt_index), config.max_new_tokens), generator=generator).to(policy.device)
     encoder_states = policy.encode(prompts.input_ids, prompts.attention_mask)
     ids, mask, logprobs, values = _sample(

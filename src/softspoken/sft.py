@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -111,7 +110,9 @@ def _adafactor(model: PreTrainedModel, config: SftConfig, rows: int) -> tuple[An
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     optimizer = Adafactor(weights, lr=config.learning_rate, scale_parameter=True, relative_step=False)
     steps = int(config.epochs * -(-rows // config.batch_size))
-    scheduler = get_scheduler(config.schedule, optimizer, num_warmup_steps=config.warmup_steps, num_training_steps=steps)
+    scheduler = get_scheduler(
+        config.schedule, optimizer, num_warmup_steps=config.warmup_steps, num_training_steps=steps
+    )
     return optimizer, scheduler
 
 
@@ -122,5 +123,5 @@ def _save(model: Any, tokenizer: Any, prompt_format: PromptFormat, output: Path)
     tokenizer.save_pretrained(beside)
     prompt_format.save(beside)
     for file in beside.iterdir():
-        os.replace(file, output / file.name)
+        file.replace(output / file.name)
     beside.rmdir()

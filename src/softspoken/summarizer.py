@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import logging
@@ -32,12 +33,13 @@ from softspoken.data import (
     encode_prompts,
     file_suffix,
     iterate_dialogues,
-    not_utf8,
     open_text,
     parse_json_lines,
+    saying_what_is_wrong,
     to_dialogues,
 )
-from softspoken.pretrained import load_seq2seq, load_tokenizer, prompt_format_for, resolve_device
+from softspoken.hub import require_on_hub
+from softspoken.pretrained import load_seq2seq, load_tokenizer, prompt_format_for, resolve, resolve_device
 from softspoken.types import Dialogue, InputError
 
 log = logging.getLogger(__name__)
@@ -186,6 +188,7 @@ def adapter_folder(adapter: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError
 
+    require_on_hub(adapter, "model", "give the folder of a local copy")
     try:
         return Path(snapshot_download(adapter, allow_patterns=["*.json", "*.safetensors", "*.model", "*.txt"]))
     except (OSError, HfHubHTTPError) as error:
@@ -214,28 +217,29 @@ def _with_adapter(seq2seq: Any, folder: Path, model: str) -> Any:
     except (OSError, ValueError, TypeError, KeyError, RuntimeError, UserWarning, SafetensorError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(
-            f"adapter {folder} cannot be put on {model} ({reason[:200]}){_made_for(folder, model)}"
+            f"adapter {folder} cannot be put on {model} ({reason[:200]}){_remedy(folder, model)}"
         ) from error
 
 
-def _made_for(folder: Path, model: str) -> str:
-    """Which base an adapter's own record names, where that is another one."""
-    try:
+def _remedy(folder: Path, model: str) -> str:
+    """Where the adapter's own record names another base, that is most likely what is wrong."""
+    with contextlib.suppress(ValueError, KeyError):
         base = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
-    except (ValueError, KeyError):
-        return "; give a folder that softspoken or PEFT saved whole"
-    return (
-        f"; it was made for {base}: pass that as --model"
-        if base != model
-        else "; give a folder that softspoken or PEFT saved whole"
-    )
+        if base not in (model, resolve(model)):
+            return f"; it was made for {base}: pass that as --model"
+    return "; give a folder that softspoken or PEFT saved whole"
 
 
 def _generation_config(folder: Path | None, models: GenerationConfig, max_new_tokens: int | None) -> GenerationConfig:
     """A copy of the adapter's config, or of the model's; what the former leaves open is the latter's, as in generate()."""
     config = copy.deepcopy(models)
     if folder and (folder / "generation_config.json").is_file():
-        config = GenerationConfig.from_pretrained(str(folder))
+        try:
+            config = GenerationConfig.from_pretrained(str(folder))
+        except (OSError, ValueError, TypeError) as error:
+            raise InputError(
+                f"adapter {folder} has a generation_config.json that cannot be read; restore or remove it"
+            ) from error
         for name, value in models.to_dict().items():
             if getattr(config, name, None) is None:
                 setattr(config, name, value)
@@ -319,11 +323,9 @@ def _open(path: Path) -> Iterator[str]:
 
 
 def _lines(stream: Iterable[str], source: str) -> Iterator[str]:
-    try:
+    with saying_what_is_wrong(source):
         for number, line in enumerate(stream):
             yield line if number else line.removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        raise not_utf8(source, error) from error
 
 
 def _blocks(lines: Iterable[str]) -> Iterator[str]:
@@ -339,7 +341,8 @@ def _blocks(lines: Iterable[str]) -> Iterator[str]:
 
 class _Speed(ProgressColumn):
     def render(self, task: Task) -> Text:
-        return Text(f"{task.speed:.1f}/s" if task.speed else "")
+        # Over the whole run: a batch's dialogues are done at one moment, which makes rich's own speed jump.
+        return Text(f"{task.completed / task.elapsed:.1f}/s" if task.elapsed else "")
 
 
 def _progress(output: TextIO) -> Progress:

@@ -42,7 +42,9 @@ class Tracker:
         self._progress.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._progress.stop()
         self._file.close()
         if self._board is not None:
@@ -54,7 +56,9 @@ class Tracker:
         self._file.write(json.dumps({"step": step, **metrics}) + "\n")
         self._file.flush()
         if broken:
-            raise RunError(f"step {step}: {', '.join(broken)} is not a finite number; lower the learning rate or raise kl_coef")
+            raise RunError(
+                f"step {step}: {', '.join(broken)} is not a finite number; lower the learning rate or raise kl_coef"
+            )
         if self._board is not None:
             for name, value in metrics.items():
                 self._board.add_scalar(name, value, step)

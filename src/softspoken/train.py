@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import shutil
 import sys
 import time
@@ -55,6 +54,8 @@ def train(config: TrainConfig) -> Path:
         _start_folder(run, config)
     progress = load_checkpoint(run, policy, optimizer) or Progress(0, config.kl_coef, scheduler.state_dict())
     scheduler.load_state_dict(progress.schedule)
+    for group, rate in zip(optimizer.param_groups, scheduler.get_last_lr(), strict=True):
+        group["lr"] = rate  # a scheduler's state does not bring the optimizer's rate with it
     kl_coef = progress.kl_coef
 
     batches = prompt_batches(
@@ -92,7 +93,9 @@ def train(config: TrainConfig) -> Path:
             tracker.log(step, metrics | clock.times())  # 5 measure
             if step == 1 and metrics.get("ppo/optimizer_steps"):
                 require_moved(policy)
-            kl_coef = next_kl_coef(kl_coef, metrics.get("objective/kl", config.kl_target), len(rollout.responses), config)
+            kl_coef = next_kl_coef(
+                kl_coef, metrics.get("objective/kl", config.kl_target), len(rollout.responses), config
+            )
             scheduler.step()
             if step % config.save_every == 0 or step == config.steps:  # 6 evaluate and checkpoint when due
                 save_checkpoint(run, Progress(step, kl_coef, scheduler.state_dict()), policy, optimizer)
@@ -126,7 +129,9 @@ def _output_folder(config: TrainConfig) -> Path:
         return Path("runs") / f"{name}-{datetime.now().strftime('%Y%m%d-%H%M%S')}"
     output = Path(config.output)
     if output.exists() and any(output.iterdir()) and not config.overwrite:
-        raise InputError(f"output {output} is not empty; pass --overwrite true to replace it, or --resume {output} to go on with it")
+        raise InputError(
+            f"output {output} is not empty; pass --overwrite true to replace it, or --resume {output} to go on with it"
+        )
     return output
 
 
@@ -142,7 +147,7 @@ def _start_folder(run: Path, config: TrainConfig) -> None:
     }
     beside = run / ".config.yaml.saving"
     beside.write_text(yaml.safe_dump(record, sort_keys=False), encoding="utf-8")
-    os.replace(beside, run / "config.yaml")
+    beside.replace(run / "config.yaml")
 
 
 def _saved_config(run: Path) -> TrainConfig:
@@ -164,6 +169,7 @@ def _evaluation(config: TrainConfig, run: Path) -> EvaluateConfig:
         limit=config.eval_limit,
         on_bad_row=config.on_bad_row,
         samples=config.eval_samples,
+        max_new_tokens=config.max_new_tokens,  # the base's own limit may be another
         batch_size=config.eval_batch_size,
         device=config.device,
         seed=config.seed,
@@ -182,7 +188,10 @@ def _generator(config: TrainConfig, step: int, purpose: int) -> torch.Generator:
 def _metrics(experience: Experience, stats: UpdateStats, config: TrainConfig) -> dict[str, float]:
     rollout, scores, mask = experience.rollout, experience.scores, experience.rollout.response_mask
     logratio = rollout.old_logprobs - rollout.ref_logprobs
-    metrics = {"objective/score": scores.total.mean().item(), "objective/score_std": scores.total.std(correction=0).item()}
+    metrics = {
+        "objective/score": scores.total.mean().item(),
+        "objective/score_std": scores.total.std(correction=0).item(),
+    }
     if judge := judge_term(config.reward):
         metrics["objective/toxicity"] = 1 - scores.terms[judge].mean().item()
     return metrics | {

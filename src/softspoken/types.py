@@ -165,5 +165,3 @@ class EvalReport:
     """The settings that made it."""
     versions: dict[str, str] = field(default_factory=dict)
     """Of the packages that made it."""
-
-

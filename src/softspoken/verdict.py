@@ -43,15 +43,14 @@ def remarks(report: EvalReport) -> list[str]:
         found.append(f"{report.dataset['truncated']} of {n} dialogues were longer than the model reads and were cut.")
     for comparison in _of(report, "empty_rate"):
         if comparison.difference.mean > 0:
-            how = HOW[comparison.decoding]
-            found.append(
-                f"{comparison.b} leaves {comparison.difference.mean:.1%} more summaries empty than {comparison.a} ({how})."
-            )
+            more = f"{100 * comparison.difference.mean:.1f} % more summaries empty than {comparison.a}"
+            found.append(f"{comparison.b} leaves {more} ({HOW[comparison.decoding]}).")
     for comparison in _of(report, "length"):
         if comparison.ratio and abs(comparison.ratio.mean - 1) > LENGTH_MARGIN:
-            change = f"{comparison.ratio.mean - 1:+.0%}".replace("-", "−")
+            change = 100 * (comparison.ratio.mean - 1)
+            kind = "longer" if change > 0 else "shorter"
             found.append(
-                f"{comparison.b}'s summaries are {change} as long as {comparison.a}'s ({HOW[comparison.decoding]})."
+                f"{comparison.b}'s summaries are {abs(change):.0f} % {kind} than {comparison.a}'s ({HOW[comparison.decoding]})."
             )
     fallen = {(one.b, one.decoding) for one in _of(report, "toxicity") if one.difference.high < 0}
     for judge in report.judges[1:]:
@@ -149,8 +148,8 @@ def _times_lower(ratio: Interval) -> str:
     """b / a, turned round: 0.2 (0.1 to 0.25) → 5.0 times lower, 95 % interval 4.0 to 10."""
     if ratio.mean == 0:
         return "none is left" if ratio.high == 0 else f"at least {_times(ratio.high)} times lower"
-    upper = f"{_times(ratio.low)}" if ratio.low else "any number"
-    return f"{_times(ratio.mean)} times lower, 95 % interval {_times(ratio.high)} to {upper}"
+    interval = f"{_times(ratio.high)} to {_times(ratio.low)}" if ratio.low else f"from {_times(ratio.high)} up"
+    return f"{_times(ratio.mean)} times lower, 95 % interval {interval}"
 
 
 def _times(ratio: float) -> str:

@@ -25,7 +25,13 @@ from softspoken.model import Policy, load_policy
 from softspoken.rollout import drop_short, generate_rollout, score_rows
 from softspoken.types import InputError
 
-SIZE = {"d_model": 16, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
+SIZE = {
+    "d_model": 16,
+    "encoder_layers": 2,
+    "decoder_layers": 2,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+}
 FFN = {"encoder_ffn_dim": 32, "decoder_ffn_dim": 32, "max_position_embeddings": 128}
 SPECIAL = {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}
 
@@ -50,7 +56,9 @@ def family(name: str):
         "num_key_value_heads": 2,
         "head_dim": 8,
     }
-    return T5GemmaForConditionalGeneration(T5GemmaConfig(encoder=shape, decoder=shape, vocab_size=vocab_size, **SPECIAL))
+    return T5GemmaForConditionalGeneration(
+        T5GemmaConfig(encoder=shape, decoder=shape, vocab_size=vocab_size, **SPECIAL)
+    )
 
 
 @pytest.fixture(scope="session", params=["bart", "pegasus", "mt5", "t5gemma"])
@@ -68,7 +76,9 @@ def family_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
 
 
 def config_for(folder: Path, **changes) -> TrainConfig:
-    base = TrainConfig(model=str(folder), max_new_tokens=8, samples_per_prompt=2, lora_r=2, device="cpu", min_response_chars=0)
+    base = TrainConfig(
+        model=str(folder), max_new_tokens=8, samples_per_prompt=2, lora_r=2, device="cpu", min_response_chars=0
+    )
     return replace(base, **changes)
 
 

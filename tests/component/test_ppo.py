@@ -37,7 +37,9 @@ def optimizer_for(policy, learning_rate=1e-2):
 
 
 def run_update(policy, experience, config, learning_rate=1e-2):
-    return ppo.update(policy, optimizer_for(policy, learning_rate), experience, config, torch.Generator().manual_seed(0))
+    return ppo.update(
+        policy, optimizer_for(policy, learning_rate), experience, config, torch.Generator().manual_seed(0)
+    )
 
 
 def test_the_score_lands_on_the_last_counted_token_and_kl_on_every_one(tiny_t5, dialogues):
@@ -47,7 +49,9 @@ def test_the_score_lands_on_the_last_counted_token_and_kl_on_every_one(tiny_t5, 
     rollout = replace(rollout, response_mask=mask, ref_logprobs=rollout.old_logprobs - 0.5, truncated=~mask[:, 0])
     rewards = ppo.token_rewards(rollout, scores, config, kl_coef=0.1)
     for row, total in enumerate(scores.total.tolist()):
-        assert rewards[row].tolist() == pytest.approx([-0.05, -0.05, total - 0.05] + [0.0] * (mask.shape[1] - 3), abs=1e-6)
+        assert rewards[row].tolist() == pytest.approx(
+            [-0.05, -0.05, total - 0.05] + [0.0] * (mask.shape[1] - 3), abs=1e-6
+        )
 
 
 def test_a_truncated_summary_pays_the_missing_eos_penalty(tiny_t5, dialogues):

@@ -1,5 +1,6 @@
 """Summarizer and the command over it, on tiny models with random weights."""
 
+import gzip
 import io
 import json
 import shutil
@@ -238,6 +239,9 @@ def test_bad_adapter_folders(tiny_t5: Path, adapter: Path, tmp_path: Path) -> No
     (broken / "adapter_model.safetensors").unlink()
     fails(broken, "cannot be put on")
     shutil.copy(adapter / "adapter_model.safetensors", broken)
+    (broken / "generation_config.json").write_text("{")
+    fails(broken, "has a generation_config.json that cannot be read")
+    shutil.copy(adapter / "generation_config.json", broken)
     (broken / "softspoken.json").write_text('{"prompt_format": {"nonsense": 1}}')
     fails(broken, "is not a prompt format")
 
@@ -349,6 +353,14 @@ def test_what_is_not_utf8(tiny_t5: Path, tmp_path: Path) -> None:
     stdin = io.TextIOWrapper(io.BytesIO("Jörg: schön\n".encode("latin-1")), encoding="utf-8")
     with pytest.raises(InputError, match="standard input is not UTF-8"):
         summarize(SummarizeConfig(model=str(tiny_t5), device="cpu"), stdin, io.StringIO())
+
+
+def test_a_packed_text_file(tiny_t5: Path, tmp_path: Path) -> None:
+    (tmp_path / "d.txt.gz").write_bytes(gzip.compress(TEXTS[1].encode()))
+    assert run(tiny_t5, "", file=str(tmp_path / "d.txt.gz")) == run(tiny_t5, TEXTS[1])
+    (tmp_path / "d.txt.gz").write_bytes(gzip.compress(TEXTS[1].encode())[:-9])
+    with pytest.raises(InputError, match="is not a whole gzip file"):
+        run(tiny_t5, "", file=str(tmp_path / "d.txt.gz"))
 
 
 def test_truncated_dialogues_are_reported(tiny_t5: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -22,7 +22,11 @@ TESTS = Path(__file__).parents[1]
 def data(tmp_path):
     path = tmp_path / "dialogues.jsonl"
     rows = [
-        {"id": str(n), "dialogue": f"Nora: number {n}?\nFelix: yes, {n} it is" + " indeed" * n, "summary": f"It is {n}."}
+        {
+            "id": str(n),
+            "dialogue": f"Nora: number {n}?\nFelix: yes, {n} it is" + " indeed" * n,
+            "summary": f"It is {n}.",
+        }
         for n in range(10)
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
@@ -70,7 +74,13 @@ def test_a_run_writes_what_the_design_lists(tiny_t5, data, tmp_path):
     for name in ("objective/score", "objective/entropy", "ppo/policy/clip_fraction", "ppo/grad_norm", "ppo/kl_coef"):
         assert name in rows[0]
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["step-000004", "step-000005"]
-    for name in ("adapter_model.safetensors", "value_head.safetensors", "tokenizer.json", "generation_config.json", "README.md"):
+    for name in (
+        "adapter_model.safetensors",
+        "value_head.safetensors",
+        "tokenizer.json",
+        "generation_config.json",
+        "README.md",
+    ):
         assert (run / "adapter" / name).is_file(), name
     assert json.loads((run / "adapter" / "generation_config.json").read_text())["max_new_tokens"] == 6
     assert (run / "report.html").is_file()
@@ -79,7 +89,8 @@ def test_a_run_writes_what_the_design_lists(tiny_t5, data, tmp_path):
 
 def test_the_same_seed_gives_the_same_metrics_and_another_does_not(tiny_t5, data, tmp_path):
     first, again, other = (
-        metrics_of(train(config_for(tiny_t5, data, tmp_path / str(n), seed=seed, steps=3))) for n, seed in enumerate((0, 0, 1))
+        metrics_of(train(config_for(tiny_t5, data, tmp_path / str(n), seed=seed, steps=3)))
+        for n, seed in enumerate((0, 0, 1))
     )
     assert first == again
     assert first != other
@@ -89,13 +100,19 @@ def test_a_run_that_was_killed_goes_on_and_gives_the_same_metrics(tiny_t5, data,
     reward = "helpers_reward:killed_in_call_4"
     environment = os.environ | {"PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1"}
     config = config_for(tiny_t5, data, tmp_path / "killed", reward=reward)
-    flags = [f"--{name}={json.dumps(value) if isinstance(value, list) else value}" for name, value in vars(config).items() if value is not None]
+    flags = [
+        f"--{name}={json.dumps(value) if isinstance(value, list) else value}"
+        for name, value in vars(config).items()
+        if value is not None
+    ]
     command = [sys.executable, "-m", "softspoken", "train"]
     killed = subprocess.run([*command, *flags], env=environment, capture_output=True, text=True, check=False)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert len(metrics_of(tmp_path / "killed")) == 3
     whole = environment | {"SURVIVE": "1"}
-    resumed = subprocess.run([*command, "--resume", str(tmp_path / "killed")], env=whole, capture_output=True, text=True, check=False)
+    resumed = subprocess.run(
+        [*command, "--resume", str(tmp_path / "killed")], env=whole, capture_output=True, text=True, check=False
+    )
     assert resumed.returncode == 0, resumed.stderr
     flags[flags.index(f"--output={config.output}")] = f"--output={tmp_path / 'whole'}"
     subprocess.run([*command, *flags], env=whole, capture_output=True, check=True)

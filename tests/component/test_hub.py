@@ -1,0 +1,190 @@
+"""The real recipe's path, from a hub on loopback: real names, real formats, tiny random weights; and a hub that is not there."""
+
+import hashlib
+import json
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+from commands import Commands, Done
+from hub import build_bert, build_detoxify, build_flan_t5, build_samsum, serve
+from softspoken.config import presets
+
+SMALLER = {"steps": 1, "eval_limit": 4, "eval_samples": 1, "max_new_tokens": 8, "max_dialogues": 12}
+PRESET = [
+    "train",
+    "--preset",
+    "flan-t5-base",
+    *(word for name, value in SMALLER.items() for word in (f"--{name}", str(value))),
+]
+DIALOGUE = (
+    json.dumps({"id": "1", "dialogue": "Nora: Tea at four?\nFelix: Make it five.", "summary": "Tea is at five."}) + "\n"
+)
+
+
+@dataclass(frozen=True)
+class World:
+    softspoken: Commands
+    repositories: Path
+    checkpoint: Path
+    port: int
+    """Where commands look for the hub; there is one only inside `with serve(world.repositories, world.port)`."""
+
+    @property
+    def checkpoint_sha256(self) -> str:
+        return hashlib.sha256(self.checkpoint.read_bytes()).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    root = tmp_path_factory.mktemp("hub")
+    build_flan_t5(root / "models" / "google" / "flan-t5-base")
+    build_samsum(root / "datasets" / "knkarthick" / "samsum")
+    build_bert(root / "models" / "google-bert" / "bert-base-uncased")
+    home = tmp_path_factory.mktemp("home")
+    checkpoint = build_detoxify(home / "torch")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {
+        "HF_ENDPOINT": f"http://127.0.0.1:{port}",
+        "HF_HOME": str(home / "huggingface"),
+        "TORCH_HOME": str(home / "torch"),
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_VERBOSITY": "warning",  # says when a request is tried again
+    }
+    with Commands(environment) as softspoken:
+        yield World(softspoken, root, checkpoint, port)
+
+
+def test_the_preset_runs_a_step_on_what_the_hub_serves(world: World, tmp_path: Path) -> None:
+    with serve(world.repositories, world.port) as hub:
+        done = world.softspoken(tmp_path, *PRESET, "--detoxify_sha256", world.checkpoint_sha256, "--output", "run")
+    assert done.status == 0, done.stderr
+
+    run = tmp_path / "run"
+    config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["config"]
+    recipe = {**presets()["flan-t5-base"], **SMALLER}
+    assert {name: config[name] for name in recipe} == recipe
+    assert (config["model"], config["dataset"], config["reward"]) == (
+        "google/flan-t5-base",
+        "knkarthick/samsum",
+        "detoxify:original",
+    )
+    assert (config["learning_rate"], config["lora_r"], config["lora_alpha"], config["lora_targets"]) == (
+        1.41e-5,
+        8,
+        16,
+        ["q", "v"],
+    )
+
+    (metrics,) = map(json.loads, (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
+    assert metrics["step"] == 1
+    assert 0 < metrics["objective/score"] < 1
+    assert metrics["objective/score"] == metrics["objective/score/detoxify:original"]
+    assert metrics["objective/kl"] == pytest.approx(0, abs=1e-5)
+
+    adapter = json.loads((run / "adapter" / "adapter_config.json").read_text(encoding="utf-8"))
+    assert adapter["base_model_name_or_path"] == "google/flan-t5-base"
+    assert (adapter["r"], adapter["lora_alpha"], set(adapter["target_modules"])) == (8, 16, {"q", "v"})
+    for name in (
+        "adapter_model.safetensors",
+        "tokenizer.json",
+        "generation_config.json",
+        "value_head.safetensors",
+        "README.md",
+    ):
+        assert (run / "adapter" / name).is_file()
+
+    evaluation = json.loads((run / "eval.json").read_text(encoding="utf-8"))
+    assert (evaluation["dataset"]["id"], evaluation["dataset"]["split"], evaluation["dataset"]["n"]) == (
+        "knkarthick/samsum",
+        "test",
+        4,
+    )
+    assert evaluation["judges"] == ["detoxify:original"]
+    assert evaluation["config"]["max_new_tokens"] == 8  # base and tuned alike, though the base's own limit is another
+    assert {system["name"] for system in evaluation["systems"]} == {"human", "base", "tuned"}
+    rows = [json.loads(line) for line in (run / "eval_rows.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert rows[0]["dialogue"].count("\n") == 2  # CRLF inside a quoted field of the CSV
+    assert "<!doctype html>" in (run / "report.html").read_text(encoding="utf-8")[:200].lower()
+
+    served = {
+        line.split()[1].rpartition("/")[2] for line in hub.asked if line.startswith("GET") and line.endswith("200")
+    }
+    assert {"model.safetensors", "train.csv", "test.csv"} <= served
+
+    # What is cached can be used without the hub.
+    (tmp_path / "dialogues.jsonl").write_text(DIALOGUE, encoding="utf-8")
+    summarize = ["summarize", "dialogues.jsonl", "--model", "google/flan-t5-base", "--adapter", "run/adapter"]
+    offline = world.softspoken(tmp_path, *summarize)
+    assert offline.status == 0, offline.stderr
+    assert list(json.loads(offline.stdout)) == ["id", "summary"]
+
+
+def test_a_checkpoint_that_is_not_the_release_is_refused(world: World, tmp_path: Path) -> None:
+    with serve(world.repositories, world.port):
+        done = world.softspoken(tmp_path, *PRESET, "--output", "run")
+    said = refused(done, tmp_path)
+    assert str(world.checkpoint) in said
+    assert f"has SHA-256 {world.checkpoint_sha256}, but c1212f89… is expected" in said
+
+
+COMMANDS = {
+    "train": ["train", "--preset", "flan-t5-base", "--model", "google/flan-t5-small", "--output", "run"],
+    "train, dataset": ["train", "--dataset", "knkarthick/dialogsum", "--output", "run"],
+    "evaluate": [
+        "evaluate",
+        "--model",
+        "google/flan-t5-small",
+        "--dataset",
+        "dialogues.jsonl",
+        "--output",
+        "evaluation",
+    ],
+    "evaluate, judge": ["evaluate", "--judge", "hf:someone/judge:rude", "--output", "evaluation"],
+    "evaluate, adapter": ["evaluate", "--adapter", "someone/adapter", "--output", "evaluation"],
+    "summarize": ["summarize", "dialogues.jsonl", "--model", "google/flan-t5-small"],
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_hub_that_cannot_be_reached(name: str, world: World, tmp_path: Path) -> None:
+    said = refused(run_with_dialogues(world, tmp_path, COMMANDS[name]), tmp_path)
+    assert f"cannot reach the hub at http://127.0.0.1:{world.port} for " in said
+    names_the_ways_on(name, said)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_repository_that_is_not_on_the_hub(name: str, world: World, tmp_path: Path) -> None:
+    with serve(world.repositories, world.port) as hub:
+        said = refused(run_with_dialogues(world, tmp_path, COMMANDS[name]), tmp_path)
+    assert f"the hub at {hub.url} has no " in said
+    assert "check the name" in said
+    names_the_ways_on(name, said)
+
+
+def run_with_dialogues(world: World, folder: Path, argv: list[str]) -> Done:
+    (folder / "dialogues.jsonl").write_text(DIALOGUE, encoding="utf-8")
+    done = world.softspoken(folder, *argv)
+    (folder / "dialogues.jsonl").unlink()
+    return done
+
+
+def refused(done: Done, folder: Path) -> str:
+    """The one sentence on stderr, after checking that there is nothing else, anywhere; no word of a request tried again either."""
+    assert (done.status, done.stdout) == (2, "")
+    assert done.stderr.startswith("softspoken: error: ")
+    assert done.stderr.count("\n") == 1
+    assert not list(folder.iterdir())
+    return done.stderr
+
+
+def names_the_ways_on(name: str, said: str) -> None:
+    assert "give the folder of a local copy" in said or "give a local file" in said
+    assert "mini" in said or "adapter" in name  # no adapter is embedded
