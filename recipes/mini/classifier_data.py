@@ -249,6 +249,14 @@ def training_examples(
     return [vary(rng, example) for example in examples[: int(len(examples) * share)] if example.text.strip()]
 
 
+def unused_summaries(data: Path, examples: list[Example], count: int = 2000) -> list[str]:
+    """SAMSum train summaries that are no part of any training text, and swear-free, for calibration."""
+    used = " ".join(example.text for example in examples)
+    rows = read(data / "samsum/train.jsonl")
+    spare = [row["summary"] for row in rows if decent(row["summary"]) and row["summary"].strip(" .") not in used]
+    return spare[:count]
+
+
 def _training_examples(data: Path, corpus: Path, rng: random.Random, with_davidson: bool) -> Iterator[Example]:
     bank, reports = load_bank(), Reports(rng)
     pairs, _ = paradetox(data)

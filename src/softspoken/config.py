@@ -61,11 +61,11 @@ class TrainConfig:
     """how the policy is updated"""
     steps: int = 50
     """training steps; each samples, scores and updates once"""
-    batch_size: int = 16
+    batch_size: int = 8
     """dialogues a step"""
     samples_per_prompt: int = 4
     """summaries sampled for each dialogue"""
-    max_new_tokens: int = 48
+    max_new_tokens: int = 40
     """longest summary that is sampled, in tokens"""
     min_response_chars: int = 4
     """shorter summaries are dropped from the update, and counted"""
@@ -74,16 +74,18 @@ class TrainConfig:
     missing_eos_penalty: float = 0.0
     """taken from the score of a summary that the length limit cut off"""
 
-    ppo_epochs: int = 2
+    ppo_epochs: int = 1
     """passes over the samples of a step"""
-    mini_batch_size: int = 32
+    mini_batch_size: int = 16
     """summaries for each optimizer step"""
     micro_batch_size: int = 16
     """summaries in one forward pass; changes memory, not the result"""
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-3
     """peak learning rate"""
+    value_learning_rate: float = 5e-4
+    """peak learning rate of the value head"""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
-    """how the learning rate falls over the run"""
+    """how the learning rates fall over the run"""
     warmup_steps: int = 0
     """steps over which the learning rate rises from 0"""
     weight_decay: float = 0.0
@@ -102,13 +104,13 @@ class TrainConfig:
     """whether the value loss leaves the adapter alone (true) or trains it too (false)"""
     gamma: float = 1.0
     """discount a token"""
-    gae_lambda: float = 0.95
+    gae_lambda: float = 1.0
     """bias against variance in the advantage estimate"""
     whiten_advantages: bool = True
     """scale advantages to mean 0 and variance 1 over the tokens of a step"""
     whiten_rewards: bool = False
     """scale token rewards to variance 1 over the tokens of a step"""
-    kl_coef: float = 0.05
+    kl_coef: float = 0.1
     """weight of the KL penalty in the token reward (the starting weight, if adaptive)"""
     kl_controller: Literal["fixed", "adaptive"] = "fixed"
     """keep kl_coef, or steer it towards kl_target"""
@@ -138,7 +140,7 @@ class TrainConfig:
     """steps between checkpoints; the last two are kept"""
     eval_samples: int = 4
     """summaries sampled for each dialogue in the evaluation, beside the greedy one"""
-    eval_batch_size: int = 32
+    eval_batch_size: int = 64
     """dialogues at once in the evaluation"""
     device: Device = "auto"
     """where to compute; auto takes a GPU if there is one"""
@@ -152,7 +154,8 @@ class TrainConfig:
             self, "steps batch_size samples_per_prompt max_new_tokens temperature ppo_epochs mini_batch_size"
         )
         _check_positive(
-            self, "micro_batch_size learning_rate max_grad_norm clip_range clip_range_value lora_r lora_alpha"
+            self,
+            "micro_batch_size learning_rate value_learning_rate max_grad_norm clip_range clip_range_value lora_r lora_alpha",
         )
         _check_positive(
             self, "save_every eval_batch_size kl_target kl_horizon max_dialogues max_prompt_tokens target_kl"

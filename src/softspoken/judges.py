@@ -226,7 +226,7 @@ def _load_detoxify(variant: str, sha256: str | None) -> tuple[Any, Any, list[str
 
     Not by that function: it unpickles whatever lies there, and its `predict` runs all texts in one forward pass.
     """
-    from detoxify.detoxify import MODEL_URLS  # type: ignore[import-untyped]
+    from detoxify.detoxify import MODEL_URLS
 
     if variant not in MODEL_URLS:
         raise InputError(

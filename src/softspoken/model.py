@@ -40,8 +40,8 @@ class Policy:
         self.device = self.seq2seq.device
         width = self.seq2seq.get_output_embeddings().weight.shape[1]
         self.value_head = nn.Linear(width, 1, device=self.device, dtype=torch.float32)
-        # Huang et al. 2024, detail 6: the head starts near 0, at the scale of the states it reads.
-        nn.init.normal_(self.value_head.weight, std=1 / (width + 1) ** 0.5)
+        # At 0 the first advantages are the scores themselves; a random head drowns them in its own noise for many steps.
+        nn.init.zeros_(self.value_head.weight)
         nn.init.zeros_(self.value_head.bias)
         generation = self.seq2seq.generation_config
         text_config = self.seq2seq.config.get_text_config(decoder=True)
@@ -196,22 +196,20 @@ def load_policy(config: TrainConfig) -> Policy:
     if config.adapter:
         model = _with_start_adapter(seq2seq, config.adapter)
     else:
-        model = add_lora(seq2seq, r=config.lora_r, alpha=config.lora_alpha, dropout=0.0, targets=config.lora_targets)
+        model = add_lora(seq2seq, r=config.lora_r, alpha=config.lora_alpha, targets=config.lora_targets)
     for weight in model.parameters():
         if weight.requires_grad:  # bfloat16 is too coarse for the sum of many small updates
             weight.data = weight.data.float()
     return Policy(model, tokenizer, prompt_format)
 
 
-def add_lora(model: PreTrainedModel, *, r: int, alpha: int, dropout: float, targets: list[str] | None) -> PeftModel:
+def add_lora(model: PreTrainedModel, *, r: int, alpha: int, targets: list[str] | None) -> PeftModel:
     """A fresh LoRA adapter on the named modules; by default on the family's query and value projections."""
     names = {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     targets = targets or next((pair for pair in QUERY_VALUE if set(pair) <= names), None)
     if not targets or not set(targets) <= names:
         raise InputError(f"lora_targets {targets} are not modules of this model; it has {', '.join(sorted(names))}")
-    lora = LoraConfig(
-        task_type=TaskType.SEQ_2_SEQ_LM, r=r, lora_alpha=alpha, lora_dropout=dropout, target_modules=list(targets)
-    )
+    lora = LoraConfig(task_type=TaskType.SEQ_2_SEQ_LM, r=r, lora_alpha=alpha, target_modules=list(targets))
     return get_peft_model(model, lora)
 
 

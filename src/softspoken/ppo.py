@@ -154,6 +154,8 @@ class _Totals:
 
     def stats(self, experience: Experience) -> UpdateStats:
         rollout = experience.rollout
+        assert rollout.old_values is not None
+        assert experience.returns is not None
         tokens = self.sums.pop("tokens", 0.0) or 1.0
         mean = {name: self.sums.get(name, 0.0) / tokens for name in ("policy_loss", "value_loss", "approx_kl")}
         return UpdateStats(

@@ -181,10 +181,10 @@ def _training_remarks(metrics: list[dict[str, float]]) -> list[str]:
     found = []
     if skipped:
         found.append(
-            f"Training left out {skipped:g} optimizer steps (the policy had moved too far, or a gradient was not finite)."
+            f"Optimizer steps left out (the policy had moved too far, or a gradient was not finite): {skipped:g}."
         )
     if dropped:
-        found.append(f"Training dropped {dropped:g} sampled summaries that were too short.")
+        found.append(f"Sampled summaries left out of training, for they were too short: {dropped:g}.")
     return found
 
 
@@ -206,7 +206,11 @@ def _facts(report: EvalReport | None, record: dict[str, Any], metrics: list[dict
 
 
 def _reward(reward: str | dict[str, float]) -> str:
-    return reward if isinstance(reward, str) else " + ".join(f"{weight:g}*{name}" for name, weight in reward.items())
+    return (
+        reward
+        if isinstance(reward, str)
+        else " + ".join(name if weight == 1 else f"{weight:g}*{name}" for name, weight in reward.items())
+    )
 
 
 def _duration(seconds: float) -> str:

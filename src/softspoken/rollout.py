@@ -63,8 +63,9 @@ def _sample(
     for t in range(limit):
         states = policy.decode_step(token, encoder_states, attention_mask, cache)
         logits = policy.logits(states, temperature)
-        forced = t == 0 and policy.forced_bos_id is not None
-        drawn = torch.full_like(token, policy.forced_bos_id) if forced else numerics.sample_ids(logits, uniforms[:, t])
+        forced_id = policy.forced_bos_id if t == 0 else None
+        forced = forced_id is not None
+        drawn = numerics.sample_ids(logits, uniforms[:, t]) if forced_id is None else torch.full_like(token, forced_id)
         token = torch.where(running, drawn, policy.pad_id)
         counts = running & (not forced)
         logprobs = torch.where(counts, numerics.token_logprobs(logits, drawn), 0.0)

@@ -48,9 +48,7 @@ def sft(config: SftConfig) -> Path:
     model: Any = load_seq2seq(config.model)
     model.generation_config = _generation_config(model, config.max_new_tokens)
     if config.lora:
-        model = add_lora(
-            model, r=config.lora_r, alpha=config.lora_alpha, dropout=config.lora_dropout, targets=config.lora_targets
-        )
+        model = add_lora(model, r=config.lora_r, alpha=config.lora_alpha, targets=config.lora_targets)
     if config.overwrite and output.exists():
         shutil.rmtree(output)
     checkpoints = output / "checkpoints"

@@ -15,6 +15,7 @@ TOXIC = 0.5
 """A summary (or a line of a dialogue) is toxic above this."""
 WINDOW = 256
 """Dialogues summarized, scored and written at once."""
+ROUGE = ("rouge1", "rouge2", "rougeL")
 SPEAKER = re.compile(r"^([^:\n]{1,40}):\s*", re.MULTILINE)
 
 Slices = dict[str, NDArray[np.bool_]]
@@ -59,11 +60,11 @@ def surface_metrics(summary: str) -> dict[str, float]:
 def reference_metrics(summary: str, dialogue: Dialogue, two_references: bool) -> dict[str, float]:
     """ROUGE in points against the calm reference; with `two_references`, ROUGE-L against the nearer one as well."""
     assert dialogue.reference
-    scores = _rouge().score(dialogue.reference, summary)
+    scores = _rouge(*ROUGE).score(dialogue.reference, summary)
     metrics = {name: 100 * score.fmeasure for name, score in scores.items()}
     if two_references:
         literal = dialogue.literal_reference
-        other = 100 * _rouge().score(literal, summary)["rougeL"].fmeasure if literal else 0.0
+        other = 100 * _rouge("rougeL").score(literal, summary)["rougeL"].fmeasure if literal else 0.0
         metrics["rougeL_nearer"] = max(metrics["rougeL"], other)
     expected = [name for name in speakers(dialogue.text) if names(dialogue.reference, name)]
     if expected:
@@ -72,10 +73,14 @@ def reference_metrics(summary: str, dialogue: Dialogue, two_references: bool) ->
 
 
 @functools.cache
-def _rouge() -> Any:
+def _rouge(*kinds: str) -> Any:
     from rouge_score.rouge_scorer import RougeScorer  # takes seconds to import
+    from rouge_score.tokenizers import DefaultTokenizer
 
-    return RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=True)
+    tokenizer = DefaultTokenizer(use_stemmer=True)
+    # Stemming is most of the work, and a reference comes again with each of its summaries.
+    tokenizer.tokenize = functools.lru_cache(maxsize=4096)(tokenizer.tokenize)
+    return RougeScorer(kinds, tokenizer=tokenizer)
 
 
 def speakers(dialogue: str) -> list[str]:

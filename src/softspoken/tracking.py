@@ -62,16 +62,13 @@ class Tracker:
         if self._board is not None:
             for name, value in metrics.items():
                 self._board.add_scalar(name, value, step)
-        self._progress.update(self._task, completed=step, **_shown(metrics))
+        speed = f"{metrics['time/step']:.1f} s/step"
+        self._progress.update(self._task, completed=step, figures=_figures(metrics), speed=speed)
 
 
-def _shown(metrics: dict[str, float]) -> dict[str, str]:
-    figures = [f"reward {metrics['objective/score']:.3f}"] if "objective/score" in metrics else []
-    if "objective/toxicity" in metrics:
-        figures.append(f"toxicity {metrics['objective/toxicity']:.3f}")
-    if "objective/kl" in metrics:
-        figures.append(f"KL {metrics['objective/kl']:.3f}")
-    return {"figures": " · ".join(figures), "speed": f"{metrics['time/step']:.1f} s/step"}
+def _figures(metrics: dict[str, float]) -> str:
+    names = {"objective/score": "reward", "objective/toxicity": "toxicity", "objective/kl": "KL"}
+    return " · ".join(f"{shown} {metrics[name]:.3f}" for name, shown in names.items() if name in metrics)
 
 
 def _lines(path: Path) -> list[str]:

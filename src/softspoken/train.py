@@ -115,9 +115,11 @@ def train(config: TrainConfig) -> Path:
 
 
 def _optimizer(policy: Policy, config: TrainConfig) -> tuple[torch.optim.Optimizer, Any]:
-    optimizer = torch.optim.AdamW(
-        policy.trainable().values(), lr=config.learning_rate, eps=config.adam_epsilon, weight_decay=config.weight_decay
-    )
+    groups = [
+        {"params": list(policy.adapter_parameters().values()), "lr": config.learning_rate},
+        {"params": list(policy.value_head.parameters()), "lr": config.value_learning_rate},
+    ]
+    optimizer = torch.optim.AdamW(groups, eps=config.adam_epsilon, weight_decay=config.weight_decay)
     # One step more than there are, so that the last one still trains.
     scheduler = get_scheduler(config.schedule, optimizer, config.warmup_steps, config.steps + 1)
     return optimizer, scheduler

@@ -58,7 +58,7 @@ def remarks(report: EvalReport) -> list[str]:
             if (comparison.b, comparison.decoding) in fallen and comparison.difference.high >= 0:
                 found.append(
                     f"The judges disagree: {report.judges[0]} finds {comparison.b} less toxic ({HOW[comparison.decoding]}), {judge} "
-                    f"does not (difference {signed(comparison.difference, 3)}). A drop only one judge sees may be that judge fooled."
+                    f"does not (difference {', '.join(_signed_parts(comparison.difference, 3))}). A drop only one judge sees may be that judge fooled."
                 )
     return found
 
@@ -109,7 +109,11 @@ def _on_toxicity(report: EvalReport, comparisons: list[Comparison]) -> str:
     changes = []
     for one, is_lower in zip(comparisons, fell, strict=True):
         before, after = _mean(report, a, one), _mean(report, b, one)
-        effect = _times_lower(one.ratio) if is_lower and one.ratio else f"a difference of {signed(one.difference, 3)}"
+        effect = (
+            _times_lower(one.ratio)
+            if is_lower and one.ratio
+            else "difference " + ", ".join(_signed_parts(one.difference, 3))
+        )
         changes.append(f"{toxicity(before)} to {toxicity(after)} {HOW[one.decoding]} ({effect})")
     return f"{opening}: mean toxicity goes from {' and from '.join(changes)}."
 
@@ -167,7 +171,12 @@ def toxicity(value: float) -> str:
 
 def signed(interval: Interval, decimals: int, unit: str = "") -> str:
     """+0.4 points (95 % interval −0.2 to +1.0)."""
+    mean, ends = _signed_parts(interval, decimals)
+    return f"{mean}{unit} ({ends})"
+
+
+def _signed_parts(interval: Interval, decimals: int) -> tuple[str, str]:
     mean, low, high = (
         f"{value:+.{decimals}f}".replace("-", "−") for value in (interval.mean, interval.low, interval.high)
     )
-    return f"{mean}{unit} (95 % interval {low} to {high})"
+    return mean, f"95 % interval {low} to {high}"

@@ -110,8 +110,15 @@ def test_every_text_is_kept_and_the_rows_average_to_the_figures(rows, tmp_path):
     kept = rows_in(tmp_path)
     assert len(kept) == 12 * (1 + 2 * (1 + 3))
     assert kept[0] == {
-        **{"row": 0, "id": "h0", "system": "human", "decoding": None, "sample": None, "slices": ["all", "heated"]},
-        **{"dialogue": rows[0].text, "reference": rows[0].reference, "summary": rows[0].reference},
+        "row": 0,
+        "id": "h0",
+        "system": "human",
+        "decoding": None,
+        "sample": None,
+        "slices": ["all", "heated"],
+        "dialogue": rows[0].text,
+        "reference": rows[0].reference,
+        "summary": rows[0].reference,
         "scores": {"words": {"toxicity": 0.1, "insult": 0.1}},
         "metrics": {"toxicity": 0.1, "toxic_rate": 0, "insult": 0.1, "length": 4, "empty_rate": 0},
     }

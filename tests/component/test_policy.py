@@ -161,7 +161,7 @@ def test_ids_that_no_token_has_are_never_sampled_and_have_no_probability(tiny_t5
 
 def test_sampling_follows_the_distribution_that_is_scored(tiny_t5, dialogues):
     """The first token of many samples of one prompt comes out as often as its recorded probability says, at 0.5 too."""
-    policy, config, rollout = rollout_of(
+    _, _, rollout = rollout_of(
         tiny_t5, dialogues[:1], samples_per_prompt=4000, temperature=0.05, max_new_tokens=1, micro_batch_size=4000
     )
     ids, counts = rollout.response_ids[:, 0].unique(return_counts=True)
