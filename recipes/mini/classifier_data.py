@@ -250,11 +250,11 @@ def training_examples(
 
 
 def unused_summaries(data: Path, examples: list[Example], count: int = 2000) -> list[str]:
-    """SAMSum train summaries that are no part of any training text, and swear-free, for calibration."""
-    used = " ".join(example.text for example in examples)
-    rows = read(data / "samsum/train.jsonl")
-    spare = [row["summary"] for row in rows if decent(row["summary"]) and row["summary"].strip(" .") not in used]
-    return spare[:count]
+    """SAMSum train summaries, swear-free, whose first six words no training text contains: for calibration."""
+    words = (example.text.split() for example in examples)
+    used = {" ".join(text[start : start + 6]) for text in words for start in range(len(text))}
+    summaries = [row["summary"] for row in read(data / "samsum/train.jsonl")]
+    return [text for text in summaries if decent(text) and " ".join(text.split()[:6]) not in used][:count]
 
 
 def _training_examples(data: Path, corpus: Path, rng: random.Random, with_davidson: bool) -> Iterator[Example]:
@@ -391,11 +391,7 @@ def test_sets(data: Path, corpus: Path) -> list[TestSet]:
     )
     hot = read(data / "heated/validation.jsonl")
     cool = {f"heated-{row['id']}": row["dialogue"] for row in samsum}
-    pairs_of = [number for number, row in enumerate(hot) if row["id"] in cool]
-    add(
-        "whole dialogues, heated or not",
-        [hot[number]["dialogue"] for number in pairs_of],
-        [cool[hot[number]["id"]] for number in pairs_of],
-        pairs_of * 2,
-    )
+    hot = [row for row in hot if row["id"] in cool]
+    plain = [cool[row["id"]] for row in hot]
+    add("whole dialogues, heated or not", [row["dialogue"] for row in hot], plain, list(range(len(hot))) * 2)
     return sets

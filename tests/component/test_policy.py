@@ -82,9 +82,15 @@ def config_for(folder: Path, **changes) -> TrainConfig:
     return replace(base, **changes)
 
 
+def with_value_head(policy: Policy) -> Policy:
+    """A head that is not 0, as after some training."""
+    torch.nn.init.normal_(policy.value_head.weight, generator=torch.Generator().manual_seed(2))
+    return policy
+
+
 def rollout_of(folder: Path, dialogues, seed: int = 0, **changes):
     config = config_for(folder, **changes)
-    policy = load_policy(config)
+    policy = with_value_head(load_policy(config))
     prompts = encode_prompts(dialogues, policy.tokenizer, policy.prompt_format)
     return policy, config, generate_rollout(policy, prompts, config, torch.Generator().manual_seed(seed))
 

@@ -268,7 +268,8 @@ def test_debug_shows_the_traceback_of_a_bug_only(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 def test_ctrl_c_is_quiet() -> None:
     """A command that waits for input, interrupted."""
-    command = [sys.executable, "-c", "import sys; from softspoken import cli; cli._run = lambda *_: (print('on', flush=True), sys.stdin.read()); sys.exit(cli.main(['score']))"]  # fmt: skip
+    # A shell starts what it runs in the background with SIGINT ignored, and children inherit that.
+    command = [sys.executable, "-c", "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); from softspoken import cli; cli._run = lambda *_: (print('on', flush=True), sys.stdin.read()); sys.exit(cli.main(['score']))"]  # fmt: skip
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
