@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test env clean
+.PHONY: demo test env picture clean
 
 demo: env
 	$(BIN)/softspoken train --output runs/demo --overwrite true
@@ -13,6 +13,11 @@ test: env
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest
+
+# The README's picture: the demo's report in headless Chromium (Debian: apt-get install chromium).
+picture:
+	chromium --headless --no-sandbox --disable-gpu --hide-scrollbars --window-size=1280,1500 --virtual-time-budget=8000 \
+	  --user-data-dir=$$(mktemp -d) --screenshot=docs/report.png file://$(CURDIR)/runs/demo/report.html
 
 env: .venv/installed
 
