@@ -5,6 +5,7 @@ The text under each field is the help a user sees. A field that belongs to sever
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from importlib.resources import files
@@ -79,7 +80,13 @@ class TrainConfig:
     mini_batch_size: int = 16
     """summaries for each optimizer step"""
     micro_batch_size: int = 16
-    """summaries in one forward pass; changes memory, not the result"""
+    """summaries in one forward pass; changes memory and speed, not the result"""
+    tokens_per_microbatch: int | None = None
+    """at most so many tokens of prompts and summaries (padding included) in one forward pass; on a GPU that runs out of
+    memory it is found by halving"""
+    fast: bool = True
+    """take what shortens a step without changing its numbers: prompts grouped by length and, where the adapter leaves the
+    encoder alone, read once a step; false computes every pass plainly"""
     learning_rate: float = 3e-3
     """peak learning rate"""
     value_learning_rate: float = 5e-4
@@ -106,6 +113,8 @@ class TrainConfig:
     """discount a token"""
     gae_lambda: float = 1.0
     """bias against variance in the advantage estimate"""
+    sibling_baseline: bool = True
+    """compare a summary with the other samples of its dialogue: their mean advantage is subtracted from its own"""
     whiten_advantages: bool = True
     """scale advantages to mean 0 and variance 1 over the tokens of a step"""
     whiten_rewards: bool = False
@@ -129,6 +138,8 @@ class TrainConfig:
     """scale of the adapter: alpha / r multiplies its output"""
     lora_targets: list[str] | None = None
     """names of the modules that get an adapter; by default the family's query and value projections"""
+    adapter_scope: Literal["all", "decoder"] = "all"
+    """where the adapter lies: in encoder and decoder, or in the decoder alone (the dialogue is then read once a step)"""
 
     output: str | None = None
     """folder of the run; by default a fresh name under runs/"""
@@ -158,7 +169,8 @@ class TrainConfig:
             "micro_batch_size learning_rate value_learning_rate max_grad_norm clip_range clip_range_value lora_r lora_alpha",
         )
         _check_positive(
-            self, "save_every eval_batch_size kl_target kl_horizon max_dialogues max_prompt_tokens target_kl"
+            self,
+            "save_every eval_batch_size kl_target kl_horizon max_dialogues max_prompt_tokens target_kl tokens_per_microbatch",
         )
         _check_not_negative(
             self, "kl_coef value_coef weight_decay warmup_steps eval_samples eval_limit min_response_chars"
@@ -256,7 +268,7 @@ class EvaluateConfig:
     samples: int = 4
     """summaries sampled at temperature 1 for each dialogue, beside the greedy one; 0 for greedy alone"""
     max_new_tokens: int | None = None
-    """longest summary, in tokens; by default the model's own"""
+    """longest summary of every system, in tokens; by default the first adapter's own or, without one, the model's"""
     batch_size: int = 32
     """dialogues at once"""
     device: Device = "auto"
@@ -333,7 +345,7 @@ def _check_not_negative(config: Any, fields: str) -> None:
 def reward_weights(reward: str | dict[str, float]) -> dict[str, float]:
     """`"detoxify:original + 0.2*rouge:rougeL"` → `{"detoxify:original": 1.0, "rouge:rougeL": 0.2}`."""
     if isinstance(reward, dict):
-        return {name: float(weight) for name, weight in reward.items()}
+        return {name: _weight(weight, name) for name, weight in reward.items()}
     weights: dict[str, float] = {}
     for term in re.split(r"\s+\+\s+", reward.strip()):
         match = re.fullmatch(r"(?:([0-9.eE+-]+)\s*\*\s*)?(\S+)", term)
@@ -343,8 +355,19 @@ def reward_weights(reward: str | dict[str, float]) -> dict[str, float]:
             )
         if match[2] in weights:
             raise InputError(f"reward {reward!r} names {match[2]} twice; give it one weight")
-        weights[match[2]] = float(match[1] or 1.0)
+        weights[match[2]] = _weight(match[1] or 1.0, match[2])
     return weights
+
+
+def _weight(weight: Any, term: str) -> float:
+    """A negative one lowers what the term raises; at 0 the term is logged and no more."""
+    try:
+        number = float(weight)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise InputError(f"reward {term!r} has the weight {weight!r}; give a finite number, like 0.2")
+    return number
 
 
 def presets() -> dict[str, dict[str, Any]]:

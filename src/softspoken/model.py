@@ -11,19 +11,24 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
+from peft.tuners.lora import LoraLayer
+from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
+from softspoken.adapters import adapter_folder, tokenizer_source, with_adapter
 from softspoken.config import TrainConfig
 from softspoken.data import PromptFormat
 from softspoken.pretrained import load_seq2seq, load_tokenizer, prompt_format_for, resolve_device
-from softspoken.types import InputError, RunError
+from softspoken.types import InputError, Memory, RunError
 
 VALUE_HEAD_FILE = "value_head.safetensors"
 START_ADAPTER = "reference"
 QUERY_VALUE = [["q", "v"], ["q_proj", "v_proj"], ["query", "value"]]
+CROSS_ATTENTION = ("EncDecAttention", "encoder_attn", "cross_attn")
+"""What T5, BART and Pegasus, and T5Gemma call the decoder's attention to the encoder."""
 
 
 class Policy:
@@ -32,11 +37,18 @@ class Policy:
     Dropout is off in every pass. Shapes: N rows, P prompt tokens, T response tokens, D width, V logits.
     """
 
-    def __init__(self, model: PeftModel, tokenizer: Any, prompt_format: PromptFormat) -> None:
+    def __init__(
+        self,
+        model: PeftModel,
+        tokenizer: Any,
+        prompt_format: PromptFormat,
+        tokens_per_microbatch: int | None = None,
+    ) -> None:
         self.model = model.eval()
         self.seq2seq: Any = model.get_base_model()
         self.tokenizer = tokenizer
         self.prompt_format = prompt_format
+        self.tokens_per_microbatch = tokens_per_microbatch
         self.device = self.seq2seq.device
         width = self.seq2seq.get_output_embeddings().weight.shape[1]
         self.value_head = nn.Linear(width, 1, device=self.device, dtype=torch.float32)
@@ -52,6 +64,9 @@ class Policy:
         self.forbidden = torch.arange(text_config.vocab_size, device=self.device) >= len(tokenizer)
         self.forbidden[self.pad_id] = True
         self.has_start_adapter = START_ADAPTER in model.peft_config
+        encoder = self.seq2seq.get_encoder()
+        self.encoder_adapted = any(isinstance(module, BaseTunerLayer) for module in encoder.modules())
+        self.cross_attention = _cross_attention(self.seq2seq.get_decoder())
         self._check_projection()
 
     # ------------------------------------------------------------------------------------------- passes
@@ -60,30 +75,73 @@ class Policy:
         """input_ids, attention_mask: [B, P] int64 → encoder states [B, P, D]."""
         return self.seq2seq.get_encoder()(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
 
+    @torch.no_grad()
+    def read(self, input_ids: Tensor, attention_mask: Tensor, group: int) -> Memory:
+        """Encode prompts [B, P] for passes to come, `group` of similar length at a time, so that little padding is computed."""
+        lengths = attention_mask.sum(dim=1)
+        pieces = []
+        for rows in lengths.argsort(stable=True).split(group):
+            width = int(lengths[rows].max())
+            mask = attention_mask[rows, :width]
+            states = self.encode(input_ids[rows, :width], mask)
+            pieces.append((rows, states, self._frozen_cross(states, mask)))
+        states = _gather([(rows, states) for rows, states, _ in pieces], attention_mask.shape, dim=1)
+        cross = [
+            tuple(
+                _gather([(rows, layers[layer][part]) for rows, _, layers in pieces], attention_mask.shape, dim=2)
+                for part in range(2)
+            )
+            for layer in range(len(pieces[0][2]))
+        ]
+        return Memory(states, attention_mask, cross)
+
     def decode(self, response_ids: Tensor, encoder_states: Tensor, attention_mask: Tensor) -> Tensor:
         """Teacher-forced decoder states [N, T, D] (final, normalized): position t has read response_ids[:, :t] only.
 
         Padding needs no mask here: it lies to the right, where a causal decoder does not look.
         """
-        start = torch.full_like(response_ids[:, :1], self.start_id)
-        shifted = torch.cat([start, response_ids[:, :-1]], dim=1)
-        return self._decoder(shifted, encoder_states, attention_mask, None)
+        return self._decoder(self._shifted(response_ids), encoder_states, attention_mask, None)
+
+    def decode_from(self, response_ids: Tensor, memory: Memory, rows: Tensor) -> Tensor:
+        """The same as `decode`, for the prompts `rows` [N] of a memory."""
+        width = int(memory.attention_mask[rows].sum(dim=1).max())
+        cache = self.new_cache(memory, rows, width)
+        states, mask = memory.states[rows, :width], memory.attention_mask[rows, :width]
+        return self._decoder(self._shifted(response_ids), states, mask, cache)
 
     def decode_step(self, token: Tensor, encoder_states: Tensor, attention_mask: Tensor, cache: Any) -> Tensor:
         """One more position, with `cache` from new_cache(); token: [N] int64 → states [N, D]."""
         return self._decoder(token.unsqueeze(1), encoder_states, attention_mask, cache)[:, 0]
 
-    def new_cache(self) -> EncoderDecoderCache:
+    def new_cache(
+        self, memory: Memory | None = None, rows: Tensor | None = None, width: int | None = None
+    ) -> EncoderDecoderCache:
+        """An empty cache or, with a memory, one that knows the cross-attention's keys and values of its prompts `rows` [N].
+
+        The adapter's own term is added here, afresh for each pass, so that its gradient is that pass's own and the
+        reference has none of it (design section 10).
+        """
         # Sized by use, not by the configuration, whose num_layers is the encoder's (T5 with unequal depths).
-        return EncoderDecoderCache(DynamicCache(), DynamicCache())
+        cross = DynamicCache()
+        if memory is not None and rows is not None:
+            prompts, place = rows.unique(return_inverse=True)
+            states = memory.states[prompts, :width]
+            for layer, (projections, frozen) in enumerate(zip(self.cross_attention, memory.cross, strict=True)):
+                keys, values = (
+                    _with_adapter_term(part[prompts, :, :width], projection, states)[place]
+                    for part, projection in zip(frozen, projections, strict=True)
+                )
+                cross.update(keys, values, layer)
+        return EncoderDecoderCache(DynamicCache(), cross)
 
     def logits(self, states: Tensor, temperature: float) -> Tensor:
         """Decoder states [..., D] → logits [..., V] float32 of the distribution that is sampled, scored and trained.
 
         Divided by the temperature; ids that must not come out (padding, logits beyond the vocabulary) are −inf.
         """
-        logits = self._project(states).float() / temperature
-        return logits.masked_fill(self.forbidden, float("-inf"))
+        logits = self._project(states).float()
+        # In place: these are the largest tensors of a step.
+        return logits.div_(temperature).masked_fill_(self.forbidden, float("-inf"))
 
     def values(self, states: Tensor, *, detached: bool = True) -> Tensor:
         """Value estimates [...] float32 from decoder states [..., D], before the token at that position is known."""
@@ -105,6 +163,20 @@ class Policy:
             self.model.set_adapter("default")
             for name, weight in self.model.named_parameters():
                 weight.requires_grad_(".default." in name)
+
+    def _shifted(self, response_ids: Tensor) -> Tensor:
+        start = torch.full_like(response_ids[:, :1], self.start_id)
+        return torch.cat([start, response_ids[:, :-1]], dim=1)
+
+    def _frozen_cross(self, states: Tensor, attention_mask: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """The cross-attention's keys and values without the adapter, as the family's own decoder computes and shapes them."""
+        if not self.cross_attention:
+            return []
+        cache = self.new_cache()
+        start = torch.full_like(attention_mask[:, :1], self.start_id)
+        with self.model.disable_adapter():
+            self._decoder(start, states, attention_mask, cache)
+        return [(layer.keys, layer.values) for layer in cache.cross_attention_cache.layers]
 
     def _decoder(self, ids: Tensor, encoder_states: Tensor, attention_mask: Tensor, cache: Any) -> Tensor:
         seen = ids.shape[1] + (cache.get_seq_length() if cache is not None else 0)
@@ -184,43 +256,48 @@ def load_policy(config: TrainConfig) -> Policy:
     """The model of `config` with a fresh LoRA adapter, or with `config.adapter` to go on from and a frozen copy of it."""
     torch.manual_seed(config.seed)
     dtype = getattr(torch, config.dtype)
+    start = adapter_folder(config.adapter) if config.adapter else None
     seq2seq = load_seq2seq(config.model, dtype).to(resolve_device(config.device))
-    source = config.adapter or config.model
-    tokenizer = load_tokenizer(source)
+    tokenizer = load_tokenizer(tokenizer_source(config.model, start))
     prompt_format = prompt_format_for(
-        source,
+        config.model,
+        start,
         template=config.prompt_template,
         max_prompt_tokens=config.max_prompt_tokens,
         truncation_side=config.truncation_side,
     )
-    if config.adapter:
-        model = _with_start_adapter(seq2seq, config.adapter)
+    if start:
+        model = _with_start_adapter(seq2seq, start, config.model)
     else:
-        model = add_lora(seq2seq, r=config.lora_r, alpha=config.lora_alpha, targets=config.lora_targets)
+        model = add_lora(
+            seq2seq,
+            r=config.lora_r,
+            alpha=config.lora_alpha,
+            targets=config.lora_targets,
+            scope=config.adapter_scope,
+        )
     for weight in model.parameters():
         if weight.requires_grad:  # bfloat16 is too coarse for the sum of many small updates
             weight.data = weight.data.float()
-    return Policy(model, tokenizer, prompt_format)
+    return Policy(model, tokenizer, prompt_format, config.tokens_per_microbatch)
 
 
-def add_lora(model: PreTrainedModel, *, r: int, alpha: int, targets: list[str] | None) -> PeftModel:
-    """A fresh LoRA adapter on the named modules; by default on the family's query and value projections."""
+def add_lora(model: PreTrainedModel, *, r: int, alpha: int, targets: list[str] | None, scope: str = "all") -> PeftModel:
+    """A fresh LoRA adapter on the named modules (by default the family's query and value projections) of the `scope`."""
     names = {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     targets = targets or next((pair for pair in QUERY_VALUE if set(pair) <= names), None)
     if not targets or not set(targets) <= names:
         raise InputError(f"lora_targets {targets} are not modules of this model; it has {', '.join(sorted(names))}")
-    lora = LoraConfig(task_type=TaskType.SEQ_2_SEQ_LM, r=r, lora_alpha=alpha, target_modules=list(targets))
+    where: list[str] | str = list(targets)
+    if scope == "decoder":
+        where = rf".*\bdecoder\..*\.({'|'.join(targets)})"
+    lora = LoraConfig(task_type=TaskType.SEQ_2_SEQ_LM, r=r, lora_alpha=alpha, target_modules=where)
     return get_peft_model(model, lora)
 
 
-def _with_start_adapter(seq2seq: PreTrainedModel, adapter: str) -> PeftModel:
-    try:
-        model = PeftModel.from_pretrained(seq2seq, adapter, is_trainable=True)
-        model.load_adapter(adapter, adapter_name=START_ADAPTER, is_trainable=False)
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"adapter {adapter} cannot be loaded ({str(error).splitlines()[0]}); give a folder that PEFT wrote"
-        ) from error
+def _with_start_adapter(seq2seq: PreTrainedModel, folder: Path, name: str) -> PeftModel:
+    model = with_adapter(seq2seq, folder, name, trainable=True)
+    model.load_adapter(str(folder), adapter_name=START_ADAPTER, is_trainable=False)
     model.set_adapter("default")
     return model
 
@@ -232,6 +309,41 @@ def require_moved(policy: Policy) -> None:
         raise RunError(
             f"{len(still)} adapter matrices did not move in the first update (the first is {still[0]}); they are not in the graph"
         )
+
+
+def _cross_attention(decoder: nn.Module) -> list[tuple[nn.Module, nn.Module]]:
+    """Each decoder layer's key and value projections of the cross-attention, in the order of the layers.
+
+    Empty, so that the model computes them itself in each pass, for a family that names them otherwise and for adapters
+    that are more than a term to add (DoRA, IA³).
+    """
+    found = [module for name, module in decoder.named_modules() if name.rsplit(".", 1)[-1] in CROSS_ATTENTION]
+    pairs: list[Any] = [(m.k, m.v) if hasattr(m, "k") else (m.k_proj, m.v_proj) for m in found]
+    tuned = [part for pair in pairs for part in pair if isinstance(part, BaseTunerLayer)]
+    return pairs if all(isinstance(part, LoraLayer) and not part.lora_variant for part in tuned) else []
+
+
+def _with_adapter_term(frozen: Tensor, projection: nn.Module, states: Tensor) -> Tensor:
+    """Keys or values [B, H, P, d] by the frozen weights, plus what the active LoRA adapter adds to that projection."""
+    if not isinstance(projection, LoraLayer) or projection.disable_adapters:
+        return frozen
+    total = frozen
+    for name in projection.active_adapters:
+        if name in projection.lora_A:
+            inner = projection.lora_A[name]
+            term = projection.lora_B[name](inner(states.to(inner.weight.dtype))) * projection.scaling[name]
+            total = total + term.unflatten(-1, (-1, frozen.shape[-1])).transpose(1, 2)
+    return total.to(frozen.dtype)
+
+
+def _gather(pieces: list[tuple[Tensor, Tensor]], shape: torch.Size, dim: int) -> Tensor:
+    """Groups of rows, each cut to its own width along `dim`, put back in order and padded with 0 to `shape`'s [B, P]."""
+    whole = list(pieces[0][1].shape)
+    whole[0], whole[dim] = shape
+    result = pieces[0][1].new_zeros(whole)
+    for rows, piece in pieces:
+        result.narrow(dim, 0, piece.shape[dim])[rows] = piece
+    return result
 
 
 def _first_set(*values: int | None) -> int:

@@ -5,6 +5,8 @@ Details follow Huang et al. 2024, "The N Implementation Details of RLHF with PPO
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -12,7 +14,7 @@ from softspoken import numerics
 from softspoken.config import TrainConfig
 from softspoken.model import Policy
 from softspoken.numerics import masked_mean
-from softspoken.rollout import micro_batches, score_rows
+from softspoken.rollout import micro_batches, score_rows, within_memory
 from softspoken.types import Experience, Rollout, Scores, UpdateStats
 
 
@@ -35,10 +37,26 @@ def build_experience(rollout: Rollout, scores: Scores, config: TrainConfig, kl_c
         rewards = numerics.whiten(rewards, mask, shift_mean=False)
     advantages = numerics.gae(rewards, rollout.old_values, mask, config.gamma, config.gae_lambda)
     returns = (advantages + rollout.old_values) * mask
+    if config.sibling_baseline:
+        advantages = advantages - sibling_baseline(advantages, rollout) * mask
     if config.whiten_advantages:
         advantages = numerics.whiten(advantages, mask)
     kl = numerics.kl_k1(rollout.old_logprobs - rollout.ref_logprobs) * mask
     return Experience(rollout, scores, kl, advantages, returns)
+
+
+def sibling_baseline(advantages: Tensor, rollout: Rollout) -> Tensor:
+    """For each row [N, 1]: the mean advantage, at the first token, of the other samples of its prompt; 0 where there are none.
+
+    They do not depend on what this row sampled, so subtracting it leaves the gradient's expectation as it is and takes out
+    what the value head has not learned of the prompt (leave-one-out: Kool et al. 2019; Ahmadian et al. 2024, eq. 6).
+    """
+    first = rollout.response_mask.int().argmax(dim=1)
+    own = advantages.gather(1, first[:, None]).squeeze(1)
+    index, prompts = rollout.prompt_index, len(rollout.prompts.dialogues)
+    total = own.new_zeros(prompts).index_add(0, index, own)[index]
+    siblings = index.bincount(minlength=prompts)[index] - 1
+    return ((total - own) / siblings.clamp(min=1) * (siblings > 0)).unsqueeze(1)
 
 
 def update(
@@ -56,8 +74,8 @@ def update(
     totals = _Totals()
     plan = _mini_batches(experience.rollout, config, generator)
     for done, rows in enumerate(plan):
-        optimizer.zero_grad(set_to_none=True)
-        losses = _accumulate_gradient(policy, experience, rows, config)
+        accumulate = partial(_accumulate_gradient, policy, optimizer, experience, rows, config)
+        losses = within_memory(policy, experience.rollout, rows, accumulate)
         if config.target_kl is not None and losses["approx_kl"] > config.target_kl:
             totals.skipped += len(plan) - done
             break
@@ -82,16 +100,19 @@ def _mini_batches(rollout: Rollout, config: TrainConfig, generator: torch.Genera
     return batches
 
 
-def _accumulate_gradient(policy: Policy, experience: Experience, rows: Tensor, config: TrainConfig) -> dict[str, float]:
+def _accumulate_gradient(
+    policy: Policy, optimizer: torch.optim.Optimizer, experience: Experience, rows: Tensor, config: TrainConfig
+) -> dict[str, float]:
     """Backward through every micro-batch; each token weighs the same in the mini-batch, however it was split."""
+    optimizer.zero_grad(set_to_none=True)
     tokens = experience.rollout.response_mask[rows].sum()
-    sums: dict[str, float] = {}
-    for micro in micro_batches(experience.rollout, rows, config.micro_batch_size):
+    sums: dict[str, Tensor] = {}
+    for micro in micro_batches(policy, experience.rollout, rows, config):
         loss, parts = ppo_loss(policy, experience, micro, config)
         (loss / tokens).backward()
         for name, value in parts.items():
-            sums[name] = sums.get(name, 0.0) + value.item()
-    return {name: value / tokens.item() for name, value in sums.items()} | {"tokens": tokens.item()}
+            sums[name] = sums.get(name, torch.zeros_like(value)) + value
+    return {name: (value / tokens).item() for name, value in sums.items()} | {"tokens": tokens.item()}
 
 
 def ppo_loss(

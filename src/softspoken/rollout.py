@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -10,7 +12,9 @@ from torch import Tensor
 from softspoken import numerics
 from softspoken.config import TrainConfig
 from softspoken.model import Policy
-from softspoken.types import PromptBatch, Rollout
+from softspoken.types import Memory, PromptBatch, Rollout
+
+Result = TypeVar("Result")
 
 
 @torch.no_grad()
@@ -29,10 +33,9 @@ def generate_rollout(policy: Policy, prompts: PromptBatch, config: TrainConfig, 
         config.samples_per_prompt
     )
     uniforms = torch.rand((len(prompt_index), config.max_new_tokens), generator=generator).to(policy.device)
-    encoder_states = policy.encode(prompts.input_ids, prompts.attention_mask)
-    ids, mask, logprobs, values = _sample(
-        policy, encoder_states[prompt_index], prompts.attention_mask[prompt_index], uniforms, config.temperature
-    )
+    group = config.micro_batch_size if config.fast else len(prompts.dialogues)
+    memory = policy.read(prompts.input_ids, prompts.attention_mask, group)
+    ids, mask, logprobs, values = _sample(policy, memory, prompt_index, uniforms, config.temperature)
     texts = policy.tokenizer.batch_decode(ids, skip_special_tokens=True)
     rollout = Rollout(
         prompts=prompts,
@@ -44,19 +47,21 @@ def generate_rollout(policy: Policy, prompts: PromptBatch, config: TrainConfig, 
         old_logprobs=logprobs,
         ref_logprobs=logprobs,
         old_values=values,
+        memory=memory if config.fast and not policy.encoder_adapted else None,
     )
     return replace(rollout, ref_logprobs=reference_logprobs(policy, rollout, config))
 
 
 def _sample(
-    policy: Policy, encoder_states: Tensor, attention_mask: Tensor, uniforms: Tensor, temperature: float
+    policy: Policy, memory: Memory, prompt_index: Tensor, uniforms: Tensor, temperature: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """One token at a time until every row has its EOS, or for as many as there are uniforms.
 
     Returns response_ids int64, response_mask bool, old_logprobs and old_values float32, each [N, T].
     """
     rows, limit = uniforms.shape
-    cache = policy.new_cache()
+    encoder_states, attention_mask = memory.states[prompt_index], memory.attention_mask[prompt_index]
+    cache = policy.new_cache(memory, prompt_index)
     token = torch.full((rows,), policy.start_id, device=policy.device)
     running = torch.ones(rows, dtype=torch.bool, device=policy.device)
     columns: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
@@ -80,35 +85,85 @@ def _sample(
 @torch.no_grad()
 def reference_logprobs(policy: Policy, rollout: Rollout, config: TrainConfig) -> Tensor:
     """Log-probabilities [N, T] float32 of the sampled tokens under the frozen reference, 0 off the mask."""
-    logprobs = torch.zeros_like(rollout.old_logprobs)
-    with policy.reference():
-        for rows in micro_batches(rollout, torch.arange(len(rollout.responses)), config.micro_batch_size):
-            logprobs[rows, : _longest(rollout, rows)], _ = score_rows(policy, rollout, rows, config)
-    return logprobs
+    every = torch.arange(len(rollout.responses))
+
+    def run() -> Tensor:
+        logprobs = torch.zeros_like(rollout.old_logprobs)
+        with policy.reference():
+            for rows in micro_batches(policy, rollout, every, config):
+                logprobs[rows, : _longest(rollout, rows)], _ = score_rows(policy, rollout, rows, config)
+        return logprobs
+
+    return within_memory(policy, rollout, every, run)
 
 
 def score_rows(policy: Policy, rollout: Rollout, rows: Tensor, config: TrainConfig) -> tuple[Tensor, Tensor]:
     """Teacher-forced log-probabilities and values of some rows, each [n, longest of them] float32, 0 off the mask.
 
-    Each prompt among the rows is encoded once, however many samples answer it, and nothing is padded beyond the longest.
+    What sampling has read of the prompts is used again where the adapter leaves the encoder alone. Elsewhere each prompt
+    among the rows is encoded once, however many samples answer it. Nothing is padded beyond the longest, and only
+    positions that count reach the vocabulary.
     """
     length = _longest(rollout, rows)
     ids, mask = rollout.response_ids[rows, :length], rollout.response_mask[rows, :length]
-    prompt_rows, place = rollout.prompt_index[rows].unique(return_inverse=True)
-    attention_mask = rollout.prompts.attention_mask[prompt_rows]
-    width = int(attention_mask.sum(dim=1).max())
-    attention_mask = attention_mask[:, :width]
-    encoder_states = policy.encode(rollout.prompts.input_ids[prompt_rows, :width], attention_mask)
-    states = policy.decode(ids, encoder_states[place], attention_mask[place])
-    logprobs = numerics.token_logprobs(policy.logits(states, config.temperature), torch.where(mask, ids, policy.eos_id))
-    values = policy.values(states, detached=config.value_head_detached)
-    return torch.where(mask, logprobs, 0.0), torch.where(mask, values, 0.0)
+    if rollout.memory is not None:
+        states = policy.decode_from(ids, rollout.memory, rollout.prompt_index[rows])
+    else:
+        prompt_rows, place = rollout.prompt_index[rows].unique(return_inverse=True)
+        attention_mask = rollout.prompts.attention_mask[prompt_rows]
+        width = int(attention_mask.sum(dim=1).max())
+        attention_mask = attention_mask[:, :width]
+        encoder_states = policy.encode(rollout.prompts.input_ids[prompt_rows, :width], attention_mask)
+        states = policy.decode(ids, encoder_states[place], attention_mask[place])
+    counted = states[mask]
+    logprobs = numerics.token_logprobs(policy.logits(counted, config.temperature), ids[mask])
+    values = policy.values(counted, detached=config.value_head_detached)
+    blank = torch.zeros(mask.shape, device=mask.device)
+    return blank.masked_scatter(mask, logprobs), blank.masked_scatter(mask, values)
 
 
-def micro_batches(rollout: Rollout, rows: Tensor, size: int) -> list[Tensor]:
-    """The rows in pieces of at most `size`, those of one prompt kept together so that they share its encoding."""
-    ordered = rows[rollout.prompt_index.cpu()[rows].sort(stable=True).indices]
-    return list(ordered.split(size))
+def micro_batches(policy: Policy, rollout: Rollout, rows: Tensor, config: TrainConfig) -> list[Tensor]:
+    """The rows in pieces of at most `micro_batch_size`, and of at most the policy's `tokens_per_microbatch` with padding.
+
+    Prompts of similar length lie together, for little padding, and the samples of one side by side, so that they share its
+    encoding. The sum of the pieces' gradients depends on neither.
+    """
+    index = rollout.prompt_index.cpu()[rows]
+    lengths = rollout.prompts.attention_mask.sum(dim=1).cpu()
+    if config.fast:
+        index = lengths.argsort(stable=True).argsort()[index]
+    ordered = rows[index.sort(stable=True).indices]
+    widths = lengths[rollout.prompt_index.cpu()[ordered]] + _longest(rollout, rows)
+    return [ordered[piece] for piece in _pieces(widths.tolist(), config.micro_batch_size, policy.tokens_per_microbatch)]
+
+
+def _pieces(widths: list[int], rows: int, tokens: int | None) -> list[slice]:
+    """Runs of at most `rows` widths, each run's length times its largest at most `tokens`; a run is never empty."""
+    pieces, first, widest = [], 0, 0
+    for row, width in enumerate(widths):
+        widest = max(widest, width)
+        count = row - first + 1
+        if count > 1 and (count > rows or (tokens is not None and count * widest > tokens)):
+            pieces.append(slice(first, row))
+            first, widest = row, width
+    return [*pieces, slice(first, len(widths))]
+
+
+def within_memory(policy: Policy, rollout: Rollout, rows: Tensor, run: Callable[[], Result]) -> Result:
+    """`run()`, which works on `rows`; again with half the tokens in a micro-batch each time that the GPU's memory runs out.
+
+    The policy keeps the number it came to. Raises torch.OutOfMemoryError where a single row does not fit.
+    """
+    while True:
+        try:
+            return run()
+        except torch.OutOfMemoryError:
+            widest = int(rollout.prompts.attention_mask.sum(dim=1).max()) + _longest(rollout, rows)
+            budget = policy.tokens_per_microbatch or len(rows) * widest
+            if budget <= widest:
+                raise
+            policy.tokens_per_microbatch = budget // 2
+        torch.cuda.empty_cache()
 
 
 def keep_rows(rollout: Rollout, keep: Tensor) -> Rollout:

@@ -45,6 +45,18 @@ class PromptBatch:
 
 
 @dataclass(frozen=True)
+class Memory:
+    """What the decoder reads of the prompts, made once by `Policy.read` and shared by every pass in which it stays true."""
+
+    states: Tensor
+    """[B, P, D]: the encoder's output."""
+    attention_mask: Tensor
+    """[B, P] int64, 1 for a token, 0 for padding."""
+    cross: list[tuple[Tensor, Tensor]]
+    """For each decoder layer the cross-attention's keys and values, [B, H, P, d] each, by the frozen weights alone."""
+
+
+@dataclass(frozen=True)
 class Rollout:
     """What sampling recorded. `response_ids[:, t]` is scored by `logits[:, t]` of a decoder that reads the shift-right."""
 
@@ -64,8 +76,8 @@ class Rollout:
     """[N, T] float32, of the frozen reference."""
     old_values: Tensor | None = None
     """[N, T] float32; None for critic-free algorithms."""
-    encoder_states: Tensor | None = None
-    """[B, P, D]: kept only where the encoder is frozen, so that later passes need not run it again."""
+    memory: Memory | None = None
+    """Kept only where the encoder has no adapter, so that later passes need not run it again."""
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from softspoken import mini
 from softspoken.config import TrainConfig
 from softspoken.data import PromptFormat, encode_prompts
 from softspoken.model import Policy, load_policy
-from softspoken.rollout import drop_short, generate_rollout, score_rows
+from softspoken.rollout import _pieces, drop_short, generate_rollout, micro_batches, reference_logprobs, score_rows
 from softspoken.types import InputError
 
 SIZE = {
@@ -272,6 +272,112 @@ def test_short_responses_are_dropped_and_counted(tiny_t5, dialogues):
     none, dropped = drop_short(replace(rollout, responses=[""] * len(texts)), 4)
     assert dropped == len(texts)
     assert none.responses == []
+
+
+def check_reading_once_changes_nothing(folder: Path, dialogues) -> None:
+    """Decoder-only scope: the memory of sampling gives the log-probabilities, and every adapter gradient, of plain passes."""
+    policy, config, rollout = rollout_of(folder, dialogues, adapter_scope="decoder", micro_batch_size=3)
+    assert rollout.memory is not None
+    assert policy.cross_attention, "keys and values are to come from the memory"
+    assert not any("encoder." in name for name in policy.adapter_parameters())
+    move_adapter(policy)
+    plain = replace(rollout, memory=None)
+    gradients = []
+    for one in (rollout, plain):
+        logprobs, values = score_rows(policy, one, all_rows(one), config)
+        policy.model.zero_grad()
+        (logprobs * torch.linspace(-1, 1, logprobs.numel()).view_as(logprobs)).sum().backward()
+        gradients.append({name: weight.grad.clone() for name, weight in policy.adapter_parameters().items()})
+        with torch.no_grad(), policy.reference():
+            reference, _ = score_rows(policy, one, all_rows(one), config)
+        assert (reference - rollout.ref_logprobs).abs().max() < 1e-5
+        if one is rollout:
+            expected = logprobs, values
+    assert (logprobs - expected[0]).abs().max() < 1e-5
+    assert (values - expected[1]).abs().max() < 1e-5
+    assert (logprobs - rollout.old_logprobs).abs().max() > 1e-3, "the adapter must matter"
+    for name, gradient in gradients[1].items():
+        assert (gradients[0][name] - gradient).norm() <= 1e-4 * gradient.norm(), name
+        assert gradient.any(), name
+
+
+def test_reading_once_changes_nothing_for_t5(tiny_t5_each, dialogues):
+    check_reading_once_changes_nothing(tiny_t5_each, dialogues)
+
+
+def test_reading_once_changes_nothing_for_every_family(family_folder, dialogues):
+    check_reading_once_changes_nothing(family_folder, dialogues)
+
+
+def test_reading_once_with_an_adapter_on_the_keys_and_a_start_adapter(tiny_t5, dialogues, tmp_path):
+    changes = {"adapter_scope": "decoder", "lora_targets": ["k", "v"]}
+    policy, _, _ = rollout_of(tiny_t5, dialogues, **changes)
+    move_adapter(policy)
+    policy.save(tmp_path / "sft", 8)
+    started, config, rollout = rollout_of(tiny_t5, dialogues, adapter=str(tmp_path / "sft"))
+    assert rollout.memory is not None
+    assert (rollout.ref_logprobs - rollout.old_logprobs).abs().max() < 1e-5
+    with torch.no_grad():
+        for weight in started.adapter_parameters().values():
+            weight.mul_(1.5)
+        moved = score_rows(started, rollout, all_rows(rollout), config)[0]
+        plain = score_rows(started, replace(rollout, memory=None), all_rows(rollout), config)[0]
+    assert (moved - plain).abs().max() < 1e-5
+    assert (moved - rollout.old_logprobs).abs().max() > 1e-3
+
+
+def test_an_adapter_in_the_encoder_leaves_nothing_to_reuse(tiny_t5, dialogues):
+    assert rollout_of(tiny_t5, dialogues)[2].memory is None
+    assert rollout_of(tiny_t5, dialogues, adapter_scope="decoder", fast=False)[2].memory is None
+
+
+@pytest.mark.parametrize("scope", ["all", "decoder"])
+def test_the_fast_way_samples_and_scores_the_same(tiny_t5_each, dialogues, scope):
+    fast, plain = (
+        rollout_of(tiny_t5_each, dialogues, adapter_scope=scope, fast=fast, micro_batch_size=2)[2]
+        for fast in (True, False)
+    )
+    assert torch.equal(fast.response_ids, plain.response_ids)
+    for name in ("old_logprobs", "ref_logprobs", "old_values"):
+        assert (getattr(fast, name) - getattr(plain, name)).abs().max() < 1e-5
+
+
+def test_micro_batches_hold_prompts_of_similar_length(tiny_t5, dialogues):
+    policy, config, rollout = rollout_of(tiny_t5, dialogues, micro_batch_size=4)
+    shuffled = torch.randperm(8, generator=torch.Generator().manual_seed(0))
+    lengths = rollout.prompts.attention_mask.sum(dim=1)[rollout.prompt_index]
+    batches = micro_batches(policy, rollout, shuffled, config)
+    assert sorted(torch.cat(batches).tolist()) == list(range(8))
+    assert lengths[batches[0]].max() <= lengths[batches[1]].min()
+    assert all(rollout.prompt_index[batch].unique().numel() == 2 for batch in batches)
+
+
+def test_a_token_budget_splits_what_is_padded():
+    assert _pieces([3, 3, 5, 9, 9], rows=8, tokens=10) == [slice(0, 2), slice(2, 3), slice(3, 4), slice(4, 5)]
+    assert _pieces([3, 3, 5, 9, 9], rows=8, tokens=18) == [slice(0, 3), slice(3, 5)]
+    assert _pieces([3, 3, 5, 9, 9], rows=2, tokens=None) == [slice(0, 2), slice(2, 4), slice(4, 5)]
+    assert _pieces([50], rows=2, tokens=10) == [slice(0, 1)]
+
+
+def test_when_memory_runs_out_the_pieces_are_halved_with_the_same_result(tiny_t5, dialogues, monkeypatch):
+    policy, config, rollout = rollout_of(tiny_t5, dialogues, micro_batch_size=8)
+    sizes = []
+
+    def tight(policy, rollout, rows, config):
+        sizes.append(len(rows))
+        if len(rows) > 3:
+            raise torch.OutOfMemoryError("as CUDA says it")
+        return score_rows(policy, rollout, rows, config)
+
+    monkeypatch.setattr("softspoken.rollout.score_rows", tight)
+    again = reference_logprobs(policy, rollout, config)
+    assert (again - rollout.ref_logprobs).abs().max() < 1e-6
+    assert max(sizes) == 8
+    assert max(sizes[-3:]) <= 3
+    assert policy.tokens_per_microbatch is not None
+    monkeypatch.setattr("softspoken.rollout.score_rows", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("x")))
+    with pytest.raises(torch.OutOfMemoryError):
+        reference_logprobs(policy, rollout, config)
 
 
 def test_unknown_lora_targets_name_the_modules_there_are(tiny_t5):

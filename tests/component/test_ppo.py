@@ -73,6 +73,31 @@ def test_whitened_advantages_and_plain_returns(tiny_t5, dialogues):
     assert torch.allclose(lambda_one.returns[rollout.response_mask], expected, atol=1e-5)
 
 
+def test_the_sibling_baseline_by_hand(tiny_t5, dialogues):
+    """Four prompts of two, one, three and two samples: each is set against the mean of its siblings' first advantages."""
+    _, _, rollout, _ = prepared(tiny_t5, dialogues)
+    index = torch.tensor([0, 0, 1, 2, 2, 2, 3, 3])
+    mask = torch.ones(8, 3, dtype=torch.bool)
+    mask[7, 0] = False  # forced: its first sampled token is the second
+    rollout = replace(rollout, prompt_index=index, response_mask=mask)
+    first = torch.tensor([1.0, 3.0, 5.0, 1.0, 2.0, 6.0, 4.0, 9.0])
+    advantages = torch.stack([first, first * 10, first * 100], dim=1)
+    expected = [3.0, 1.0, 0.0, 4.0, 3.5, 1.5, 90.0, 4.0]
+    assert ppo.sibling_baseline(advantages, rollout).squeeze(1).tolist() == expected
+
+
+def test_siblings_take_a_constant_of_the_prompt_out_of_the_advantages(tiny_t5, dialogues):
+    _, config, rollout, _ = prepared(tiny_t5, dialogues, whiten_advantages=False)
+    of_prompt = rollout.prompt_index.float()
+    plain = Scores(torch.linspace(0, 1, 8), {})
+    shifted = Scores(plain.total + of_prompt, {})
+    one, other = (ppo.build_experience(rollout, scores, config, 0.0).advantages for scores in (plain, shifted))
+    assert torch.allclose(one, other, atol=1e-5)
+    without = replace(config, sibling_baseline=False)
+    one, other = (ppo.build_experience(rollout, scores, without, 0.0).advantages for scores in (plain, shifted))
+    assert not torch.allclose(one, other, atol=1e-1)
+
+
 def test_the_first_loss_is_the_negative_mean_advantage_and_nothing_is_clipped(tiny_t5, dialogues):
     """Before the first update every ratio is 1, so each token's policy loss is −A, and the value loss ½(V − R)²."""
     policy, config, rollout, scores = prepared(tiny_t5, dialogues)
@@ -135,7 +160,9 @@ def test_micro_batches_give_the_same_gradient(tiny_t5_each, dialogues, micro_bat
     for size in (8, micro_batch_size):
         policy, config, rollout, scores = prepared(tiny_t5_each, dialogues, micro_batch_size=size)
         experience = ppo.build_experience(rollout, scores, config, 0.1)
-        ppo._accumulate_gradient(policy, experience, torch.arange(len(rollout.responses)), config)
+        ppo._accumulate_gradient(
+            policy, optimizer_for(policy), experience, torch.arange(len(rollout.responses)), config
+        )
         gradients.append({name: weight.grad for name, weight in policy.trainable().items()})
     for name, gradient in gradients[0].items():
         difference = (gradient - gradients[1][name]).norm()
