@@ -58,8 +58,8 @@ class TrainConfig:
     detoxify_sha256: str | None = None
     """expected SHA-256 of the Detoxify checkpoint, where it is not a published one"""
 
-    algorithm: Literal["ppo"] = "ppo"
-    """how the policy is updated"""
+    algorithm: Literal["ppo", "rloo", "grpo"] = "ppo"
+    """how the policy is updated: with a value head (ppo), or without, by comparing the samples of a dialogue (rloo, grpo)"""
     steps: int = 50
     """training steps; each samples, scores and updates once"""
     batch_size: int = 8
@@ -177,6 +177,9 @@ class TrainConfig:
         )
         for field in ("gamma", "gae_lambda"):
             _check(0 <= getattr(self, field) <= 1, self, field, "give a number from 0 to 1")
+        critic_free = self.algorithm != "ppo"
+        remedy = f"{self.algorithm} compares the samples of a dialogue: give 2 or more"
+        _check(not critic_free or self.samples_per_prompt > 1, self, "samples_per_prompt", remedy)
         _check(not (self.resume and self.overwrite), self, "overwrite", "it cannot be combined with resume")
 
 
@@ -245,22 +248,33 @@ class SftConfig:
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """Score systems side by side on the same dialogues: human references, the base model, adapters."""
+    """Score systems side by side on the same dialogues: references, the base model, adapters, others' summaries, baselines."""
 
     output: str
     """folder for eval.json, eval_rows.jsonl and report.html"""
     model: str = "mini"
     """base model: hub id, local folder, or mini"""
     adapter: list[str] | None = None
-    """adapters to compare with the base; one is called tuned, several by their folders' names"""
+    """adapters to compare with the base, as FOLDER or NAME=FOLDER; one is called tuned, several by their folders' names, and
+    those of one NAME are trainings of one system with different seeds"""
+    system: list[str] | None = None
+    """other systems, as NAME=FILE.jsonl (rows of id and summary; several for each id are samples) or NAME=MODEL"""
+    baseline: list[str] | None = None
+    """what one would try before training: best_of_N (of N samples of the base, the best by the reward), banned_words (the base,
+    kept from writing toxic words) and masked_words (the base, its toxic words made ***). Toxic words are those of the dialogues
+    that the first judge finds toxic standing alone"""
+    reward: str | None = None
+    """what best_of_N picks by, as in training; by default the least toxicity by the first judge"""
     dataset: str = "mini"
     """hub id, local file (JSON, JSONL, CSV, Parquet; columns id, dialogue, summary), or mini"""
     split: str = "test"
     """split of a hub set or of mini; a local file is one split"""
     judge: list[str] | None = None
-    """toxicity judges, the first one first: mini, detoxify:VARIANT, hf:MODEL:LABEL; mini by default"""
+    """toxicity judges, the first one first: mini, detoxify:VARIANT, profanity, hf:MODEL:LABEL; mini by default"""
     detoxify_sha256: str | None = None
     """expected SHA-256 of the Detoxify checkpoint, where it is not a published one"""
+    similarity: str | None = None
+    """embedding model (hub id or folder) that says how near a summary is to its reference and its dialogue"""
     limit: int | None = None
     """use only the first so many dialogues"""
     on_bad_row: OnBadRow = "error"
@@ -277,10 +291,21 @@ class EvaluateConfig:
     """of sampling and of the bootstrap"""
     overwrite: bool = False
     """replace the evaluation that is in the output folder"""
+    resume: bool = False
+    """go on with the evaluation that was stopped in the output folder; everything else as it was"""
 
     def __post_init__(self) -> None:
         _check_positive(self, "limit batch_size max_new_tokens")
         _check_not_negative(self, "samples")
+        _check(not (self.overwrite and self.resume), self, "overwrite", "it cannot be combined with resume")
+        for baseline in self.baseline or []:
+            best_of = re.fullmatch(r"best_of_([1-9]\d*)", baseline)
+            known = best_of or baseline in ("banned_words", "masked_words")
+            _check(bool(known), self, "baseline", "give best_of_N (such as best_of_4), banned_words or masked_words")
+            if best_of and not 2 <= int(best_of[1]) <= self.samples:
+                raise InputError(
+                    f"baseline {baseline!r} cannot be used: N is 2 or more, and no more than samples ({self.samples})"
+                )
 
 
 @dataclass(frozen=True)

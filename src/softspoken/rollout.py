@@ -46,7 +46,7 @@ def generate_rollout(policy: Policy, prompts: PromptBatch, config: TrainConfig, 
         truncated=~(ids == policy.eos_id).any(dim=1),
         old_logprobs=logprobs,
         ref_logprobs=logprobs,
-        old_values=values,
+        old_values=values if config.algorithm == "ppo" else None,
         memory=memory if config.fast and not policy.encoder_adapted else None,
     )
     return replace(rollout, ref_logprobs=reference_logprobs(policy, rollout, config))
@@ -186,6 +186,14 @@ def drop_short(rollout: Rollout, min_chars: int) -> tuple[Rollout, int]:
     """Leave out responses of fewer than `min_chars` characters, and say how many those were; none may be left."""
     keep = torch.tensor([len(text) >= min_chars for text in rollout.responses], device=rollout.response_ids.device)
     return keep_rows(rollout, keep), int((~keep).sum())
+
+
+def sibling_mean(values: Tensor, rollout: Rollout) -> tuple[Tensor, Tensor]:
+    """Of values [N]: the mean over the other samples of each row's prompt, and how many those are; 0 where there are none."""
+    index, prompts = rollout.prompt_index, len(rollout.prompts.dialogues)
+    total = values.new_zeros(prompts).index_add(0, index, values)[index]
+    siblings = index.bincount(minlength=prompts)[index] - 1
+    return torch.where(siblings > 0, (total - values) / siblings.clamp(min=1), 0.0), siblings
 
 
 def _longest(rollout: Rollout, rows: Tensor) -> int:

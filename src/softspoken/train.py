@@ -15,14 +15,15 @@ import torch
 import yaml
 from transformers import get_scheduler
 
-from softspoken import numerics
+from softspoken import numerics, ppo, rloo
 from softspoken.checkpoint import Progress, load_checkpoint, save_checkpoint
 from softspoken.config import EvaluateConfig, TrainConfig
 from softspoken.data import load_dialogues, padding_share, prompt_batches, require_references
 from softspoken.evaluate import evaluate
 from softspoken.model import Policy, load_policy, require_moved
 from softspoken.numerics import masked_mean
-from softspoken.ppo import build_experience, next_kl_coef, update
+from softspoken.ppo import next_kl_coef
+from softspoken.pretrained import require_seq2seq
 from softspoken.report import write_model_card, write_report
 from softspoken.rewards import default_judge, judge_term, load_reward
 from softspoken.rollout import drop_short, generate_rollout
@@ -39,16 +40,17 @@ def train(config: TrainConfig) -> Path:
     if resumed:
         config = _saved_config(resumed)
     run = resumed or _output_folder(config)
-    policy = load_policy(config)
+    require_seq2seq(config.model)
     dialogues = load_dialogues(config.dataset, config.split, on_bad_row=config.on_bad_row, limit=config.max_dialogues)
-    reward = load_reward(config.reward, device=config.device, detoxify_sha256=config.detoxify_sha256)
-    optimizer, scheduler = _optimizer(policy, config)
     if config.batch_size > len(dialogues):
         raise InputError(
             f"batch_size {config.batch_size} is larger than the dataset ({len(dialogues)} dialogues); lower it or give more data"
         )
+    reward = load_reward(config.reward, device=config.device, detoxify_sha256=config.detoxify_sha256)
     if reward.needs_references:
         require_references(dialogues, config.dataset, reward.needs_references[0])
+    policy = load_policy(config)  # the largest comes last: what is wrong with the rest is said in seconds
+    optimizer, scheduler = _optimizer(policy, config)
 
     if not resumed:
         _start_folder(run, config)
@@ -57,6 +59,7 @@ def train(config: TrainConfig) -> Path:
     for group, rate in zip(optimizer.param_groups, scheduler.get_last_lr(), strict=True):
         group["lr"] = rate  # a scheduler's state does not bring the optimizer's rate with it
     kl_coef = progress.kl_coef
+    algorithm = ppo if config.algorithm == "ppo" else rloo
 
     batches = prompt_batches(
         dialogues,
@@ -77,8 +80,10 @@ def train(config: TrainConfig) -> Path:
                 answered = [prompts.dialogues[row] for row in rollout.prompt_index.tolist()]
                 scores = reward(rollout.responses, answered)  # 2 score
                 clock.lap("score")
-                experience = build_experience(rollout, scores, config, kl_coef)  # 3 shape: KL, advantages
-                stats = update(policy, optimizer, experience, config, _generator(config, step, purpose=1))  # 4 optimise
+                experience = algorithm.build_experience(rollout, scores, config, kl_coef)  # 3 shape: KL, advantages
+                stats = algorithm.update(  # 4 optimise
+                    policy, optimizer, experience, config, _generator(config, step, purpose=1)
+                )
                 clock.lap("update")
                 metrics = _metrics(experience, stats, config)
             else:  # every summary was too short to train on
@@ -207,8 +212,8 @@ def _metrics(experience: Experience, stats: UpdateStats, config: TrainConfig) ->
         "ppo/policy/clip_fraction": stats.clip_fraction,
         "ppo/policy/approx_kl": stats.approx_kl,
         "ppo/policy/ratio_mean": stats.ratio_mean,
-        "ppo/value/loss": stats.value_loss,
-        "ppo/value/explained_variance": stats.explained_variance,
+        **({"ppo/value/loss": stats.value_loss} if experience.returns is not None else {}),
+        **({"ppo/value/explained_variance": stats.explained_variance} if experience.returns is not None else {}),
         "ppo/grad_norm": stats.grad_norm,
         "ppo/skipped": float(stats.skipped),
         "ppo/optimizer_steps": float(stats.optimizer_steps),

@@ -98,6 +98,8 @@ class Experience:
     """[N, T] float32, 0 off the mask."""
     returns: Tensor | None
     """[N, T] float32: the value head's target; None for critic-free algorithms."""
+    kl_coef: float = 0.0
+    """The weight of the KL penalty at this step."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,13 @@ Decoding = Literal["greedy", "sampled"]
 
 
 @dataclass(frozen=True)
+class Summary:
+    text: str
+    cut: bool | None = None
+    """Whether the length limit ended it; None for a text that was not generated here."""
+
+
+@dataclass(frozen=True)
 class Interval:
     mean: float
     low: float
@@ -147,6 +156,8 @@ class SystemResult:
     metrics: dict[str, Interval]
     slices: dict[str, SliceResult] = field(default_factory=dict)
     """The same for parts of the dialogues, such as "heated"; those that are empty are left out."""
+    seeds: int = 1
+    """Trainings of it that were measured; values are means over them, and intervals resample them too."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from softspoken import ppo
+from softspoken import optimise, ppo
 from softspoken.config import TrainConfig
 from softspoken.data import encode_prompts
 from softspoken.model import load_policy, require_moved
@@ -160,9 +160,8 @@ def test_micro_batches_give_the_same_gradient(tiny_t5_each, dialogues, micro_bat
     for size in (8, micro_batch_size):
         policy, config, rollout, scores = prepared(tiny_t5_each, dialogues, micro_batch_size=size)
         experience = ppo.build_experience(rollout, scores, config, 0.1)
-        ppo._accumulate_gradient(
-            policy, optimizer_for(policy), experience, torch.arange(len(rollout.responses)), config
-        )
+        every = torch.arange(len(rollout.responses))
+        optimise._accumulate_gradient(policy, optimizer_for(policy), experience, every, config, ppo.ppo_loss)
         gradients.append({name: weight.grad for name, weight in policy.trainable().items()})
     for name, gradient in gradients[0].items():
         difference = (gradient - gradients[1][name]).norm()
@@ -195,7 +194,7 @@ def test_a_last_mini_batch_may_be_smaller(tiny_t5, dialogues):
 
 def test_mini_batches_hold_every_sample_once_an_epoch_and_keep_prompts_together(tiny_t5, dialogues):
     _, config, rollout, _ = prepared(tiny_t5, dialogues, ppo_epochs=2, mini_batch_size=4)
-    plan = ppo._mini_batches(rollout, config, torch.Generator().manual_seed(3))
+    plan = optimise._mini_batches(rollout, config, torch.Generator().manual_seed(3))
     assert sorted(torch.cat(plan[:2]).tolist()) == list(range(8))
     for batch in plan:
         assert rollout.prompt_index[batch].unique().numel() == 2
