@@ -14,9 +14,18 @@ from softspoken.types import Dialogue
 def build_tiny_t5(folder: Path, *, tied: bool = True, vocab_size: int | None = None) -> Path:
     """A 2 + 2-layer, width-16 T5 with the embedded tokenizer; `vocab_size` above it leaves ids no token has, as T5 does."""
     tokenizer = AutoTokenizer.from_pretrained(mini.path)
+    model = tiny_t5_model(vocab_size or len(tokenizer), tied=tied)
+    model.generation_config.max_new_tokens = 12
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    PromptFormat(template="{dialogue}").save(folder)
+    return folder
+
+
+def tiny_t5_model(vocab_size: int, *, tied: bool) -> T5ForConditionalGeneration:
     torch.manual_seed(0)
     config = T5Config(
-        vocab_size=vocab_size or len(tokenizer),
+        vocab_size=vocab_size,
         d_model=16,
         d_kv=8,
         d_ff=32,
@@ -31,11 +40,7 @@ def build_tiny_t5(folder: Path, *, tied: bool = True, vocab_size: int | None = N
     )
     model = T5ForConditionalGeneration(config)
     model.generation_config = GenerationConfig.from_model_config(config)
-    model.generation_config.max_new_tokens = 12
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    PromptFormat(template="{dialogue}").save(folder)
-    return folder
+    return model
 
 
 @pytest.fixture(scope="session")

@@ -17,15 +17,9 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import torch
-from transformers import (
-    BertConfig,
-    BertForSequenceClassification,
-    BertTokenizer,
-    GenerationConfig,
-    T5Config,
-    T5ForConditionalGeneration,
-    T5Tokenizer,
-)
+from transformers import BertConfig, BertForSequenceClassification, BertTokenizer, T5Tokenizer
+
+from conftest import tiny_t5_model
 
 MOVED = {"bert-base-uncased": "google-bert/bert-base-uncased"}
 REPO = r"(?P<repo>[^/]+(?:/[^/]+)?)"
@@ -181,25 +175,7 @@ def build_flan_t5(folder: Path) -> None:
     sentinels = [(f"<extra_id_{number}>", 0.0) for number in reversed(range(100))]
     tokenizer = T5Tokenizer(vocab=pieces + sentinels, model_max_length=512)
     tokenizer.save_pretrained(folder)
-    torch.manual_seed(0)
-    config = T5Config(
-        architectures=["T5ForConditionalGeneration"],
-        vocab_size=len(tokenizer) + 28,
-        d_model=16,
-        d_kv=8,
-        d_ff=32,
-        num_heads=2,
-        num_layers=2,
-        num_decoder_layers=2,
-        feed_forward_proj="gated-gelu",
-        tie_word_embeddings=False,
-        decoder_start_token_id=0,
-        pad_token_id=0,
-        eos_token_id=1,
-    )
-    model = T5ForConditionalGeneration(config)
-    model.generation_config = GenerationConfig(decoder_start_token_id=0, eos_token_id=1, pad_token_id=0)
-    model.save_pretrained(folder)
+    tiny_t5_model(len(tokenizer) + 28, tied=False).save_pretrained(folder)
 
 
 def build_samsum(folder: Path) -> None:

@@ -27,9 +27,10 @@ def pack(source: Path) -> None:
     save_file(halves, mini.path / "model.safetensors", metadata={"format": "pt"})
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(source / name, mini.path / name)
-    config = json.loads((source / "config.json").read_text("utf-8")) | {"dtype": "float32"}
+    config = json.loads((source / "config.json").read_text("utf-8")) | {"dtype": "float32", "use_cache": True}
     (mini.path / "config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")
-    generation = json.loads((source / "generation_config.json").read_text("utf-8")) | {"max_new_tokens": MAX_NEW_TOKENS}
+    settings = {"max_new_tokens": MAX_NEW_TOKENS, "use_cache": True}
+    generation = json.loads((source / "generation_config.json").read_text("utf-8")) | settings
     (mini.path / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n", "utf-8")
     PromptFormat(template="{dialogue}", max_prompt_tokens=512).save(mini.path)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from softspoken.config import EvaluateConfig, ScoreConfig, SftConfig, SummarizeConfig, TrainConfig
-from softspoken.flags import ReportConfig, parse
+from softspoken.flags import CompareConfig, ReportConfig, parse
 from softspoken.types import InputError, RunError
 
 
@@ -48,7 +48,7 @@ def _failed(reason: object, status: int) -> int:
 
 def _run(command: str, config: Any) -> None:
     """Only here are torch and transformers loaded, by the one module that is needed."""
-    if command != "report":
+    if command not in ("report", "compare"):
         _hide_weight_loading()
     _COMMANDS[command](config)
 
@@ -90,6 +90,12 @@ def _report(config: ReportConfig) -> None:
     print(f"report: {write_report(Path(config.dir))}")
 
 
+def _compare(config: CompareConfig) -> None:
+    from softspoken.compare import compare
+
+    print(f"comparison: {compare([Path(run) for run in config.runs], Path(config.output))}")
+
+
 _COMMANDS: dict[str, Callable[[Any], None]] = {
     "train": _train,
     "sft": _sft,
@@ -97,6 +103,7 @@ _COMMANDS: dict[str, Callable[[Any], None]] = {
     "summarize": _summarize,
     "score": _score,
     "report": _report,
+    "compare": _compare,
 }
 
 

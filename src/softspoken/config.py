@@ -50,7 +50,7 @@ class TrainConfig:
     truncation_side: Side | None = None
     """which end of a dialogue that is too long is cut off; by default the model's own (right)"""
 
-    reward: str | dict[str, float] = "mini"
+    reward: str | dict[str, float] = "mini + 0.5*rouge:rougeL"
     """what to raise: mini, detoxify:VARIANT, hf:MODEL:LABEL, rouge:rougeL, similarity:MODEL, length:MIN-MAX, or
     package.module:function; several as "A + 0.2*B" or, in YAML, a mapping of reward to weight"""
     judge: list[str] | None = None
@@ -64,7 +64,7 @@ class TrainConfig:
     """training steps; each samples, scores and updates once"""
     batch_size: int = 8
     """dialogues a step"""
-    samples_per_prompt: int = 4
+    samples_per_prompt: int = 6
     """summaries sampled for each dialogue"""
     max_new_tokens: int = 40
     """longest summary that is sampled, in tokens"""
@@ -77,9 +77,9 @@ class TrainConfig:
 
     ppo_epochs: int = 1
     """passes over the samples of a step"""
-    mini_batch_size: int = 16
+    mini_batch_size: int = 24
     """summaries for each optimizer step"""
-    micro_batch_size: int = 16
+    micro_batch_size: int = 24
     """summaries in one forward pass; changes memory and speed, not the result"""
     tokens_per_microbatch: int | None = None
     """at most so many tokens of prompts and summaries (padding included) in one forward pass; on a GPU that runs out of
@@ -87,9 +87,9 @@ class TrainConfig:
     fast: bool = True
     """take what shortens a step without changing its numbers: prompts grouped by length and, where the adapter leaves the
     encoder alone, read once a step; false computes every pass plainly"""
-    learning_rate: float = 3e-3
+    learning_rate: float = 4e-3
     """peak learning rate"""
-    value_learning_rate: float = 5e-4
+    value_learning_rate: float = 3e-5
     """peak learning rate of the value head"""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     """how the learning rates fall over the run"""
@@ -115,12 +115,14 @@ class TrainConfig:
     """bias against variance in the advantage estimate"""
     sibling_baseline: bool = True
     """compare a summary with the other samples of its dialogue: their mean advantage is subtracted from its own"""
-    whiten_advantages: bool = True
+    whiten_advantages: bool = False
     """scale advantages to mean 0 and variance 1 over the tokens of a step"""
     whiten_rewards: bool = False
     """scale token rewards to variance 1 over the tokens of a step"""
-    kl_coef: float = 0.1
+    kl_coef: float = 0.025
     """weight of the KL penalty in the token reward (the starting weight, if adaptive)"""
+    kl_in: Literal["reward", "loss"] = "loss"
+    """where the KL penalty acts: in each token's reward (PPO as in RLHF), or in the loss as k3, with less noise (as in GRPO)"""
     kl_controller: Literal["fixed", "adaptive"] = "fixed"
     """keep kl_coef, or steer it towards kl_target"""
     kl_target: float = 0.1

@@ -92,7 +92,7 @@ def iterate_dialogues(dataset: str, split: str, *, on_bad_row: OnBadRow = "error
     if dataset == "mini":
         rows: Iterable[Mapping[str, Any]] = _mini_rows(split)
     elif _is_local(dataset):
-        rows = _file_rows(Path(dataset))
+        rows = file_rows(Path(dataset))
     else:
         rows = _hub_rows(dataset, split)
     yield from to_dialogues(rows, source=dataset, on_bad_row=on_bad_row)
@@ -180,7 +180,7 @@ def open_text(path: Path) -> IO[str]:
     return path.open(encoding="utf-8-sig", newline="")
 
 
-def _file_rows(path: Path) -> Iterator[Mapping[str, Any]]:
+def file_rows(path: Path) -> Iterator[Mapping[str, Any]]:
     if not path.is_file():
         raise InputError(f"no file at {path}; give a JSON, JSONL, CSV or Parquet file of id, dialogue, summary")
     if path.stat().st_size == 0:

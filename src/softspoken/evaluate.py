@@ -1,62 +1,61 @@
 """Systems × dialogues → eval.json: every system's summaries scored the same way, with intervals, and compared with the base.
 
-The flow: load each system in turn and let it go after → `measure` its greedy and its sampled summaries (rows go to
-eval_rows.jsonl as they come, only numbers stay) → `analyse` the numbers, slice by slice → eval.json, report.html.
+The flow: load each system in turn and let it go after → `measure` its greedy and its sampled summaries, a window at a time (rows
+go to the disk as they come, so that a run that was stopped goes on there) → `analyse` the rows, slice by slice → eval.json,
+report.html.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import gc
+import hashlib
 import importlib.metadata
 import json
 import logging
 import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from softspoken import resampling
+from softspoken.adapters import adapter_folder
+from softspoken.analysis import analyse, collect
 from softspoken.config import EvaluateConfig
-from softspoken.data import load_dialogues
-from softspoken.pretrained import require_seq2seq, resolve_device
+from softspoken.data import load_dialogues, require_references
+from softspoken.pretrained import load_tokenizer, require_seq2seq, resolve_device
+from softspoken.progress import Speed, progress_bar
 from softspoken.report import EVAL_FILE, write_report
 from softspoken.report import read_report as read_report
-from softspoken.resampling import Array, Groups
-from softspoken.rewards import load_judge
-from softspoken.summarizer import Summarizer, adapter_folder
+from softspoken.rewards import load_judge, load_reward, load_similarity
+from softspoken.rows import ROWS_FILE, RowsFile, discard, is_started
+from softspoken.summarizer import length_limit
 from softspoken.summary_metrics import (
     WINDOW,
     Judge,
+    Similarity,
     Slices,
     judge_texts,
     reference_metrics,
+    similarity_metrics,
     slice_dialogues,
     surface_metrics,
     toxicity_metrics,
 )
-from softspoken.types import Comparison, Decoding, Dialogue, EvalReport, InputError, Interval, SliceResult, SystemResult
+from softspoken.systems import BASE, HUMAN, Generate, Score, System, Window, human, named_adapters, named_systems
+from softspoken.types import Decoding, Dialogue, EvalReport, InputError, Summary
 
 log = logging.getLogger(__name__)
 
-HUMAN, BASE = "human", "base"
-ROWS_FILE = "eval_rows.jsonl"
 FEW_DIALOGUES = 100
-P99_FROM = 1_000
-"""Summaries from which a 99th percentile means something."""
-PACKAGES = ("softspoken", "torch", "transformers", "peft", "detoxify", "rouge-score")
-
-Generate = Callable[[list[Dialogue], int, int], list[list[str]]]
-"""(dialogues, samples, seed) → each dialogue's summaries: so many sampled at temperature 1 or, where samples is 0, the greedy one.
-It may have `truncated`: how many dialogues it had to cut so far."""
+PACKAGES = (
+    *("softspoken", "torch", "transformers", "peft", "detoxify", "rouge-score", "sacrebleu", "alt-profanity-check"),
+)
+ABOUT_THE_FOLDER = ("output", "overwrite", "resume")
+"""Settings that say where the evaluation goes, not what is in it."""
 
 
 @dataclass(frozen=True)
@@ -66,148 +65,221 @@ class Task:
     dialogues: list[Dialogue]
     slices: Slices
     judges: list[Judge]
+    similarity: Similarity | None
     seed: int
-    write_row: Callable[[dict[str, Any]], None]
+    rows: RowsFile
     advance: Callable[[str, int], None]
 
 
-@dataclass(frozen=True)
-class Measured:
-    """What is kept of one system's way of decoding: numbers only."""
-
-    system: str
-    decoding: Decoding | None
-    values: dict[str, Array]
-    """metric → [dialogues, samples]; NaN where a dialogue has no such value (it has no reference, say)."""
-
-
 def evaluate(config: EvaluateConfig) -> EvalReport:
-    """The command: human, base and the adapters on one dataset; writes eval.json, eval_rows.jsonl and report.html."""
+    """The command: human, base and other systems on one dataset; writes eval.json, eval_rows.jsonl and report.html."""
     output = Path(config.output)
-    if (output / EVAL_FILE).exists() and not config.overwrite:
-        raise InputError(
-            f"output {output} holds an evaluation; pass --overwrite true to replace it, or give another folder"
-        )
-    adapters = dict(zip(system_names(config.adapter or []), config.adapter or [], strict=True))
-    for adapter in adapters.values():
+    _require_free(config, output)
+    adapters = [folder for folders in named_adapters(config.adapter or []).values() for folder in folders]
+    for adapter in adapters:
         adapter_folder(adapter)  # one that is not there is better said before the base has run
     require_seq2seq(config.model)  # and a base before anything is written
+    load_tokenizer(config.model)
+    if config.max_new_tokens is None:  # each system's own limit may be another, and differences in length would follow
+        config = replace(config, max_new_tokens=length_limit(config.model, next(iter(adapters), None)))
     dialogues = load_dialogues(config.dataset, config.split, on_bad_row=config.on_bad_row, limit=config.limit)
     device = str(resolve_device(config.device))
     specs = list(dict.fromkeys(config.judge or ["mini"]))
     judges = [load_judge(spec, device=device, detoxify_sha256=config.detoxify_sha256) for spec in specs]
-    systems = {
-        name: functools.partial(_load_system, config, adapter) for name, adapter in {BASE: None, **adapters}.items()
-    }
+    similarity = load_similarity(config.similarity, device=device, batch_size=64) if config.similarity else None
+    systems = named_systems(config, dialogues, judges[0], _score(config, judges[0], device, dialogues))
+    if config.overwrite:
+        discard(output)
     report = evaluate_systems(
         systems,
         dialogues,
         judges,
         output=output,
-        samples=config.samples,
         seed=config.seed,
+        similarity=similarity.cosine if similarity else None,
         dataset={"id": config.dataset, "split": config.split},
-        config=asdict(config),
+        config=_recorded(config),
+        files=_stamps([config.model, *adapters, *(config.system or [])]),
+        resume=config.resume,
     )
     write_report(output)
     return report
 
 
 def evaluate_systems(
-    systems: Mapping[str, Callable[[], Generate]],
+    systems: Sequence[System],
     dialogues: list[Dialogue],
     judges: Sequence[Judge],
     *,
     output: Path,
-    samples: int = 4,
     seed: int = 0,
+    similarity: Similarity | None = None,
     dataset: dict[str, Any] | None = None,
     config: dict[str, Any] | None = None,
+    files: dict[str, Any] | None = None,
+    resume: bool = False,
 ) -> EvalReport:
-    """Call each loader in turn, measure what it gives, compare all with `base`; writes eval.json and eval_rows.jsonl.
+    """Measure each system in turn, compare all with `base`; writes eval.json and eval_rows.jsonl.
 
-    The first judge's main label is the toxicity. References, where there are any, are the system `human`.
+    The first judge's main label is the toxicity. References, where there are any, are the system `human`. With `resume`, what
+    an evaluation of the same things (`files` say which weights) that was stopped has left in `output` is gone on with.
     """
     if len(dialogues) < FEW_DIALOGUES:
         log.warning("only %d dialogues: differences between systems may well be chance", len(dialogues))
     output.mkdir(parents=True, exist_ok=True)
-    has_references = any(dialogue.reference for dialogue in dialogues)
-    total = len(dialogues) * (has_references + len(systems) * (1 + samples))
-    measured: list[Measured] = []
-    truncated = 0
-    with _rows_file(output) as write_row, _progress(total) as advance:
+    if any(dialogue.reference for dialogue in dialogues):
+        systems = [human(dialogues), *systems]
+    made_of = {
+        **(config or {}),
+        "systems": [(system.name, list(system.ways.items()), len(system.loads)) for system in systems],
+        "dialogues": _digest(dialogues),
+        "files": files or {},
+        "versions": _versions(),
+    }
+    total = len(dialogues) * sum(max(1, len(system.loads)) * sum(system.ways.values()) for system in systems)
+    with RowsFile(output, made_of, resume=resume) as rows, _progress(total) as advance:
         slices = slice_dialogues(dialogues, judges[0])
-        task = Task(dialogues, slices, list(judges), seed, write_row, advance)
-        if has_references:
-            measured.append(measure(HUMAN, None, _references, 0, task))
-        for name, load in systems.items():
-            generate = load()
-            measured.append(measure(name, "greedy", generate, 0, task))
-            truncated = max(truncated, getattr(generate, "truncated", 0))
-            if samples:
-                measured.append(measure(name, "sampled", generate, samples, task))
-            del generate
-            _free_memory()
-    if truncated:
-        log.warning("%d of %d dialogues were longer than the model reads and were cut", truncated, len(dialogues))
-    groups = resampling.group_numbers([dialogue.group or f"id:{dialogue.id}" for dialogue in dialogues])
-    results, comparisons = analyse(measured, groups, slices, seed)
-    dataset = {"id": None, "split": None, **(dataset or {}), "n": len(dialogues), "truncated": truncated}
-    names = [judge.name for judge in judges]
-    report = EvalReport(dataset, names, results, comparisons, ROWS_FILE, config or {}, _versions())
-    beside = output / f".{EVAL_FILE}.saving"
-    beside.write_text(
-        json.dumps(asdict(report), indent=1, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
-    beside.replace(output / EVAL_FILE)
+        task = Task(dialogues, slices, list(judges), similarity, seed, rows, advance)
+        _forget(task)
+        for system in systems:
+            measure(system, task)
+        truncated = max((sum(rows.cut(system.name, "greedy")) for system in systems), default=0)
+        groups = resampling.group_numbers([dialogue.group or f"id:{dialogue.id}" for dialogue in dialogues])
+        samples = {(system.name, way): number for system in systems for way, number in system.ways.items()}
+        results, comparisons = analyse(collect(rows, groups, samples), groups, slices, seed)
+        dataset = {"id": None, "split": None, **(dataset or {}), "n": len(dialogues), "truncated": truncated}
+        names = [judge.name for judge in judges]
+        report = EvalReport(dataset, names, results, comparisons, ROWS_FILE, config or {}, _versions())
+        beside = output / f".{EVAL_FILE}.saving"
+        text = json.dumps(asdict(report), indent=1, allow_nan=False, ensure_ascii=False)
+        beside.write_text(text + "\n", encoding="utf-8")
+        rows.finish()
+        beside.replace(output / EVAL_FILE)
+    _warn(report, systems)
     return report
 
 
-def system_names(adapters: list[str]) -> list[str]:
-    """`tuned` for one; for several, their folders' names (a run's for its `adapter` folder), longer where those are the same."""
-    if len(adapters) < 2:
-        return ["tuned"] * len(adapters)
-    parts = [Path(adapter).parts for adapter in adapters]
-    parts = [part[:-1] if part[-1] == "adapter" and len(part) > 1 else part for part in parts]
-    for depth in range(1, max(map(len, parts)) + 1):
-        names = ["/".join(part[-depth:]) for part in parts]
-        if len({*names, HUMAN, BASE}) == len(names) + 2:
-            return names
-    raise InputError(
-        f"adapter: {', '.join(adapters)} do not have distinct names; give each once, in a folder of its own name"
-    )
+def _recorded(config: EvaluateConfig) -> dict[str, Any]:
+    """A reward only where there is one: the report shows it as such."""
+    settings = {name: value for name, value in asdict(config).items() if name not in ABOUT_THE_FOLDER}
+    return settings if config.reward else {name: value for name, value in settings.items() if name != "reward"}
 
 
-# ------------------------------------------------------------------------------------------------------ systems
+def _require_free(config: EvaluateConfig, output: Path) -> None:
+    """An evaluation, finished or stopped, is neither replaced nor gone on with unasked."""
+    if config.overwrite:
+        return
+    if (output / EVAL_FILE).exists():
+        raise InputError(
+            f"output {output} holds an evaluation; pass --overwrite true to replace it, or give another folder"
+        )
+    if is_started(output) and not config.resume:
+        raise InputError(
+            f"output {output} holds an evaluation that was stopped; pass --resume true to go on with it, or --overwrite true "
+            "to start again"
+        )
+    if config.resume and not is_started(output):
+        log.info("resume: no stopped evaluation in %s; starting one", output)
 
 
-def _load_system(config: EvaluateConfig, adapter: str | None) -> Generate:
-    return _Summaries(
-        Summarizer.from_pretrained(
-            config.model, adapter=adapter, device=config.device, max_new_tokens=config.max_new_tokens
-        ),
-        config.batch_size,
-    )
+def _score(config: EvaluateConfig, judge: Judge, device: str, dialogues: list[Dialogue]) -> Score:
+    """What best-of-N picks by: the reward or, without one, the least toxicity."""
+    if not config.reward:
+        return lambda texts, _: [1.0 - toxicity for toxicity in judge(texts)[judge.labels[0]]]
+    reward = load_reward(config.reward, device=device, detoxify_sha256=config.detoxify_sha256)
+    if reward.needs_references:
+        require_references(dialogues, config.dataset, reward.needs_references[0])
+    return lambda texts, owners: reward(texts, owners).total.tolist()
 
 
-@dataclass(frozen=True)
-class _Summaries:
-    summarizer: Summarizer
-    batch_size: int
-
-    @property
-    def truncated(self) -> int:
-        return self.summarizer.truncated
-
-    def __call__(self, dialogues: list[Dialogue], samples: int, seed: int) -> list[list[str]]:
-        texts = [dialogue.text for dialogue in dialogues]
-        if samples:
-            return self.summarizer.sample(texts, samples, seed, batch_size=self.batch_size)
-        return [[summary] for summary in self.summarizer(texts, batch_size=self.batch_size)]
+# ------------------------------------------------------------------------------------------------------ measure
 
 
-def _references(dialogues: list[Dialogue], samples: int, seed: int) -> list[list[str]]:
-    return [[dialogue.reference] if dialogue.reference else [] for dialogue in dialogues]
+def measure(system: System, task: Task) -> None:
+    """Summarize, score and write all dialogues, a window at a time; windows that were written before the stop are left out."""
+    several = len(system.loads) > 1
+    for training in range(max(1, len(system.loads))):
+        generate: Generate | None = None
+        for decoding, samples in system.ways.items():
+            for first in range(0, len(task.dialogues), WINDOW):
+                dialogues = task.dialogues[first : first + WINDOW]
+                window = Window(dialogues, first, decoding, samples, task.seed + first)
+                name = _window_name(system.name, training, decoding, first)
+                if name not in task.rows:
+                    generate = generate or _start(system, training, task)
+                    before = getattr(generate, "truncated", 0)
+                    summaries = generate(window)
+                    cut = getattr(generate, "truncated", 0) - before
+                    rows = _rows(system.name, training if several else None, window, summaries, task)
+                    task.rows.add(name, rows, cut)
+                    _forget(task)
+                task.advance(f"{system.name} {decoding or ''}", len(dialogues) * samples)
+        del generate
+        _free_memory()
+
+
+def _start(system: System, training: int, task: Task) -> Generate:
+    if system.rework is None:
+        return system.loads[training]()
+    rework = system.rework
+
+    def generate(window: Window) -> list[list[Summary]]:
+        texts: list[list[str]] = [[] for _ in window.dialogues]
+        for row in task.rows.read(_window_name(BASE, 0, window.decoding, window.first)):
+            texts[row["row"] - window.first].append(row["summary"])
+        return [[Summary(text) for text in own] for own in rework(window, texts)]
+
+    return generate
+
+
+def _window_name(system: str, training: int, decoding: Decoding | None, first: int) -> str:
+    return "|".join(map(str, (system, decoding, training, first)))
+
+
+def _rows(
+    system: str, training: int | None, window: Window, summaries: list[list[Summary]], task: Task
+) -> list[dict[str, Any]]:
+    places = [(place, sample) for place, own in enumerate(summaries) for sample in range(len(own))]
+    texts = [summaries[place][sample].text for place, sample in places]
+    owners = [window.dialogues[place] for place, _ in places]
+    two_references = any(dialogue.literal_reference for dialogue in task.dialogues)
+    is_human = system == HUMAN  # a reference proves nothing about itself
+    alike: list[dict[str, float]] = [{} for _ in texts]
+    if task.similarity:
+        alike = similarity_metrics(task.similarity, texts, owners, to_reference=not is_human)
+    rows = []
+    for (place, sample), scored, similarities in zip(places, judge_texts(task.judges, texts), alike, strict=True):
+        dialogue, summary = window.dialogues[place], summaries[place][sample]
+        number = window.first + place
+        metrics = toxicity_metrics(scored, task.judges) | surface_metrics(summary, dialogue) | similarities
+        if dialogue.reference and not is_human:
+            metrics |= reference_metrics(summary.text, dialogue, two_references)
+        rows.append(
+            {
+                "row": number,
+                "id": dialogue.id,
+                "system": system,
+                "seed": training,
+                "decoding": window.decoding,
+                "sample": sample if window.decoding == "sampled" else None,
+                "slices": [name for name, members in task.slices.items() if members[number]],
+                "dialogue": dialogue.text,
+                "reference": dialogue.reference,
+                "summary": summary.text,
+                "scores": {
+                    name: {label: round(p, 6) for label, p in labels.items()} for name, labels in scored.items()
+                },
+                "metrics": {metric: round(value, 6) for metric, value in metrics.items()},
+            }
+        )
+    return rows
+
+
+def _forget(task: Task) -> None:
+    """A score depends, in its last digits, on the texts it was computed with: a run that goes on after a stop must have no
+    other batches than one that was not stopped."""
+    for judge in task.judges:
+        judge.clear_cache()
 
 
 def _free_memory() -> None:
@@ -216,170 +288,48 @@ def _free_memory() -> None:
         torch.cuda.empty_cache()
 
 
-# ------------------------------------------------------------------------------------------------------ measure
-
-
-def measure(system: str, decoding: Decoding | None, generate: Generate, samples: int, task: Task) -> Measured:
-    """Summarize, score and write all dialogues, a window at a time."""
-    values: dict[str, Array] = {}
-    shape = (len(task.dialogues), max(samples, 1))
-    two_references = any(dialogue.literal_reference for dialogue in task.dialogues)
-    for first in range(0, len(task.dialogues), WINDOW):
-        window = task.dialogues[first : first + WINDOW]
-        summaries = generate(window, samples, task.seed + first)
-        places = [(row, sample) for row, texts in enumerate(summaries) for sample in range(len(texts))]
-        scores = judge_texts(task.judges, [summaries[row][sample] for row, sample in places])
-        for (row, sample), scored in zip(places, scores, strict=True):
-            dialogue, text = window[row], summaries[row][sample]
-            metrics = toxicity_metrics(scored, task.judges) | surface_metrics(text)
-            if dialogue.reference and system != HUMAN:  # a reference proves nothing about itself
-                metrics |= reference_metrics(text, dialogue, two_references)
-            for metric, value in metrics.items():
-                values.setdefault(metric, np.full(shape, np.nan))[first + row, sample] = value
-            task.write_row(
-                {
-                    "row": first + row,
-                    "id": dialogue.id,
-                    "system": system,
-                    "decoding": decoding,
-                    "sample": sample if samples else None,
-                    "slices": [name for name, members in task.slices.items() if members[first + row]],
-                    "dialogue": dialogue.text,
-                    "reference": dialogue.reference,
-                    "summary": text,
-                    "scores": {
-                        name: {label: round(p, 6) for label, p in labels.items()} for name, labels in scored.items()
-                    },
-                    "metrics": {metric: round(value, 6) for metric, value in metrics.items()},
-                }
-            )
-        task.advance(f"{system} {decoding or ''}", len(window) * shape[1])
-    return Measured(system, decoding, values)
-
-
-# ------------------------------------------------------------------------------------------------------ analyse
-
-
-def analyse(
-    measured: list[Measured], groups: Groups, slices: Slices, seed: int
-) -> tuple[list[SystemResult], list[Comparison]]:
-    """Numbers → intervals of every system, and comparisons of the base with every other system in each slice."""
-    per_slice = {name: _analyse_slice(measured, groups, members, seed, name) for name, members in slices.items()}
-    results = []
-    for place, one in enumerate(measured):
-        parts = {name: systems[place] for name, (systems, _) in per_slice.items()}
-        whole = parts.pop("all")
-        results.append(
-            SystemResult(one.system, one.decoding, whole.n, whole.metrics, {k: v for k, v in parts.items() if v.n})
-        )
-    return results, [comparison for _, comparisons in per_slice.values() for comparison in comparisons]
-
-
-def _analyse_slice(
-    measured: list[Measured], groups: Groups, members: NDArray[np.bool_], seed: int, name: str
-) -> tuple[list[SliceResult], list[Comparison]]:
-    groups = np.unique(groups[members], return_inverse=True)[1]
-    # A dialogue's value is the mean over its samples: they are no more independent than rows of a group.
-    means = {
-        (place, metric): values[members].mean(axis=1)
-        for place, one in enumerate(measured)
-        for metric, values in one.values.items()
-        if not np.isnan(values[members]).all()
-    }
-    table = np.column_stack(list(means.values()))
-    draws = dict(zip(means, resampling.bootstrap_means(table, groups, seed=seed).T, strict=True))
-    systems = []
-    for place, one in enumerate(measured):
-        metrics = {
-            metric: resampling.mean_interval(means[p, metric], draws[p, metric]) for p, metric in means if p == place
-        }
-        metrics |= _p99(one, groups, members, seed)
-        systems.append(
-            SliceResult(int((~np.isnan(means[place, "length"])).sum()) if (place, "length") in means else 0, metrics)
-        )
-    return systems, _compare_with_base(measured, means, draws, groups, seed, name)
-
-
-def _p99(one: Measured, groups: Groups, members: NDArray[np.bool_], seed: int) -> dict[str, Interval]:
-    toxicity = one.values["toxicity"][members]
-    if (~np.isnan(toxicity)).sum() < P99_FROM:
-        return {}
-    return {"toxicity_p99": resampling.quantile_interval(toxicity, groups, 0.99, seed=seed)}
-
-
-def _compare_with_base(
-    measured: list[Measured],
-    means: dict[tuple[int, str], Array],
-    draws: dict[tuple[int, str], Array],
-    groups: Groups,
-    seed: int,
-    slice_name: str,
-) -> list[Comparison]:
-    bases = {one.decoding: place for place, one in enumerate(measured) if one.system == BASE}
-    pairs = [
-        (bases[one.decoding], place, metric)
-        for place, one in enumerate(measured)
-        if one.system != BASE and one.decoding in bases
-        for p, metric in means
-        if p == place and (bases[one.decoding], metric) in means
-    ]
-    if not pairs:
-        return []
-    differences = np.column_stack([means[b, metric] - means[a, metric] for a, b, metric in pairs])
-    p_values = resampling.permutation_p_values(differences, groups, seed=seed)
-    comparisons = []
-    for (a, b, metric), p_value in zip(pairs, p_values, strict=True):
-        values = means[a, metric], means[b, metric], draws[a, metric], draws[b, metric]
-        decoding = measured[b].decoding
-        assert decoding
-        comparisons.append(
-            Comparison(
-                BASE,
-                measured[b].system,
-                decoding,
-                slice_name,
-                metric,
-                resampling.difference_interval(*values),
-                resampling.ratio_interval(*values),
-                float(p_value),
-            )
-        )
-    return comparisons
-
-
 # ------------------------------------------------------------------------------------------------ files, terminal
 
 
-@contextlib.contextmanager
-def _rows_file(output: Path) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Lines written beside; the file appears whole at the end, or not at all."""
-    beside = output / f".{ROWS_FILE}.saving"
-    try:
-        with beside.open("w", encoding="utf-8") as file:
-            yield lambda row: print(json.dumps(row, ensure_ascii=False), file=file)
-        beside.replace(output / ROWS_FILE)
-    finally:
-        beside.unlink(missing_ok=True)
+def _warn(report: EvalReport, systems: Sequence[System]) -> None:
+    if report.dataset["truncated"]:
+        log.warning(
+            "%d of %d dialogues were longer than the model reads and were cut",
+            report.dataset["truncated"],
+            report.dataset["n"],
+        )
+    sampled = {system.name: system.ways["sampled"] for system in systems if system.ways.get("sampled", 1) > 1}
+    for name, samples in sampled.items():
+        if samples != sampled.get(BASE, samples) and "best_of_" not in name:
+            log.warning(
+                "%s has %d summaries of a dialogue and base %d, so their expected maximum toxicity is not compared; --samples %d",
+                name,
+                samples,
+                sampled[BASE],
+                samples,
+            )
+
+
+def _stamps(sources: list[str]) -> dict[str, Any]:
+    """Size and time of each local file that the summaries come from: an adapter trained anew is another."""
+    stamps = {}
+    for source in sources:
+        place = next((p for p in (Path(source), Path(source.partition("=")[2] or source)) if p.exists()), None)
+        for path in sorted(place.iterdir()) if place and place.is_dir() else [place] if place else []:
+            stamps[str(path)] = [path.stat().st_size, path.stat().st_mtime_ns]
+    return stamps
+
+
+def _digest(dialogues: list[Dialogue]) -> str:
+    text = json.dumps([astuple(dialogue) for dialogue in dialogues])
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 @contextlib.contextmanager
 def _progress(total: int) -> Iterator[Callable[[str, int], None]]:
-    console = Console(stderr=True)
-    columns = [
-        TextColumn("[bold]evaluate"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[speed]}"),
-    ]
-    with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task("evaluate", total=total, speed="")
-
-        def advance(what: str, summaries: int) -> None:
-            progress.advance(task, summaries)
-            speed = progress.tasks[0].speed
-            progress.update(task, speed=f"{what}{f' · {speed:.1f} summaries/s' if speed else ''}")
-
-        yield advance
+    with progress_bar("evaluate", "{task.fields[system]}", Speed("summaries")) as bar:
+        task = bar.add_task("evaluate", total=total, system="")
+        yield lambda system, summaries: bar.update(task, advance=summaries, system=system)
 
 
 def _versions() -> dict[str, str]:

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from softspoken.charts import BINS
+from softspoken.measures import BASE
 from softspoken.types import EvalReport
+from softspoken.verdict import judged_systems
 
-BASE = "base"
 EACH = 3
 """Examples by each rule."""
 BLUR_FROM = 0.1
@@ -36,8 +37,9 @@ class Text:
 @dataclass(frozen=True)
 class Example:
     id: str
-    texts: list[Text]
-    """The dialogue and its summaries: human, base, tuned."""
+    dialogue: Text
+    summaries: list[Text]
+    """human, base, tuned."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Choice:
 @dataclass(frozen=True)
 class Rows:
     histograms: dict[tuple[str, str | None], list[int]]
-    """(system, decoding) → how many summaries in each tenth of the toxicity scale."""
+    """(system, decoding) → how many summaries in each hundredth of the toxicity scale."""
     examples: list[Choice]
 
 
@@ -57,14 +59,15 @@ def read_rows(path: Path, report: EvalReport, seed: int = 0) -> Rows | None:
     """None where the rows are not there. Examples compare greedy summaries of the base and of the first tuned system."""
     if not path.is_file():
         return None
-    tuned = next((one.b for one in report.comparisons), None)
+    tuned = next(iter(judged_systems(report)), None)
     histograms: dict[tuple[str, str | None], list[int]] = {}
     numbers: dict[str, dict[int, Numbers]] = {BASE: {}, tuned or BASE: {}}
     for row in _read(path):
         counts = histograms.setdefault((row["system"], row["decoding"]), [0] * BINS)
         counts[min(BINS - 1, int(BINS * row["metrics"]["toxicity"]))] += 1
         if row["decoding"] == "greedy" and row["system"] in numbers:
-            numbers[row["system"]][row["row"]] = (row["metrics"]["toxicity"], row["metrics"].get("rougeL"))
+            # Of several trainings the first: its summary is the one shown.
+            numbers[row["system"]].setdefault(row["row"], (row["metrics"]["toxicity"], row["metrics"].get("rougeL")))
     if tuned is None:
         return Rows(histograms, [])
     chosen = choose(numbers[BASE], numbers[tuned], seed)
@@ -103,7 +106,7 @@ def _examples(path: Path, places: set[int], tuned: str) -> dict[int, Example]:
     found: dict[int, list[dict[str, Any]]] = {place: [] for place in places}
     for row in _read(path):
         wanted = (row["system"] in (BASE, tuned) and row["decoding"] == "greedy") or row["decoding"] is None
-        if wanted and row["row"] in places:
+        if wanted and row["row"] in places and all(one["system"] != row["system"] for one in found[row["row"]]):
             found[row["row"]].append(row)
     return {place: _example(rows) for place, rows in found.items()}
 
@@ -120,7 +123,7 @@ def _example(rows: list[dict[str, Any]]) -> Example:
         for row in rows
     ]
     abusive = "heated" in rows[0]["slices"] or any(summary.blurred for summary in summaries)
-    return Example(rows[0]["id"], [Text("dialogue", rows[0]["dialogue"], None, None, abusive), *summaries])
+    return Example(rows[0]["id"], Text("dialogue", rows[0]["dialogue"], None, None, abusive), summaries)
 
 
 def _read(path: Path) -> Iterator[dict[str, Any]]:

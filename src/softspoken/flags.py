@@ -31,6 +31,16 @@ class ReportConfig:
     """folder of the run or the evaluation"""
 
 
+@dataclasses.dataclass(frozen=True)
+class CompareConfig:
+    """Put several runs or evaluations on one page: verdicts, figures side by side, curves over each other."""
+
+    runs: list[str]
+    """folders of two runs or evaluations, or more"""
+    output: str = "compare.html"
+    """file to write the page to; one that is there is replaced"""
+
+
 CONFIGS: dict[str, type] = {
     "train": TrainConfig,
     "sft": SftConfig,
@@ -38,9 +48,15 @@ CONFIGS: dict[str, type] = {
     "summarize": SummarizeConfig,
     "score": ScoreConfig,
     "report": ReportConfig,
+    "compare": CompareConfig,
 }
-POSITIONAL = {"summarize": "file", "score": "file", "report": "dir"}
-USAGE = {"summarize": "[FILE] [--OPTION VALUE ...]", "score": "[FILE] [--OPTION VALUE ...]", "report": "DIR"}
+POSITIONAL = {"summarize": "file", "score": "file", "report": "dir", "compare": "runs"}
+USAGE = {
+    "summarize": "[FILE] [--OPTION VALUE ...]",
+    "score": "[FILE] [--OPTION VALUE ...]",
+    "report": "DIR",
+    "compare": "RUN RUN ... [--output FILE]",
+}
 WITH_CONFIG_FILE = ("train", "sft", "evaluate")
 EXAMPLES = {
     "train": """\
@@ -54,6 +70,8 @@ EXAMPLES = {
     "evaluate": """\
   softspoken evaluate --adapter runs/demo/adapter --output evaluations/demo
   softspoken evaluate --adapter runs/a/adapter runs/b/adapter --judge mini detoxify:original --output evaluations/a-b
+  softspoken evaluate --adapter ppo=runs/seed0/adapter ppo=runs/seed1/adapter --baseline best_of_4 masked_words \\
+      --system theirs=summaries.jsonl --judge mini profanity --output evaluations/all
   softspoken evaluate --model google/flan-t5-base --dataset tickets.csv --limit 100 --samples 0 --output evaluations/base""",
     "summarize": """\
   printf 'Nora: Where are you?\\nFelix: On the bus.\\n' | softspoken summarize
@@ -65,6 +83,9 @@ EXAMPLES = {
     "report": """\
   softspoken report runs/demo
   softspoken report evaluations/a-b""",
+    "compare": """\
+  softspoken compare runs/seed-0 runs/seed-1 runs/seed-2
+  softspoken compare runs/* --output all.html""",
 }
 
 
@@ -164,7 +185,15 @@ def _parser(command: str) -> ArgumentParser:
         default = "" if field.default in (None, dataclasses.MISSING) else f" (default: {field.default})"
         text = (docs[field.name] + default).replace("%", "%%")
         if field.name == file:
-            parser.add_argument(file, type=str, nargs="?", metavar=file.upper(), help=text, default=argparse.SUPPRESS)
+            several = typing.get_origin(hints[file]) is list
+            parser.add_argument(
+                file,
+                type=str,
+                nargs="*" if several else "?",
+                metavar=file.upper().rstrip("S") if several else file.upper(),
+                help=text,
+                default=argparse.SUPPRESS,
+            )
         else:
             parser.add_argument(f"--{field.name}", help=text, **_accepts(hints[field.name]))
     return parser

@@ -1,28 +1,43 @@
-"""Whether the hub can give a repository, asked once and plainly, before the libraries ask for its files.
+"""Whether the hub can give a repository, asked once and plainly, before the libraries ask for its files; and one file of it.
 
 Theirs is a patient way: a hub out of reach is tried again for some 23 seconds a file, in silence.
 """
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Literal
 
 from softspoken.types import InputError
 
+log = logging.getLogger(__name__)
 
-def require_on_hub(repo: str, kind: Literal["model", "dataset"], ways_on: str) -> None:
+Kind = Literal["model", "dataset"]
+
+
+def require_on_hub(repo: str, kind: Kind, ways_on: str) -> None:
     """Raise InputError, which ends in `ways_on`, where the hub is out of reach or has no such repository.
 
     What lies in the cache is not asked for: it can be used without the hub.
     """
-    from huggingface_hub import HfApi, constants
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError
+    from huggingface_hub import constants
+
+    if not constants.HF_HUB_OFFLINE and not _is_cached(repo, kind):
+        _ask(repo, kind, ways_on)
+
+
+def _is_cached(repo: str, kind: Kind) -> bool:
+    from huggingface_hub import constants
     from huggingface_hub.file_download import repo_folder_name
 
-    cached = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repo, repo_type=kind) / "snapshots"
-    if cached.is_dir() or constants.HF_HUB_OFFLINE:
-        return
+    return (Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repo, repo_type=kind) / "snapshots").is_dir()
+
+
+def _ask(repo: str, kind: Kind, ways_on: str) -> None:
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError
+
     try:
         HfApi().repo_info(repo, repo_type=kind, timeout=constants.HF_HUB_ETAG_TIMEOUT)
     except RepositoryNotFoundError as error:
@@ -36,3 +51,28 @@ def require_on_hub(repo: str, kind: Literal["model", "dataset"], ways_on: str) -
         raise InputError(
             f"cannot reach the hub at {constants.ENDPOINT} for {kind} {repo!r} ({reason}); {ways_on}"
         ) from error
+
+
+def hub_file(repo: str, name: str, ways_on: str) -> Path | None:
+    """The local copy of a file of a model repository; None where the repository has no such file."""
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.errors import HfHubHTTPError, RemoteEntryNotFoundError
+
+    cached = try_to_load_from_cache(repo, name)
+    if cached is not None:  # the file, or the note that there is none
+        return Path(cached) if isinstance(cached, str) else None
+    try:
+        _ask(repo, "model", ways_on)
+    except InputError:
+        if not _is_cached(repo, "model"):
+            raise
+        # A copy that was fetched without asking for this file, and no hub to ask now.
+        log.warning("the hub cannot be asked whether %s has a %s; going on without", repo, name)
+        return None
+    try:
+        return Path(hf_hub_download(repo, name))
+    except RemoteEntryNotFoundError:
+        return None
+    except (OSError, HfHubHTTPError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InputError(f"cannot get {name} of {repo!r} from the hub ({reason}); {ways_on}") from error

@@ -4,12 +4,12 @@ A classifier is named by a spec:
 
 - `mini`: the embedded one, with Detoxify's six labels;
 - `detoxify:VARIANT` or `detoxify:VARIANT:LABEL`: original, unbiased, multilingual, original-small, unbiased-small;
+- `profanity`: alt-profanity-check's linear classifier of offensive language, independent of all of these and free of downloads;
 - `hf:MODEL:LABEL`: the probability of LABEL by a sequence classifier (hub id or folder), and `hf:MODEL:-LABEL`: 1 − it.
 
 For `hf` the spec names a number, and its role says which way is good: a reward raises the number, a judge calls it toxicity.
 So a model's label `toxic` makes the judge `hf:MODEL:toxic` and the reward `hf:MODEL:-toxic`, which lowers it; a label
-`polite` makes the reward `hf:MODEL:polite` and the judge `hf:MODEL:-polite`. `mini` and Detoxify know which way is good:
-their labels are bad ones, toxicity to a judge and 1 − toxicity to a reward.
+`polite` makes the reward `hf:MODEL:polite` and the judge `hf:MODEL:-polite`. The others know which way is good: their labels are bad ones, toxicity to a judge and 1 − toxicity to a reward.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from softspoken.hub import require_on_hub
 from softspoken.pretrained import resolve, resolve_device
 from softspoken.types import InputError
 
-JUDGES = "mini, detoxify:VARIANT, detoxify:VARIANT:LABEL, hf:MODEL:LABEL, hf:MODEL:-LABEL"
+JUDGES = "mini, detoxify:VARIANT, detoxify:VARIANT:LABEL, profanity, hf:MODEL:LABEL, hf:MODEL:-LABEL"
 WAYS_ON = "give the folder of a local copy as hf:FOLDER:LABEL, or use mini, the embedded classifier"
 
 
@@ -110,10 +110,31 @@ class TextModel:
         return list(rows.float().cpu())
 
 
+class ProfanityCheck:
+    """alt-profanity-check: a calibrated linear SVM over words, trained on comments and tweets; pickled in its own package."""
+
+    truncated, max_tokens = 0, 0  # it reads any text to its end
+
+    def __init__(self) -> None:
+        try:
+            from profanity_check import predict_prob
+        except ImportError as error:
+            raise InputError(
+                "profanity needs the package alt-profanity-check, which is not installed; pip install 'softspoken[judges]'"
+            ) from error
+        self.predict = predict_prob
+
+    def __call__(self, texts: list[str]) -> list[Tensor]:
+        return list(torch.tensor(self.predict(texts), dtype=torch.float32).unsqueeze(1)) if texts else []
+
+    def clear_cache(self) -> None:
+        """It remembers nothing."""
+
+
 class Judge:
     """A text classifier: the probability of each label, in [0, 1], for each text. Called with one text it returns lists too."""
 
-    def __init__(self, name: str, model: TextModel, columns: list[str], main: str) -> None:
+    def __init__(self, name: str, model: TextModel | ProfanityCheck, columns: list[str], main: str) -> None:
         """`columns`: the labels in the order of the model's rows; `main`: the one that is this judge's toxicity, or `-` and
         a label whose absence is."""
         self.name, self.model, self.columns = name, model, columns
@@ -140,13 +161,15 @@ class Judge:
 
 
 def is_judge(spec: str) -> bool:
-    return spec == "mini" or spec.partition(":")[0] in ("detoxify", "hf")
+    return spec in ("mini", "profanity") or spec.partition(":")[0] in ("detoxify", "hf")
 
 
 def load_judge(spec: str, *, device: str = "cpu", batch_size: int = 64, detoxify_sha256: str | None = None) -> Judge:
     """The classifier that `spec` names (see the top of this file). Raises InputError where there is none to be had."""
     kind, *rest = spec.split(":", maxsplit=2)
     activation: Callable[[Tensor], Tensor] = torch.sigmoid
+    if spec == "profanity":
+        return Judge(spec, ProfanityCheck(), ["profanity"], "profanity")
     if spec == "mini":
         model, tokenizer = _load_classifier(str(mini.classifier))
         columns, main = _labels(model), "toxicity"

@@ -85,11 +85,12 @@ class Policy:
             mask = attention_mask[rows, :width]
             states = self.encode(input_ids[rows, :width], mask)
             pieces.append((rows, states, self._frozen_cross(states, mask)))
-        states = _gather([(rows, states) for rows, states, _ in pieces], attention_mask.shape, dim=1)
+        shape = attention_mask.shape
+        states = _gather([(rows, states) for rows, states, _ in pieces], shape, dim=1)
         cross = [
-            tuple(
-                _gather([(rows, layers[layer][part]) for rows, _, layers in pieces], attention_mask.shape, dim=2)
-                for part in range(2)
+            (
+                _gather([(rows, layers[layer][0]) for rows, _, layers in pieces], shape, dim=2),
+                _gather([(rows, layers[layer][1]) for rows, _, layers in pieces], shape, dim=2),
             )
             for layer in range(len(pieces[0][2]))
         ]

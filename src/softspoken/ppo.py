@@ -11,15 +11,16 @@ from torch import Tensor
 from softspoken import numerics
 from softspoken.config import TrainConfig
 from softspoken.model import Policy
-from softspoken.optimise import clipped_policy_loss, optimise
+from softspoken.optimise import clipped_policy_loss, kl_loss, optimise
 from softspoken.rollout import score_rows, sibling_mean
 from softspoken.types import Experience, Rollout, Scores, UpdateStats
 
 
 def token_rewards(rollout: Rollout, scores: Scores, config: TrainConfig, kl_coef: float) -> Tensor:
-    """Each token's reward [N, T]: −kl_coef · KL, and on the last true position the summary's score as well."""
+    """Each token's reward [N, T]: −kl_coef · KL (where the penalty is in the reward), and on the last true position the
+    summary's score as well."""
     penalty = numerics.KL_ESTIMATORS[config.kl_estimator](rollout.old_logprobs - rollout.ref_logprobs)
-    rewards = -kl_coef * penalty * rollout.response_mask
+    rewards = -kl_coef * (config.kl_in == "reward") * penalty * rollout.response_mask
     total = scores.total.to(rewards) - config.missing_eos_penalty * rollout.truncated
     rows = torch.arange(len(rewards), device=rewards.device)
     rewards[rows, numerics.last_true(rollout.response_mask)] += total
@@ -83,7 +84,8 @@ def ppo_loss(
     old_values = rollout.old_values[rows, :length]
     near = old_values + (values - old_values).clamp(-config.clip_range_value, config.clip_range_value)
     value_loss = (0.5 * torch.maximum((values - returns).square(), (near - returns).square()) * mask).sum()
-    return policy_loss + config.value_coef * value_loss, parts | {"value_loss": value_loss.detach()}
+    loss = policy_loss + config.value_coef * value_loss + kl_loss(logprobs, experience, rows, config)
+    return loss, parts | {"value_loss": value_loss.detach()}
 
 
 def next_kl_coef(kl_coef: float, kl: float, samples: int, config: TrainConfig) -> float:

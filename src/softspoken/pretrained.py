@@ -1,4 +1,4 @@
-"""Loading tokenizers, models and adapters by hub id, path or `mini`, and saying in one sentence why one cannot be had."""
+"""Loading tokenizers and models by hub id, path or `mini`, and saying in one sentence why one cannot be had."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig, PreTrainedModel
 
 from softspoken import mini
-from softspoken.data import PromptFormat
-from softspoken.hub import require_on_hub
+from softspoken.data import FORMAT_FILE, PromptFormat
+from softspoken.hub import hub_file, require_on_hub
 from softspoken.types import InputError
 
 WAYS_ON = "give the folder of a local copy, or use mini, the embedded model"
@@ -28,6 +28,13 @@ def resolve(model: str) -> str:
 
 
 def load_tokenizer(model: str) -> Any:
+    # Without these files transformers does not fail: it makes a tokenizer that knows next to no word.
+    _require_file(
+        model,
+        "tokenizer",
+        ("tokenizer*", "vocab*", "*.model"),
+        "save the model's tokenizer there, with its save_pretrained",
+    )
     return _load(AutoTokenizer.from_pretrained, model)
 
 
@@ -37,13 +44,37 @@ def load_seq2seq(model: str, dtype: torch.dtype = torch.float32) -> PreTrainedMo
     return _load(AutoModelForSeq2SeqLM.from_pretrained, model, dtype=dtype).eval()
 
 
+def load_generation_config(model: str) -> GenerationConfig:
+    """What load_seq2seq's model has as its own, without its weights."""
+    try:
+        return GenerationConfig.from_pretrained(resolve(model))
+    except OSError:  # it has no file of that name
+        return GenerationConfig.from_model_config(_load(AutoConfig.from_pretrained, model))
+
+
 def require_seq2seq(model: str) -> None:
-    """Raises InputError unless the model can be had and is an encoder–decoder, judging by its configuration alone."""
+    """Raises InputError unless the model can be had and is an encoder–decoder, judging by its configuration and file names."""
+    whole = "give a folder that save_pretrained or softspoken sft wrote a whole model to"
+    _require_file(model, "config.json", ("config.json",), whole)
+    _require_file(
+        model, "weights", ("model*.safetensors", "pytorch_model*.bin"), f"put its model.safetensors there, or {whole}"
+    )
     config = _load(AutoConfig.from_pretrained, model)
     if not config.is_encoder_decoder:
         raise InputError(
             f"{model} is a {config.model_type} model, not an encoder–decoder; for decoder-only models use TRL's trainers"
         )
+
+
+def _require_file(model: str, what: str, patterns: tuple[str, ...], remedy: str) -> None:
+    """Raises InputError for a folder without a file of any of these names."""
+    folder = Path(resolve(model))
+    if not folder.is_dir() or any(path.is_file() for pattern in patterns for path in folder.glob(pattern)):
+        return
+    for adapter in (folder, folder / "adapter"):
+        if (adapter / "adapter_config.json").is_file():
+            remedy = f"pass --adapter {adapter}, and as --model the model that it was made for"
+    raise InputError(f"{model} is not a complete model folder: it has no {what}; {remedy}")
 
 
 def _load(loader: Any, model: str, **options: Any) -> Any:
@@ -62,19 +93,27 @@ def _load(loader: Any, model: str, **options: Any) -> Any:
 
 
 def prompt_format_for(
-    folder: str,
+    model: str,
+    adapter: Path | None = None,
     *,
     template: str | None = None,
     max_prompt_tokens: int | None = None,
     truncation_side: str | None = None,
 ) -> PromptFormat:
-    """The format saved beside the model or adapter (or the default one), with what the user set on top."""
-    saved = PromptFormat.load(resolve(folder)) or PromptFormat()
+    """The format saved in the adapter's folder, else the model's, else the default one, with what the user set on top."""
+    saved = (adapter and PromptFormat.load(adapter)) or _saved_format(resolve(model)) or PromptFormat()
     return PromptFormat(
         template or saved.template,
         max_prompt_tokens or saved.max_prompt_tokens,
         truncation_side or saved.truncation_side,  # type: ignore[arg-type]
     )
+
+
+def _saved_format(source: str) -> PromptFormat | None:
+    if Path(source).is_dir():
+        return PromptFormat.load(source)
+    file = hub_file(source, FORMAT_FILE, WAYS_ON)
+    return PromptFormat.load(file.parent) if file else None
 
 
 def resolve_device(device: str) -> torch.device:

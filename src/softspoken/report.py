@@ -2,80 +2,39 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from softspoken.charts import Chart, curves, distributions
+from softspoken.charts import Chart, Styles, distributions, plane, slice_chart, system_styles
+from softspoken.curves import curve_rows, curves, smoothing
 from softspoken.data import PromptFormat
 from softspoken.examples import read_rows
+from softspoken.measures import BASE, HUMAN, OVERVIEW, SLICED, metrics_of
+from softspoken.page import render, template, write_text
+from softspoken.tables import (
+    Table,
+    decodings,
+    entries,
+    slices_of,
+    slices_table,
+    system_tables,
+    systems_table,
+    with_judges,
+)
 from softspoken.types import Comparison, EvalReport, InputError, Interval, SliceResult, SystemResult
-from softspoken.verdict import remarks, toxicity, verdicts
+from softspoken.verdict import judged_systems, remarks, verdicts
 
 EVAL_FILE = "eval.json"
+METRICS_FILE = "metrics.jsonl"
 REPORT_FILE = "report.html"
 CARD_FILE = "README.md"
-HEADLINE = [
-    "toxicity",
-    "toxicity_p99",
-    "toxic_rate",
-    "rouge1",
-    "rouge2",
-    "rougeL",
-    "rougeL_nearer",
-    "speakers_named",
-    "length",
-    "empty_rate",
-]
-SLICED = ["toxicity", "toxic_rate", "rougeL", "speakers_named", "length"]
-NO_BREAK = "\N{NO-BREAK SPACE}"
-DECODINGS = {"greedy": "Decoded greedily", "sampled": "Sampled at temperature 1"}
-
-
-def _points(value: float) -> str:
-    return f"{value:.1f}"
-
-
-def _share(value: float) -> str:
-    return f"{100 * value:.1f}{NO_BREAK}%"
-
-
-METRICS: dict[str, tuple[str, Callable[[float], str]]] = {
-    "toxicity": ("Toxicity", toxicity),
-    "toxicity_p99": ("Toxicity, 99th percentile", toxicity),
-    "toxic_rate": ("Toxic (above 0.5)", _share),
-    "rouge1": ("ROUGE-1", _points),
-    "rouge2": ("ROUGE-2", _points),
-    "rougeL": ("ROUGE-L", _points),
-    "rougeL_nearer": ("ROUGE-L, nearer reference", _points),
-    "speakers_named": ("Speakers named", _share),
-    "length": ("Length in words", _points),
-    "empty_rate": ("Empty", _share),
-}
-"""Name and format; a metric that is not here is a probability: another label, or another judge's toxicity."""
-
-
-@dataclass(frozen=True)
-class Cell:
-    text: str
-    details: tuple[str, ...] = ()
-    mark: str = ""
-    """`better` or `worse` where the change is beyond chance and the metric has a good side."""
-
-
-@dataclass(frozen=True)
-class Table:
-    title: str
-    head: list[Cell]
-    rows: list[tuple[str, list[Cell]]]
 
 
 def read_report(folder: Path | str) -> EvalReport:
@@ -85,34 +44,30 @@ def read_report(folder: Path | str) -> EvalReport:
         raise InputError(f"no {EVAL_FILE} in {folder}; give the folder of an evaluated run, or evaluate first")
     try:
         saved = json.loads(path.read_text(encoding="utf-8"))
-        systems = [
-            SystemResult(
-                **one
-                | {
-                    "metrics": _intervals(one["metrics"]),
-                    "slices": {
-                        name: SliceResult(part["n"], _intervals(part["metrics"]))
-                        for name, part in one.get("slices", {}).items()
-                    },
-                }
-            )
-            for one in saved["systems"]
-        ]
-        comparisons = [
-            Comparison(
-                **one
-                | {
-                    "difference": Interval(**one["difference"]),
-                    "ratio": Interval(**one["ratio"]) if one["ratio"] else None,
-                }
-            )
-            for one in saved["comparisons"]
-        ]
-        return EvalReport(**saved | {"systems": systems, "comparisons": comparisons})
-    except (ValueError, KeyError, TypeError) as error:
+        systems = [_system(one) for one in saved["systems"]]
+        comparisons = [_comparison(one) for one in saved["comparisons"]]
+        return EvalReport(**_known(EvalReport, saved) | {"systems": systems, "comparisons": comparisons})
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"{path} is not an evaluation of softspoken ({error}); evaluate again with --overwrite true"
         ) from error
+
+
+def _system(saved: dict[str, Any]) -> SystemResult:
+    slices = {
+        name: SliceResult(part["n"], _intervals(part["metrics"])) for name, part in saved.get("slices", {}).items()
+    }
+    return SystemResult(**_known(SystemResult, saved) | {"metrics": _intervals(saved["metrics"]), "slices": slices})
+
+
+def _comparison(saved: dict[str, Any]) -> Comparison:
+    ratio = Interval(**saved["ratio"]) if saved["ratio"] else None
+    return Comparison(**_known(Comparison, saved) | {"difference": Interval(**saved["difference"]), "ratio": ratio})
+
+
+def _known(kind: type, saved: dict[str, Any]) -> dict[str, Any]:
+    """What this version knows of it: an eval.json of a later one may hold more."""
+    return {field.name: saved[field.name] for field in dataclasses.fields(kind) if field.name in saved}
 
 
 def _intervals(metrics: dict[str, dict[str, float]]) -> dict[str, Interval]:
@@ -125,35 +80,92 @@ def _intervals(metrics: dict[str, dict[str, float]]) -> dict[str, Interval]:
 def write_report(folder: Path | str) -> Path:
     """report.html from whatever lies in the folder: an evaluation, a run's metrics and configuration, or all of them."""
     folder = Path(folder)
-    if not folder.is_dir():
-        raise InputError(f"no folder at {folder}; give the folder of a run or an evaluation")
-    metrics = _metrics(folder / "metrics.jsonl")
-    report = read_report(folder) if (folder / EVAL_FILE).is_file() else None
-    if not metrics and not report:
-        raise InputError(
-            f"{folder} holds neither metrics.jsonl nor {EVAL_FILE}; give the folder of a run or an evaluation"
-        )
+    run = read_run(folder)
+    report, metrics, record = run.report, run.metrics, run.record
     rows = read_rows(folder / report.rows, report) if report else None
-    record = _record(folder)
-    charts = {"curves": curves(metrics), "distributions": distributions(rows.histograms) if rows else []}
-    page = _environment().get_template("report.html.j2").render(
+    styles = system_styles([one.name for one in report.systems] if report else [])
+    charts = {
+        "planes": planes(report, styles) if report else [],
+        "distributions": distributions(rows.histograms, styles, _in_short(report)) if report and rows else [],
+        "curves": curves(metrics),
+        "slices": _slice_charts(report, styles) if report else [],
+    }
+    return render(
+        folder / REPORT_FILE,
+        "report.html.j2",
+        charts,
         name=folder.resolve().name,
         report=report,
         verdicts=verdicts(report) if report else [],
         remarks=(remarks(report) if report else []) + _training_remarks(metrics),
-        facts=_facts(report, record, metrics),
-        tables=system_tables(report, "all", HEADLINE) if report else [],
-        label_tables=system_tables(report, "all", _other_metrics(report)) if report else [],
-        slices=[(name, system_tables(report, name, SLICED)) for name in _slices(report)] if report else [],
-        charts=charts,
-        plotly=_plotly_js() if any(charts.values()) else "",
+        facts=_facts(run),
+        systems=overviews(report) if report else [],
+        everything=system_tables(report, metrics_of(report)) if report else [],
+        smoothing=smoothing(len(metrics)),
+        curve_rows=curve_rows(metrics),
+        slice_tables=_slice_tables(report) if report else [],
         examples=rows.examples if rows else [],
+        styles=styles,
         has_card=(folder / CARD_FILE).is_file(),
         config=record.get("config") or (report.config if report else {}),
         versions=record.get("versions") or (report.versions if report else {}),
         command=record.get("command", ""),
-    )  # fmt: skip
-    return _write(folder / REPORT_FILE, page)
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What lies in a folder; each part may be absent."""
+
+    folder: Path
+    report: EvalReport | None
+    metrics: list[dict[str, float]]
+    record: dict[str, Any]
+    """config.yaml: the configuration, the versions and the command that made it."""
+
+
+def read_run(folder: Path) -> Run:
+    if not folder.is_dir():
+        raise InputError(f"no folder at {folder}; give the folder of a run or an evaluation")
+    metrics = _metrics(folder / METRICS_FILE)
+    report = read_report(folder) if (folder / EVAL_FILE).is_file() else None
+    if not metrics and not report:
+        raise InputError(
+            f"{folder} holds neither {METRICS_FILE} nor {EVAL_FILE}; give the folder of a run or an evaluation"
+        )
+    return Run(folder, report, metrics, _record(folder))
+
+
+def overviews(report: EvalReport) -> list[Table]:
+    """A table for each way of decoding, systems down and headline metrics across."""
+    metrics = with_judges(OVERVIEW, report)
+    return [systems_table(entries(report, how), how, metrics, title) for how, title in decodings(report).items()]
+
+
+def planes(report: EvalReport, styles: Styles) -> list[Chart]:
+    return [chart for how, title in decodings(report).items() for chart in plane(entries(report, how), title, styles)]
+
+
+def _in_short(report: EvalReport) -> list[str]:
+    """Before and after: all systems in one chart would lie over each other."""
+    return [HUMAN, BASE, *judged_systems(report)[:3]]
+
+
+def _slice_charts(report: EvalReport, styles: Styles) -> list[Chart]:
+    slices, found = slices_of(report), []
+    for how, title in decodings(report).items():
+        shown = [one for one in entries(report, how) if one.system.name in _in_short(report)]
+        found += slice_chart(report, shown, slices, title, styles) if slices else []
+    return found
+
+
+def _slice_tables(report: EvalReport) -> list[tuple[str, list[Table]]]:
+    """For each way of decoding, a table for each of a few metrics: parts of the dialogues down, systems across."""
+    slices, found = slices_of(report), []
+    for how, title in decodings(report).items():
+        tables = [slices_table(report, how, metric, slices) for metric in with_judges(SLICED, report)]
+        found.append((title, [table for table in tables if table.rows]))
+    return found if slices else []
 
 
 def _metrics(path: Path) -> list[dict[str, float]]:
@@ -188,21 +200,25 @@ def _training_remarks(metrics: list[dict[str, float]]) -> list[str]:
     return found
 
 
-def _facts(report: EvalReport | None, record: dict[str, Any], metrics: list[dict[str, float]]) -> list[tuple[str, str]]:
-    config = record.get("config") or (report.config if report else {})
+def _facts(run: Run) -> list[tuple[str, str]]:
+    report, metrics = run.report, run.metrics
+    config = run.record.get("config") or (report.config if report else {})
     facts = [("Base model", str(config["model"]))] if "model" in config else []
     if report:
-        split = f", {report.dataset['split']}" if report.dataset.get("split") else ""
-        facts.append(("Evaluated on", f"{report.dataset['n']} dialogues of {report.dataset['id']}{split}"))
-        facts.append(("Judged by", ", ".join(report.judges)))
+        facts += [("Evaluated on", evaluated_on(report)), ("Judged by", ", ".join(report.judges))]
     if metrics:
         seconds = sum(step.get("time/step", 0.0) for step in metrics)
-        facts.append(
-            ("Trained", f"{len(metrics)} steps in {_duration(seconds)}" if seconds else f"{len(metrics)} steps")
-        )
+        algorithm = f"{str(config['algorithm']).upper()}, " if "algorithm" in config else ""
+        took = f" in {_duration(seconds)}" if seconds else ""
+        facts.append(("Trained", f"{algorithm}{len(metrics)} steps{took}"))
     if "reward" in config:
         facts.append(("Reward", _reward(config["reward"])))
     return facts
+
+
+def evaluated_on(report: EvalReport) -> str:
+    split = f", {report.dataset['split']}" if report.dataset.get("split") else ""
+    return f"{report.dataset['n']} dialogues of {report.dataset['id'] or 'an unnamed set'}{split}"
 
 
 def _reward(reward: str | dict[str, float]) -> str:
@@ -223,94 +239,20 @@ def _duration(seconds: float) -> str:
     )
 
 
-# -------------------------------------------------------------------------------------------------------- tables
-
-
-def system_tables(report: EvalReport, slice_name: str, metrics: list[str]) -> list[Table]:
-    """A table for each way of decoding: systems side by side, and after each tuned one its change from the base."""
-    return [
-        table
-        for decoding, title in DECODINGS.items()
-        if any(one.decoding == decoding for one in report.systems)
-        if (table := _system_table(report, slice_name, metrics, decoding, title)).rows
-    ]
-
-
-def _system_table(report: EvalReport, slice_name: str, metrics: list[str], decoding: str, title: str) -> Table:
-    parts = [(one.name, _part(one, slice_name)) for one in report.systems if one.decoding in (decoding, None)]
-    changes = {
-        (one.b, one.metric): one for one in report.comparisons if (one.slice, one.decoding) == (slice_name, decoding)
-    }
-    columns = [(name, part, any(b == name for b, _ in changes)) for name, part in parts if part]
-    columns.sort(key=lambda column: column[0] == "human")  # last: what matters is base against tuned
-    head, rows = [], []
-    for name, part, is_compared in columns:
-        head += [Cell(name, (f"n = {part.n}",)), *([Cell("change", ("from base",))] if is_compared else [])]
-    for metric in metrics:
-        if not any(metric in part.metrics for _, part, _ in columns):
-            continue
-        label, form = METRICS.get(metric, (metric, toxicity))
-        cells = []
-        for name, part, is_compared in columns:
-            cells.append(_value_cell(part.metrics.get(metric), form))
-            if is_compared:
-                cells.append(_change_cell(changes.get((name, metric)), metric, form))
-        rows.append((label, cells))
-    return Table(title, head, rows)
-
-
-def _part(system: SystemResult, slice_name: str) -> SliceResult | None:
-    return SliceResult(system.n, system.metrics) if slice_name == "all" else system.slices.get(slice_name)
-
-
-def _slices(report: EvalReport) -> list[str]:
-    return list(dict.fromkeys(name for system in report.systems for name in system.slices))
-
-
-def _other_metrics(report: EvalReport) -> list[str]:
-    found = dict.fromkeys(metric for system in report.systems for metric in system.metrics)
-    return [metric for metric in found if metric not in HEADLINE]
-
-
-def _value_cell(interval: Interval | None, form: Callable[[float], str]) -> Cell:
-    return Cell(form(interval.mean), (_range(form(interval.low), "–", form(interval.high)),)) if interval else Cell("–")
-
-
-def _change_cell(comparison: Comparison | None, metric: str, form: Callable[[float], str]) -> Cell:
-    if not comparison:
-        return Cell("–")
-    change = comparison.difference
-    mark = ""
-    if metric != "length" and (change.low > 0 or change.high < 0):
-        more_is_better = metric.startswith("rouge") or metric == "speakers_named"
-        mark = "better" if (change.mean > 0) == more_is_better else "worse"
-    details = [_range(_signed(change.low, form), "to", _signed(change.high, form))]
-    if comparison.ratio and (metric not in METRICS or metric in ("toxicity", "toxic_rate")):
-        ratio = comparison.ratio
-        details.append(f"× {ratio.mean:.2f} ({ratio.low:.2f} to {ratio.high:.2f})")
-    details.append(f"p = {comparison.p_value:.3f}" if comparison.p_value >= 0.001 else "p < 0.001")
-    return Cell(_signed(change.mean, form), tuple(details), mark)
-
-
-def _range(low: str, to: str, high: str) -> str:
-    """The unit once: 2.3 – 8.1 %."""
-    return f"{low.partition(NO_BREAK)[0]} {to} {high}"
-
-
-def _signed(value: float, form: Callable[[float], str]) -> str:
-    text = form(abs(value)).replace("%", "pp")
-    return text if value == 0 else ("+" if value > 0 else "−") + text
+# ------------------------------------------------------------------------------------------------ terminal
 
 
 def print_table(report: EvalReport, console: Console) -> None:
-    """Human, base and tuned side by side, for each way of decoding."""
-    for table in system_tables(report, "all", HEADLINE):
+    """The systems side by side, for each way of decoding; in brackets the change from base."""
+    for table in overviews(report):
         shown = RichTable(title=table.title, title_justify="left")
         shown.add_column("")
         for column in table.head:
             shown.add_column(column.text, justify="right")
-        for label, cells in table.rows:
-            shown.add_row(label, *(cell.text for cell in cells))
+        for row in table.rows:
+            shown.add_row(
+                row.label, *(f"{cell.text} ({cell.change.text})" if cell.change else cell.text for cell in row.cells)
+            )
         console.print(shown)
     for verdict in verdicts(report):
         console.print(f"{verdict.headline}. {' '.join(verdict.sentences)}", markup=False, highlight=False)
@@ -333,7 +275,7 @@ def write_model_card(folder: Path | str) -> Path:
         name: config.get(name) if config.get(name) != "mini" and not Path(str(config.get(name))).exists() else None
         for name in ("model", "dataset")
     }
-    card = _environment().get_template("model_card.md.j2").render(
+    card = template("model_card.md.j2").render(
         name=folder.resolve().name,
         config=config,
         versions=record.get("versions", {}),
@@ -342,40 +284,8 @@ def write_model_card(folder: Path | str) -> Path:
         report=report,
         verdicts=verdicts(report) if report else [],
         remarks=remarks(report) if report else [],
-        tables=system_tables(report, "all", HEADLINE) if report else [],
+        tables=system_tables(report) if report else [],
         adapter=f"{folder.name if folder.is_absolute() else folder.as_posix()}/adapter",
         template=(PromptFormat.load(folder / "adapter") or PromptFormat()).template,
     )  # fmt: skip
-    return _write(folder / CARD_FILE, card)
-
-
-def _environment() -> Environment:
-    """Summaries are other people's text: everything is escaped in HTML."""
-    environment = Environment(
-        loader=PackageLoader("softspoken"),
-        autoescape=select_autoescape(["html.j2"]),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {"toxicity": toxicity, "repr": repr, "chart_data": _chart_data}
-    return environment
-
-
-def _chart_data(charts: dict[str, list[Chart]]) -> dict[str, list[dict[str, Any]]]:
-    return {
-        group: [{"traces": chart.traces, "layout": chart.layout} for chart in found] for group, found in charts.items()
-    }
-
-
-def _plotly_js() -> str:
-    from plotly.offline import get_plotlyjs
-
-    return get_plotlyjs()
-
-
-def _write(path: Path, text: str) -> Path:
-    beside = path.with_name(f".{path.name}.saving")
-    beside.write_text(text, encoding="utf-8")
-    return beside.replace(path)
+    return write_text(folder / CARD_FILE, card)

@@ -30,9 +30,6 @@ from pathlib import Path
 from typing import IO, Any, TextIO
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
-from rich.text import Text
 from rouge_score.rouge_scorer import RougeScorer
 from torch import Tensor
 from transformers import AutoConfig, AutoModel, AutoTokenizer
@@ -40,6 +37,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 from softspoken.config import ScoreConfig, reward_weights
 from softspoken.data import not_utf8, open_text
 from softspoken.judges import JUDGES, Judge, TextModel, from_pretrained, is_judge, load_judge
+from softspoken.progress import Speed, progress_bar
 from softspoken.types import Dialogue, InputError, RunError, Scores
 
 __all__ = ["Judge", "Reward", "WeightedReward", "default_judge", "judge_term", "load_judge", "load_reward", "score"]
@@ -58,8 +56,8 @@ def load_reward(
 ) -> WeightedReward:
     """The terms that `spec` names (`"detoxify:original + 0.2*rouge:rougeL"`, or a mapping of term to weight), loaded."""
     weights = reward_weights(spec)
-    if not weights or not all(math.isfinite(weight) for weight in weights.values()):
-        raise InputError(f"reward {spec!r} needs at least one term, each with a finite weight; use {REWARDS}")
+    if not any(weights.values()):
+        raise InputError(f"reward {spec!r} needs at least one term with a weight other than 0; use {REWARDS}")
     load = functools.partial(_load_term, device=device, batch_size=batch_size, detoxify_sha256=detoxify_sha256)
     return WeightedReward({name: load(name) for name in weights}, weights)
 
@@ -187,7 +185,7 @@ def _load_term(spec: str, *, device: str, batch_size: int, detoxify_sha256: str 
     if kind == "length":
         return _load_length(spec, rest)
     if kind == "similarity" and rest:
-        return _load_similarity(rest, device=device, batch_size=batch_size)
+        return load_similarity(rest, device=device, batch_size=batch_size)
     if re.fullmatch(r"[^\W\d][\w.]*:[^\W\d][\w.]*", spec):
         return _load_function(spec)
     raise InputError(f"unknown reward {spec!r}; use {REWARDS}")
@@ -239,16 +237,20 @@ class Similarity:
         self.embed = embed
 
     def __call__(self, responses: list[str], dialogues: list[Dialogue]) -> list[float]:
-        summaries = torch.stack(self.embed(responses))
-        texts = torch.stack(self.embed([dialogue.text for dialogue in dialogues]))
-        cosine = torch.cosine_similarity(summaries, texts, dim=-1).clamp(-1, 1)
-        return ((1 + cosine) / 2).tolist()
+        return [(1 + cosine) / 2 for cosine in self.cosine(responses, [dialogue.text for dialogue in dialogues])]
+
+    def cosine(self, texts: list[str], others: list[str]) -> list[float]:
+        """In [−1, 1], of each text and its counterpart."""
+        if not texts:
+            return []
+        embedded = torch.stack(self.embed(texts)), torch.stack(self.embed(others))
+        return torch.cosine_similarity(*embedded, dim=-1).clamp(-1, 1).tolist()
 
     def clear_cache(self) -> None:
         self.embed.clear_cache()
 
 
-def _load_similarity(model: str, *, device: str, batch_size: int) -> Similarity:
+def load_similarity(model: str, *, device: str, batch_size: int) -> Similarity:
     load = functools.partial(
         from_pretrained, model=model, ways_on="give the folder of a local copy as similarity:FOLDER"
     )
@@ -312,7 +314,7 @@ def score(config: ScoreConfig, input: TextIO, output: TextIO) -> None:
         )
         window = 1 if source.isatty() else 8 * config.batch_size  # several batches, for sorting by length to pay
         lines = _lines(source, name)
-        with _progress(output) as progress:
+        with progress_bar("score", Speed("lines"), output=output) as progress:
             task = progress.add_task("score", total=total)
             while texts := list(islice(lines, window)):
                 output.writelines(_json_lines(judge, texts))
@@ -361,22 +363,3 @@ def _count_lines(source: IO[str], name: str) -> int | None:
     total = sum(1 for _ in _lines(source, name))
     source.seek(start)
     return total
-
-
-class _Speed(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        return Text(f"{task.speed:.0f} lines/s" if task.speed else "")
-
-
-def _progress(output: TextIO) -> Progress:
-    """On a terminal's stderr, unless the lines themselves go to the terminal."""
-    console = Console(stderr=True)
-    return Progress(
-        TextColumn("[bold]{task.description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        _Speed(),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal or output.isatty(),
-    )

@@ -1,8 +1,8 @@
 """Steps 3 and 4, shape and optimise, for the algorithms without a critic: RLOO and GRPO.
 
-Both judge a summary by the other samples of its dialogue. RLOO (Ahmadian et al. 2024, eq. 6) takes the KL penalty off each
-summary's reward and subtracts the mean of the others'; GRPO (Shao et al. 2024, sec. 4.1) scales the scores of a dialogue's
-summaries to mean 0 and variance 1, and has the KL to the reference in its loss. With one pass over the samples both are
+Both judge a summary by the other samples of its dialogue: RLOO (Ahmadian et al. 2024, eq. 6) subtracts the mean of the
+others', GRPO (Shao et al. 2024, sec. 4.1) scales a dialogue's summaries to mean 0 and variance 1. `kl_in` says where the KL
+to the reference acts: RLOO's paper has it in the reward, GRPO's in the loss. With one pass over the samples both are
 REINFORCE with that advantage; in later passes the ratio is clipped as in PPO.
 """
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from softspoken import numerics
 from softspoken.config import TrainConfig
 from softspoken.model import Policy
-from softspoken.optimise import clipped_policy_loss, optimise
+from softspoken.optimise import clipped_policy_loss, kl_loss, optimise
 from softspoken.rollout import score_rows, sibling_mean
 from softspoken.types import Experience, Rollout, Scores, UpdateStats
 
@@ -24,10 +24,9 @@ def build_experience(rollout: Rollout, scores: Scores, config: TrainConfig, kl_c
     mask = rollout.response_mask
     kl = numerics.kl_k1(rollout.old_logprobs - rollout.ref_logprobs) * mask
     total = scores.total.to(kl) - config.missing_eos_penalty * rollout.truncated
-    if config.algorithm == "rloo":
-        advantages = leave_one_out(total - kl_coef * kl.sum(dim=1), rollout)
-    else:
-        advantages = group_relative(total, rollout)
+    if config.kl_in == "reward":
+        total = total - kl_coef * kl.sum(dim=1)
+    advantages = leave_one_out(total, rollout) if config.algorithm == "rloo" else group_relative(total, rollout)
     return Experience(rollout, scores, kl, advantages.unsqueeze(1) * mask, None, kl_coef)
 
 
@@ -49,11 +48,7 @@ def policy_loss(
     rollout = experience.rollout
     logprobs, _ = score_rows(policy, rollout, rows, config)
     loss, parts = clipped_policy_loss(logprobs, experience, rows, config)
-    if config.algorithm == "grpo":
-        length = logprobs.shape[1]
-        k3 = numerics.kl_k3(logprobs - rollout.ref_logprobs[rows, :length])
-        loss = loss + experience.kl_coef * (k3 * rollout.response_mask[rows, :length]).sum()
-    return loss, parts
+    return loss + kl_loss(logprobs, experience, rows, config), parts
 
 
 def leave_one_out(rewards: Tensor, rollout: Rollout) -> Tensor:

@@ -21,7 +21,7 @@ from transformers import (
 from softspoken.config import SftConfig
 from softspoken.data import PromptFormat, load_dialogues, prompt_ids, require_references
 from softspoken.model import add_lora
-from softspoken.pretrained import load_seq2seq, load_tokenizer, prompt_format_for
+from softspoken.pretrained import load_seq2seq, load_tokenizer, prompt_format_for, require_seq2seq
 from softspoken.types import Dialogue, InputError
 
 log = logging.getLogger(__name__)
@@ -36,6 +36,7 @@ def sft(config: SftConfig) -> Path:
     if output.exists() and any(output.iterdir()) and not (config.overwrite or config.resume):
         raise InputError(f"output {output} is not empty; pass --overwrite to replace it or --resume true to go on")
     torch.manual_seed(config.seed)
+    require_seq2seq(config.model)
     tokenizer = load_tokenizer(config.model)
     prompt_format = prompt_format_for(
         config.model,
@@ -117,6 +118,9 @@ def _adafactor(model: PreTrainedModel, config: SftConfig, rows: int) -> tuple[An
 def _save(model: Any, tokenizer: Any, prompt_format: PromptFormat, output: Path) -> None:
     """Written beside and moved in, so that a crash leaves no half a model."""
     beside = output / ".saving"
+    model.config.use_cache = model.generation_config.use_cache = (
+        True  # the Trainer switches it off, and it is slow without
+    )
     model.save_pretrained(beside)
     tokenizer.save_pretrained(beside)
     prompt_format.save(beside)

@@ -6,12 +6,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import json
 import logging
 import sys
-import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -19,11 +17,12 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
-from rich.text import Text
-from transformers import GenerationConfig
+from torch import Tensor
+from transformers import GenerationConfig, LogitsProcessorList
+from transformers.modeling_outputs import BaseModelOutput
 
+from softspoken import numerics
+from softspoken.adapters import adapter_folder, tokenizer_source, with_adapter
 from softspoken.config import SummarizeConfig
 from softspoken.data import (
     SUFFIXES,
@@ -38,9 +37,15 @@ from softspoken.data import (
     saying_what_is_wrong,
     to_dialogues,
 )
-from softspoken.hub import require_on_hub
-from softspoken.pretrained import load_seq2seq, load_tokenizer, prompt_format_for, resolve, resolve_device
-from softspoken.types import Dialogue, InputError
+from softspoken.pretrained import (
+    load_generation_config,
+    load_seq2seq,
+    load_tokenizer,
+    prompt_format_for,
+    resolve_device,
+)
+from softspoken.progress import Speed, progress_bar
+from softspoken.types import Dialogue, InputError, Summary
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +66,8 @@ class Summarizer:
     """How `__call__` decodes: what is saved beside the adapter, completed by what is saved beside the model."""
     truncated: int = 0
     """Dialogues that were too long for the encoder and were cut, so far."""
+    banned: list[list[int]] | None = None
+    """Token sequences that must not come out; see `ban`."""
 
     @classmethod
     def from_pretrained(
@@ -82,11 +89,10 @@ class Summarizer:
         generation = _generation_config(folder, seq2seq.generation_config, max_new_tokens)
         # generate() fills what is not set from the model's own: neutral, so that it is what this object says and no more.
         seq2seq.generation_config = GenerationConfig()
-        has_tokenizer = folder is not None and (folder / "tokenizer_config.json").is_file()
         return cls(
-            model=(_with_adapter(seq2seq, folder, model) if folder else seq2seq).to(place).eval(),
-            tokenizer=load_tokenizer(str(folder) if has_tokenizer else model),
-            prompt_format=(PromptFormat.load(folder) if folder else None) or prompt_format_for(model),
+            model=(with_adapter(seq2seq, folder, model) if folder else seq2seq).to(place).eval(),
+            tokenizer=load_tokenizer(tokenizer_source(model, folder)),
+            prompt_format=prompt_format_for(model, folder),
             generation_config=generation,
         )
 
@@ -99,17 +105,31 @@ class Summarizer:
 
         The same for the same arguments, whatever else draws random numbers; ids without a token never come out.
         """
-        checked = _checked(dialogues)
-        config = self._sampling_config(samples)
-        summaries: list[list[str]] = [[] for _ in checked]
-        devices = [self.model.device] if self.model.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(seed)
-            for rows in _by_length(checked, batch_size):
-                texts = self._generate([checked[row] for row in rows], config)
-                for place, row in enumerate(rows):
-                    summaries[row] = texts[place * samples : (place + 1) * samples]
-        return summaries
+        generated = self.generate(_checked(dialogues), batch_size, samples=samples, seed=seed)
+        return [[summary.text for summary in summaries] for summaries in generated]
+
+    def generate(
+        self, dialogues: list[Dialogue], batch_size: int = 16, *, samples: int = 0, seed: int = 0
+    ) -> list[list[Summary]]:
+        """Each dialogue's summaries, and whether the length limit ended them: so many sampled or, for 0, the greedy one."""
+        generator = torch.Generator().manual_seed(seed)  # on the CPU: the draws are the same on every device
+        found: dict[int, list[Summary]] = {}
+        for rows in _by_length(dialogues, batch_size):
+            batch = [dialogues[row] for row in rows]
+            found.update(
+                zip(rows, self._batch(batch, samples, generator) if samples else self._batch(batch), strict=True)
+            )
+        return [found[row] for row in range(len(dialogues))]
+
+    def ban(self, words: Iterable[str]) -> None:
+        """From now on, keep these words from being written: as they are, Capitalized and in CAPITALS, within a line or at its start.
+
+        What begins with the tokens of a banned word goes with it.
+        """
+        forms = [form for word in words for form in (word, word.capitalize(), word.upper())]
+        pieces = [form for word in forms for form in (word, f" {word}")]
+        ids = self.tokenizer(pieces, add_special_tokens=False)["input_ids"] if pieces else []
+        self.banned = [list(sequence) for sequence in dict.fromkeys(map(tuple, ids)) if sequence] or None
 
     def stream(self, dialogues: Iterable[Dialogue], batch_size: int = 16) -> Iterator[tuple[Dialogue, str]]:
         """Each dialogue with its summary, in order and as batches are done; reads no more than WINDOW batches ahead."""
@@ -118,35 +138,71 @@ class Summarizer:
             done: dict[int, str] = {}
             row = 0
             for rows in _by_length(window, batch_size):
-                done.update(
-                    zip(rows, self._generate([window[row] for row in rows], self.generation_config), strict=True)
-                )
+                texts = [summary.text for [summary] in self._batch([window[row] for row in rows])]
+                done.update(zip(rows, texts, strict=True))
                 while row in done:
                     yield window[row], done.pop(row)
                     row += 1
 
     @torch.inference_mode()
-    def _generate(self, dialogues: list[Dialogue], config: GenerationConfig) -> list[str]:
+    def _batch(
+        self, dialogues: list[Dialogue], samples: int = 0, generator: torch.Generator | None = None
+    ) -> list[list[Summary]]:
         batch = encode_prompts(dialogues, self.tokenizer, self.prompt_format)
         self.truncated += batch.truncated
-        place = self.model.device
-        ids = self.model.generate(
-            input_ids=batch.input_ids.to(place), attention_mask=batch.attention_mask.to(place), generation_config=config
-        )
-        return [text.strip() for text in self.tokenizer.batch_decode(ids, skip_special_tokens=True)]
+        inputs = {
+            "input_ids": batch.input_ids.to(self.model.device),
+            "attention_mask": batch.attention_mask.to(self.model.device),
+        }
+        if generator is None:
+            ids = self.model.generate(**inputs, generation_config=self._greedy_config())
+        else:
+            ids = self._sample(inputs, samples, generator)
+        texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
+        # The first id is the decoder's start, which in some families is the end's id as well.
+        ended = torch.isin(ids[:, 1:], torch.tensor(self._eos_ids(), device=ids.device)).any(dim=1).tolist()
+        summaries = [Summary(text.strip(), cut=not end) for text, end in zip(texts, ended, strict=True)]
+        each = len(summaries) // len(dialogues)
+        return [summaries[first : first + each] for first in range(0, len(summaries), each)]
 
-    def _sampling_config(self, samples: int) -> GenerationConfig:
+    def _sample(self, inputs: dict[str, Tensor], samples: int, generator: torch.Generator) -> Tensor:
+        """Ids of `samples` rows for each row of the inputs, whose encoder runs once for all of them."""
+        states = self.model.get_encoder()(**inputs).last_hidden_state
+        return self.model.generate(
+            encoder_outputs=BaseModelOutput(last_hidden_state=states.repeat_interleave(samples, dim=0)),
+            attention_mask=inputs["attention_mask"].repeat_interleave(samples, dim=0),
+            generation_config=self._sampling_config(),
+            logits_processor=LogitsProcessorList([self._draw(generator)]),
+        )
+
+    def _draw(self, generator: torch.Generator) -> Any:
+        """A step of sampling as training does it, as a logits processor: all but the drawn id become −inf, so greedy decoding
+        takes that one. generate()'s own torch.multinomial takes as long as a small model itself."""
+        outputs = self.model.get_output_embeddings().weight.shape[0]
+        forbidden = torch.arange(outputs, device=self.model.device) >= len(self.tokenizer)
+        forbidden[self.tokenizer.pad_token_id] = True
+
+        def draw(_: Tensor, scores: Tensor) -> Tensor:
+            uniforms = torch.rand(len(scores), generator=generator).to(scores.device)
+            drawn = numerics.sample_ids(scores.float().masked_fill(forbidden, float("-inf")), uniforms)
+            return torch.full_like(scores, float("-inf")).scatter_(1, drawn.unsqueeze(1), 0.0)
+
+        return draw
+
+    def _greedy_config(self) -> GenerationConfig:
+        if not self.banned:
+            return self.generation_config
+        config = copy.deepcopy(self.generation_config)
+        config.bad_words_ids = [*(config.bad_words_ids or []), *self.banned]
+        return config
+
+    def _sampling_config(self) -> GenerationConfig:
         """Nothing that bends the distribution is taken over: only which ids have which role, and the length."""
         saved = self.generation_config
-        outputs = self.model.get_output_embeddings().weight.shape[0]
         return GenerationConfig(
-            do_sample=True,
-            temperature=1.0,
-            top_k=0,
-            top_p=1.0,
+            do_sample=False,  # the draw is made by a logits processor
             num_beams=1,
-            num_return_sequences=samples,
-            suppress_tokens=sorted({self.tokenizer.pad_token_id, *range(len(self.tokenizer), outputs)}),
+            bad_words_ids=self.banned,
             max_new_tokens=saved.max_new_tokens,
             max_length=None if saved.max_new_tokens else saved.max_length,
             decoder_start_token_id=saved.decoder_start_token_id,
@@ -155,6 +211,10 @@ class Summarizer:
             pad_token_id=saved.pad_token_id,
             forced_bos_token_id=saved.forced_bos_token_id,
         )
+
+    def _eos_ids(self) -> list[int]:
+        ids = self.generation_config.eos_token_id
+        return ids if isinstance(ids, list) else [] if ids is None else [ids]
 
 
 def _checked(texts: list[str]) -> list[Dialogue]:
@@ -172,62 +232,11 @@ def _by_length(dialogues: list[Dialogue], batch_size: int) -> Iterator[list[int]
 # ------------------------------------------------------------------------------------------------------ loading
 
 
-def adapter_folder(adapter: str) -> Path:
-    """Where the adapter's files lie: the folder itself, or the local copy of a hub id's."""
-    folder = Path(adapter)
-    if (folder / "adapter_config.json").is_file():
-        return folder
-    if (folder / "adapter" / "adapter_config.json").is_file():
-        raise InputError(f"adapter {adapter} is a run's folder; give {folder / 'adapter'}")
-    if folder.is_dir():
-        raise InputError(
-            f"adapter {adapter} has no adapter_config.json; give a folder that softspoken or PEFT saved an adapter to"
-        )
-    if folder.exists() or folder.is_absolute() or adapter.startswith(".") or adapter.count("/") != 1:
-        raise InputError(f"no adapter folder at {adapter}; give the folder of a saved adapter, or a hub id")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError
-
-    require_on_hub(adapter, "model", "give the folder of a local copy")
-    try:
-        return Path(snapshot_download(adapter, allow_patterns=["*.json", "*.safetensors", "*.model", "*.txt"]))
-    except (OSError, HfHubHTTPError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(
-            f"adapter {adapter} is no folder here, and the hub does not give it ({reason}); give the folder of a copy"
-        ) from error
-
-
-def _with_adapter(seq2seq: Any, folder: Path, model: str) -> Any:
-    from peft import PeftModel, get_peft_model_state_dict, load_peft_weights
-    from safetensors import SafetensorError
-
-    try:
-        with warnings.catch_warnings():
-            # An adapter of another model may fit in part: PEFT warns of weights it misses, and drops those it has no place for.
-            warnings.filterwarnings("error", message=".*missing adapter keys")
-            adapted = PeftModel.from_pretrained(seq2seq, str(folder))
-        placed = get_peft_model_state_dict(adapted, save_embedding_layers=False)
-        dropped = [
-            name for name in load_peft_weights(str(folder), device="cpu") if "lora_" in name and name not in placed
-        ]
-        if dropped:
-            raise ValueError(f"there is no place for its {dropped[0]}")
-        return adapted
-    except (OSError, ValueError, TypeError, KeyError, RuntimeError, UserWarning, SafetensorError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputError(
-            f"adapter {folder} cannot be put on {model} ({reason[:200]}){_remedy(folder, model)}"
-        ) from error
-
-
-def _remedy(folder: Path, model: str) -> str:
-    """Where the adapter's own record names another base, that is most likely what is wrong."""
-    with contextlib.suppress(ValueError, KeyError):
-        base = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
-        if base not in (model, resolve(model)):
-            return f"; it was made for {base}: pass that as --model"
-    return "; give a folder that softspoken or PEFT saved whole"
+def length_limit(model: str, adapter: str | None = None) -> int:
+    """The longest summary, in tokens, of the model (with the adapter) where it is not asked for another."""
+    folder = adapter_folder(adapter) if adapter else None
+    config = _generation_config(folder, load_generation_config(model), None)
+    return config.max_new_tokens or config.max_length - 1  # the latter counts the decoder's start
 
 
 def _generation_config(folder: Path | None, models: GenerationConfig, max_new_tokens: int | None) -> GenerationConfig:
@@ -245,6 +254,7 @@ def _generation_config(folder: Path | None, models: GenerationConfig, max_new_to
                 setattr(config, name, value)
     if max_new_tokens or (config.max_new_tokens is None and config.max_length is None):
         config.max_new_tokens = max_new_tokens or MAX_NEW_TOKENS
+    config.use_cache = True  # models saved by a training script often say no, at several times the cost
     if config.max_new_tokens is not None:
         config.max_length = None  # the former counts; transformers warns about each batch where both are set
     return config
@@ -265,7 +275,7 @@ def summarize(config: SummarizeConfig, input: TextIO, output: TextIO) -> None:
     summarizer = Summarizer.from_pretrained(
         config.model, adapter=config.adapter, device=config.device, max_new_tokens=config.max_new_tokens
     )
-    with _progress(output) as progress:
+    with progress_bar("summarize", Speed("dialogues"), output=output) as progress:
         task = progress.add_task("summarize", total=total)
         for count, (dialogue, summary) in enumerate(summarizer.stream(chain([first], dialogues), config.batch_size)):
             if as_json:
@@ -337,23 +347,3 @@ def _blocks(lines: Iterable[str]) -> Iterator[str]:
         elif block:
             yield "".join(block)
             block = []
-
-
-class _Speed(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        # Over the whole run: a batch's dialogues are done at one moment, which makes rich's own speed jump.
-        return Text(f"{task.completed / task.elapsed:.1f}/s" if task.elapsed else "")
-
-
-def _progress(output: TextIO) -> Progress:
-    """On a terminal's stderr, unless the summaries themselves go to the terminal."""
-    console = Console(stderr=True)
-    return Progress(
-        TextColumn("[bold]{task.description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        _Speed(),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal or output.isatty(),
-    )

@@ -8,9 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
-
+from softspoken.progress import progress_bar
 from softspoken.types import RunError
 
 METRICS_FILE = "metrics.jsonl"
@@ -25,18 +23,8 @@ class Tracker:
         path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
         self._file = path.open("a", encoding="utf-8")
         self._board = _tensorboard(run)
-        self._progress = Progress(
-            SpinnerColumn(),
-            TextColumn("[bold]train"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[figures]}"),
-            TextColumn("{task.fields[speed]}"),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-            disable=not Console(stderr=True).is_terminal,
-        )
-        self._task = self._progress.add_task("train", total=steps, completed=first_step, figures="", speed="")
+        self._progress = progress_bar("train", "{task.fields[figures]}")
+        self._task = self._progress.add_task("train", total=steps, completed=first_step, figures="")
 
     def __enter__(self) -> Tracker:
         self._progress.start()
@@ -62,13 +50,13 @@ class Tracker:
         if self._board is not None:
             for name, value in metrics.items():
                 self._board.add_scalar(name, value, step)
-        speed = f"{metrics['time/step']:.1f} s/step"
-        self._progress.update(self._task, completed=step, figures=_figures(metrics), speed=speed)
+        self._progress.update(self._task, completed=step, figures=_figures(metrics))
 
 
 def _figures(metrics: dict[str, float]) -> str:
     names = {"objective/score": "reward", "objective/toxicity": "toxicity", "objective/kl": "KL"}
-    return " · ".join(f"{shown} {metrics[name]:.3f}" for name, shown in names.items() if name in metrics)
+    shown = [f"{shown} {metrics[name]:.3f}" for name, shown in names.items() if name in metrics]
+    return " · ".join([*shown, f"{metrics['time/step']:.1f} s/step"])
 
 
 def _lines(path: Path) -> list[str]:

@@ -9,10 +9,17 @@ from pathlib import Path
 
 import pytest
 import yaml
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForSeq2SeqLM
 
 from commands import Commands, Done
+from conftest import build_tiny_t5
 from hub import build_bert, build_detoxify, build_flan_t5, build_samsum, serve
 from softspoken.config import presets
+from softspoken.data import PromptFormat
+from softspoken.hub import hub_file
+from softspoken.pretrained import prompt_format_for
+from softspoken.types import InputError
 
 SMALLER = {"steps": 1, "eval_limit": 4, "eval_samples": 1, "max_new_tokens": 8, "max_dialogues": 12}
 PRESET = [
@@ -125,6 +132,51 @@ def test_the_preset_runs_a_step_on_what_the_hub_serves(world: World, tmp_path: P
     offline = world.softspoken(tmp_path, *summarize)
     assert offline.status == 0, offline.stderr
     assert list(json.loads(offline.stdout)) == ["id", "summary"]
+
+
+def test_a_models_own_prompt_and_an_adapter_come_from_the_hub(world: World, tmp_path: Path) -> None:
+    own = build_tiny_t5(world.repositories / "models" / "someone" / "own")
+    PromptFormat(template="Own: {dialogue}", max_prompt_tokens=99).save(own)
+    lora = LoraConfig(task_type="SEQ_2_SEQ_LM", r=3, target_modules=["q", "v"])
+    start = world.repositories / "models" / "someone" / "start"
+    get_peft_model(AutoModelForSeq2SeqLM.from_pretrained(own), lora).save_pretrained(start)
+    (tmp_path / "dialogues.jsonl").write_text(DIALOGUE, encoding="utf-8")
+    argv = ["train", "--model", "someone/own", "--adapter", "someone/start", "--dataset", "dialogues.jsonl"]
+    argv += ["--reward", "length:1-5", "--batch_size", "1", "--steps", "1", "--eval_limit", "0", "--output", "run"]
+    with serve(world.repositories, world.port):
+        done = world.softspoken(tmp_path, *argv)
+    assert done.status == 0, done.stderr
+    saved = PromptFormat.load(tmp_path / "run" / "adapter")
+    assert saved == PromptFormat(template="Own: {dialogue}", max_prompt_tokens=99)
+    assert json.loads((tmp_path / "run" / "adapter" / "adapter_config.json").read_text(encoding="utf-8"))["r"] == 3
+
+
+def test_a_file_of_a_hub_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("has", "lacks", "later"):
+        (tmp_path / "models" / "someone" / name).mkdir(parents=True)
+        (tmp_path / "models" / "someone" / name / "config.json").write_text("{}")
+    PromptFormat(template="Own: {dialogue}").save(tmp_path / "models" / "someone" / "has")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    with serve(tmp_path) as hub:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
+        template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+        assert prompt_format_for("someone/has").template == "Own: {dialogue}"
+        assert prompt_format_for("someone/lacks") == PromptFormat()
+        assert hub_file("someone/later", "config.json", "") is not None
+        asked = len(hub.asked)
+        assert prompt_format_for("someone/has", template="{dialogue}").template == "{dialogue}"
+        assert prompt_format_for("someone/lacks") == PromptFormat()
+        assert len(hub.asked) == asked  # both are known
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")  # nothing listens there
+    assert prompt_format_for("someone/lacks") == PromptFormat()
+    assert not caplog.records
+    assert prompt_format_for("someone/later") == PromptFormat()
+    assert "the hub cannot be asked whether someone/later has a softspoken.json" in caplog.text
+    with pytest.raises(InputError, match=r"cannot reach the hub at .* for model 'someone/never'"):
+        prompt_format_for("someone/never")
 
 
 def test_a_checkpoint_that_is_not_the_release_is_refused(world: World, tmp_path: Path) -> None:

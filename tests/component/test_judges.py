@@ -1,6 +1,7 @@
 """Classifiers: what they return, in what order, what is remembered, which label is which, and what is refused."""
 
 import math
+import sys
 from pathlib import Path
 
 import pytest
@@ -154,6 +155,22 @@ def test_mini_is_the_embedded_classifier(tmp_path: Path, monkeypatch: pytest.Mon
     assert load_judge("mini").labels == SIX
     assert load_judge("mini")(["you"])["toxicity"] == pytest.approx([0.2])
     assert load_reward("mini")(["you"], [Dialogue("1", "x")]).total.tolist() == pytest.approx([0.8])
+
+
+def test_profanity_is_an_independent_judge_and_a_reward_that_lowers_it() -> None:
+    judge = load_judge("profanity")
+    assert judge.labels == ["profanity"]
+    kind, rude = judge(["the bus is late today", "you are a fucking idiot"])["profanity"]
+    assert 0 <= kind < 0.3 < 0.9 < rude <= 1
+    assert judge([]) == {"profanity": []}
+    lowered = load_reward("profanity")(["you are a fucking idiot"], [Dialogue("1", "x")])
+    assert lowered.total.tolist() == pytest.approx([1 - rude], abs=1e-6)
+
+
+def test_profanity_without_its_package_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "profanity_check", None)
+    with pytest.raises(InputError, match=r"pip install 'softspoken\[judges\]'"):
+        load_judge("profanity")
 
 
 def test_an_unknown_label_lists_those_there_are(folder: Path) -> None:

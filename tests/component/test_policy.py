@@ -371,7 +371,7 @@ def test_when_memory_runs_out_the_pieces_are_halved_with_the_same_result(tiny_t5
 
     monkeypatch.setattr("softspoken.rollout.score_rows", tight)
     again = reference_logprobs(policy, rollout, config)
-    assert (again - rollout.ref_logprobs).abs().max() < 1e-6
+    assert (again - rollout.ref_logprobs).abs().max() < 1e-5
     assert max(sizes) == 8
     assert max(sizes[-3:]) <= 3
     assert policy.tokens_per_microbatch is not None

@@ -23,6 +23,8 @@ def prepared(folder, dialogues, **changes):
         "micro_batch_size": 8,
         "ppo_epochs": 1,
         "target_kl": None,
+        "whiten_advantages": True,
+        "kl_in": "reward",
     }
     config = TrainConfig(model=str(folder), **(settings | changes))
     policy = load_policy(config)
@@ -52,6 +54,22 @@ def test_the_score_lands_on_the_last_counted_token_and_kl_on_every_one(tiny_t5, 
         assert rewards[row].tolist() == pytest.approx(
             [-0.05, -0.05, total - 0.05] + [0.0] * (mask.shape[1] - 3), abs=1e-6
         )
+
+
+def test_the_kl_penalty_is_in_the_reward_or_in_the_loss(tiny_t5, dialogues):
+    """With 0.5 nats of drift a token: −kl_coef·0.5 in the reward, or kl_coef·k3 = kl_coef·(e^−0.5 − 1 + 0.5) in the loss."""
+    policy, config, rollout, _ = prepared(tiny_t5, dialogues, whiten_advantages=False)
+    rollout = replace(rollout, ref_logprobs=(rollout.old_logprobs - 0.5) * rollout.response_mask)
+    nothing, tokens = Scores(torch.zeros(8), {}), rollout.response_mask.sum().item()
+    found = {}
+    for place in ("reward", "loss"):
+        one = replace(config, kl_in=place, value_coef=0.0)
+        experience = ppo.build_experience(rollout, nothing, one, 0.1)
+        paid = ppo.token_rewards(rollout, nothing, one, 0.1).sum().item()
+        loss, parts = ppo.ppo_loss(policy, experience, torch.arange(8), one)
+        found[place] = paid, (loss - parts["policy_loss"]).item()
+    assert found["reward"] == pytest.approx((-0.05 * tokens, 0.0), rel=1e-4)
+    assert found["loss"] == pytest.approx((0.0, 0.1 * 0.1065307 * tokens), rel=1e-3)
 
 
 def test_a_truncated_summary_pays_the_missing_eos_penalty(tiny_t5, dialogues):

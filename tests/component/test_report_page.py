@@ -10,7 +10,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from test_evaluate_run import finished  # noqa: F401
+
+from made_up import full_report, write_run
+from softspoken.compare import compare
+from softspoken.report import write_report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = (
@@ -92,11 +95,29 @@ class Browser:
 
 
 @pytest.fixture(scope="module")
-def browser(finished, tmp_path_factory):  # noqa: F811
+def pages(tmp_path_factory):
+    """The report of a run with everything that an evaluation can hold, and a comparison of it with one that has less."""
+    folder = tmp_path_factory.mktemp("pages")
+    runs = [write_run(folder / "full", full_report()), write_run(folder / "short", steps=3)]
+    return write_report(runs[0]), compare(runs, folder / "compare.html")
+
+
+@pytest.fixture(scope="module")
+def browser(pages, tmp_path_factory):
     browser = Browser(tmp_path_factory.mktemp("chromium"))
-    browser.open(finished / "report.html", 1280)
+    browser.open(pages[0], 1280)
     yield browser
     browser.close()
+
+
+def wrong(browser: Browser) -> list[dict]:
+    """What the console would have shown."""
+    kinds = ("Runtime.exceptionThrown", "Log.entryAdded", "Runtime.consoleAPICalled")
+    return [event for event in browser.events if event.get("method") in kinds]
+
+
+MARKS = """[...document.querySelectorAll('.plot')].map(plot =>
+    [plot.id.split('-')[0], plot.querySelectorAll('.js-line, .points path').length])"""
 
 
 def test_nothing_is_fetched_and_nothing_goes_wrong(browser):
@@ -107,17 +128,38 @@ def test_nothing_is_fetched_and_nothing_goes_wrong(browser):
     ]
     assert [url for url in requested if not url.startswith(("file:", "data:", "blob:"))] == []
     assert requested[0].startswith("file:")
-    wrong = [event for event in browser.events if event.get("method") in ("Runtime.exceptionThrown", "Log.entryAdded")]
-    assert wrong == []
+    assert wrong(browser) == []
     assert browser.evaluate("document.querySelectorAll('script').length") == 3  # none that a summary brought
 
 
 def test_every_chart_has_marks(browser):
-    marks = browser.evaluate(
-        "[...document.querySelectorAll('.plot')].map(plot => plot.querySelectorAll('.scatterlayer .trace, .barlayer .trace').length)"
+    marks = browser.evaluate(MARKS)
+    groups = [group for group, _ in marks]
+    assert {group: groups.count(group) for group in groups} == {
+        "planes": 2,
+        "distributions": 2,
+        "curves": 7,
+        "slices": 2,
+    }
+    assert all(number for _, number in marks)
+
+
+def test_a_chart_is_read_by_the_arrow_keys(browser):
+    browser.evaluate("document.getElementById('curves-1').focus()")
+    browser.press("ArrowRight", 39)
+    browser.press("ArrowRight", 39)
+    said = "document.activeElement.nextElementSibling.textContent"
+    assert browser.evaluate(said) == "step 2: Toxicity 0.5"
+    drawn = (
+        "new Promise(done => setTimeout(() => done(document.querySelector('#curves-1 .hoverlayer').textContent), 200))"
     )
-    assert len(marks) == 2 + 7  # two ways of decoding, seven curves
-    assert all(marks)
+    assert "step 2" in str(browser.evaluate(drawn))
+    browser.press("End", 35)
+    assert browser.evaluate(said) == "step 30: Toxicity 0.03333"
+    browser.evaluate("document.getElementById('planes-0').focus()")
+    for _ in range(5):  # two on the line of the references, then base
+        browser.press("ArrowRight", 39)
+    assert browser.evaluate(said) == ("masked_words, toxicity 0.020 (0.010 to 0.030), ROUGE-L 40.0 (38.0 to 42.0)")
 
 
 def test_abuse_is_blurred_until_enter_is_pressed(browser):
@@ -130,10 +172,24 @@ def test_abuse_is_blurred_until_enter_is_pressed(browser):
     assert browser.evaluate(state) == ["true", "false", "none"]
     browser.press(" ", 32, " ")
     assert browser.evaluate(state) == ["false", "true", "blur(6px)"]
+    browser.evaluate("document.querySelector('.all-texts').focus()")
+    browser.press("Enter", 13, "\r")
+    assert browser.evaluate("document.querySelectorAll('.hidden-text[aria-expanded=false]').length") == 0
+    browser.press("Enter", 13, "\r")
+    assert browser.evaluate("document.querySelectorAll('.hidden-text[aria-expanded=true]').length") == 0
+
+
+def test_everything_that_takes_the_keyboard_has_a_name(browser):
+    nameless = """[...document.querySelectorAll('a, button, summary, [tabindex]')].filter(one =>
+        !(one.getAttribute('aria-label') || one.textContent.trim())).length"""
+    assert browser.evaluate(nameless) == 0
+    lost = "[...document.querySelectorAll('nav a')].filter(one => !document.querySelector(one.hash)).length"
+    assert browser.evaluate(lost) == 0
 
 
 @pytest.mark.parametrize("width", [1280, 390])
 def test_the_page_is_no_wider_than_the_window(browser, width):
+    browser.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
     browser.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
     browser.evaluate("new Promise(done => setTimeout(done, 400))")
     assert browser.evaluate("document.documentElement.scrollWidth") <= width
@@ -148,3 +204,13 @@ def test_dark_and_light_follow_the_system(browser):
         browser.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
         seen.add(browser.evaluate(colour))
     assert len(seen) == 2
+
+
+def test_the_comparison_opens_as_well(browser, pages):
+    browser.events.clear()
+    browser.open(pages[1], 390)
+    assert wrong(browser) == []
+    marks = browser.evaluate(MARKS)
+    assert [group for group, _ in marks] == ["planes"] * 2 + ["curves"] * 7
+    assert all(number for _, number in marks)
+    assert browser.evaluate("document.documentElement.scrollWidth") <= 390

@@ -59,7 +59,7 @@ def test_an_update_makes_what_scored_higher_than_its_siblings_likelier(tiny_t5, 
 
 
 def test_grpo_pulls_back_to_the_reference_in_its_loss_alone(tiny_t5, dialogues):
-    policy, config, rollout, _ = prepared(tiny_t5, dialogues, algorithm="grpo")
+    policy, config, rollout, _ = prepared(tiny_t5, dialogues, algorithm="grpo", kl_in="loss")
     rollout = replace(rollout, ref_logprobs=(rollout.old_logprobs - 0.5) * rollout.response_mask)
     flat = Scores(torch.ones(8), {})
     losses = [

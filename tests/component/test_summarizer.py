@@ -14,10 +14,11 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig
 
-from softspoken.config import SummarizeConfig
+from softspoken.config import SummarizeConfig, TrainConfig
 from softspoken.data import PromptFormat
-from softspoken.summarizer import MAX_NEW_TOKENS, WINDOW, Summarizer, summarize
-from softspoken.types import Dialogue, InputError
+from softspoken.model import load_policy
+from softspoken.summarizer import MAX_NEW_TOKENS, WINDOW, Summarizer, length_limit, summarize
+from softspoken.types import Dialogue, InputError, Summary
 
 TEXTS = [
     "Nora: Where are you?\nFelix: On the bus, ten minutes.",
@@ -82,6 +83,8 @@ def test_adapter_without_its_own_files_takes_the_models(tiny_t5: Path, adapter: 
     assert summarizer.prompt_format.template == "{dialogue}"
     assert summarizer.generation_config.max_new_tokens == 12
     assert len(summarizer(TEXTS)) == len(TEXTS)
+    policy = load_policy(TrainConfig(model=str(tiny_t5), adapter=str(bare), device="cpu"))
+    assert (policy.prompt_format.template, len(policy.tokenizer)) == ("{dialogue}", len(summarizer.tokenizer))
 
 
 def test_saved_decoding_is_kept_and_completed(tiny_t5: Path, adapter: Path, tmp_path: Path) -> None:
@@ -107,6 +110,14 @@ def test_length_of_a_model_that_says_none(tiny_t5: Path, tmp_path: Path) -> None
     shutil.copytree(tiny_t5, model)
     GenerationConfig(decoder_start_token_id=0, eos_token_id=1, pad_token_id=0).save_pretrained(model)
     assert Summarizer.from_pretrained(str(model), device="cpu").generation_config.max_new_tokens == MAX_NEW_TOKENS
+    assert length_limit(str(model)) == MAX_NEW_TOKENS
+    GenerationConfig(max_length=142).save_pretrained(model)
+    assert length_limit(str(model)) == 141  # BART's way of saying it counts the decoder's start
+
+
+def test_length_limit_is_the_adapters_else_the_models(tiny_t5: Path, adapter: Path) -> None:
+    assert length_limit(str(tiny_t5)) == 12
+    assert length_limit(str(tiny_t5), str(adapter)) == 7
 
 
 def test_one_none_and_wrong_input(tiny_t5: Path) -> None:
@@ -179,15 +190,16 @@ def test_sample_depends_on_its_seed_alone(tiny_t5: Path) -> None:
 def test_samples_belong_to_their_dialogue(tiny_t5: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     summarizer = Summarizer.from_pretrained(str(tiny_t5), device="cpu")
 
-    def echo(dialogues: list[Dialogue], config: GenerationConfig) -> list[str]:
-        return [f"{dialogue.text}/{sample}" for dialogue in dialogues for sample in range(config.num_return_sequences)]
+    def echo(dialogues: list[Dialogue], samples: int, generator: torch.Generator) -> list[list[Summary]]:
+        return [[Summary(f"{dialogue.text}/{sample}") for sample in range(samples)] for dialogue in dialogues]
 
-    monkeypatch.setattr(summarizer, "_generate", echo)
+    monkeypatch.setattr(summarizer, "_batch", echo)
     assert summarizer.sample(TEXTS, samples=2, seed=0, batch_size=2) == [[f"{text}/0", f"{text}/1"] for text in TEXTS]
 
 
 def test_sampling_is_from_the_models_own_distribution(tiny_t5_each: Path, tmp_path: Path) -> None:
-    """Processed scores equal raw logits, but for pad and the 40 ids without a token, whatever the saved config bends."""
+    """What is drawn from equals raw logits, and neither pad nor the 40 ids without a token come out, whatever the saved
+    config bends."""
     model = tmp_path / "model"
     shutil.copytree(tiny_t5_each, model)
     GenerationConfig(
@@ -195,23 +207,68 @@ def test_sampling_is_from_the_models_own_distribution(tiny_t5_each: Path, tmp_pa
         max_new_tokens=6, decoder_start_token_id=0, eos_token_id=1, pad_token_id=0,
     ).save_pretrained(model)  # fmt: skip
     summarizer = Summarizer.from_pretrained(str(model), device="cpu")
-    inputs = summarizer.tokenizer(["Leon: hi"], return_tensors="pt")
-    out = summarizer.model.generate(
-        input_ids=inputs.input_ids,
-        attention_mask=inputs.attention_mask,
-        generation_config=summarizer._sampling_config(8),
-        output_scores=True,
-        output_logits=True,
-        return_dict_in_generate=True,
-    )
+    draw, logits, steps = summarizer._draw(torch.Generator().manual_seed(0)), [], []
+
+    def spy(ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        steps.append((scores.clone(), draw(ids, scores)))
+        return steps[-1][1]
+
+    summarizer._draw = lambda generator: spy  # type: ignore[method-assign]
+    summarizer.model.get_output_embeddings().register_forward_hook(lambda *call: logits.append(call[2][:, -1]))
+    summarizer.sample(["Leon: hi"], samples=8, seed=0)
     tokens = len(summarizer.tokenizer)
-    assert len(out.scores) == 6
-    for scores, logits in zip(out.scores, out.logits, strict=True):
-        allowed = torch.isfinite(scores)
-        assert not allowed[:, 0].any()
-        assert not allowed[:, tokens:].any()
-        assert allowed[:, 1:tokens].all()
-        assert torch.equal(scores[allowed], logits[allowed].float())
+    assert len(steps) == 6
+    for (scores, drawn), raw in zip(steps, logits, strict=True):
+        assert torch.equal(scores, raw)
+        assert torch.isfinite(drawn).sum(dim=1).tolist() == [1] * 8  # what is drawn, and nothing else
+        ids = drawn.argmax(dim=1)
+        assert (ids > 0).all()
+        assert (ids < tokens).all()
+    assert len({tuple(drawn.argmax(dim=1).tolist()) for _, drawn in steps}) > 1
+
+
+def test_sampling_reads_a_dialogue_once_for_all_its_samples(tiny_t5: Path) -> None:
+    summarizer = Summarizer.from_pretrained(str(tiny_t5), device="cpu")
+    read: list[int] = []
+    summarizer.model.get_encoder().register_forward_hook(lambda *call: read.append(len(call[2].last_hidden_state)))
+    summarizer.sample(TEXTS, samples=5, seed=0)
+    assert read == [len(TEXTS)]
+
+
+def test_decoding_keeps_a_cache_whatever_the_saved_config_says(tiny_t5: Path, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(tiny_t5, model)
+    GenerationConfig(max_new_tokens=8, decoder_start_token_id=0, eos_token_id=1, pad_token_id=0, use_cache=False).save_pretrained(model)  # fmt: skip
+    summarizer = Summarizer.from_pretrained(str(model), device="cpu")
+    widths: list[int] = []
+    summarizer.model.get_output_embeddings().register_forward_hook(lambda *call: widths.append(call[2].shape[1]))
+    summarizer(TEXTS)
+    assert set(widths) == {1}  # one position a step, none computed again
+
+
+def test_generate_says_which_summaries_the_limit_cut(tiny_t5: Path) -> None:
+    summarizer = Summarizer.from_pretrained(str(tiny_t5), device="cpu", max_new_tokens=4)
+    dialogue = [Dialogue("1", TEXTS[0])]
+    assert [summary.cut for [summary] in summarizer.generate(dialogue)] == [True]
+    start = summarizer.generation_config.decoder_start_token_id
+    summarizer.generation_config.eos_token_id = [start, *range(2, len(summarizer.tokenizer))]
+    assert [summary.cut for [summary] in summarizer.generate(dialogue)] == [False]  # any token ends it now
+
+
+def test_banned_words_do_not_come_out(tiny_t5: Path) -> None:
+    summarizer = Summarizer.from_pretrained(str(tiny_t5), device="cpu")
+
+    def texts() -> list[str]:
+        return [*summarizer(TEXTS), *(text for samples in summarizer.sample(TEXTS, 2, 0) for text in samples)]
+
+    said = {word for text in texts() for word in text.split()}
+    pieces = {piece: len(summarizer.tokenizer(piece, add_special_tokens=False)["input_ids"]) for piece in said}
+    word = min(pieces, key=lambda piece: pieces[piece])
+    assert word
+    summarizer.ban([word])
+    assert all(word not in text.split() for text in texts())
+    summarizer.ban([])
+    assert summarizer.banned is None
 
 
 # ----------------------------------------------------------------------------------------------------- loading
@@ -252,6 +309,8 @@ def test_adapter_of_a_model_with_other_layers(layers: int, tiny_t5: Path, adapte
     model = _with_layers(tiny_t5, tmp_path / "model", layers)
     with pytest.raises(InputError, match=f"it was made for {tiny_t5}: pass that as --model"):
         Summarizer.from_pretrained(str(model), adapter=str(adapter), device="cpu")
+    with pytest.raises(InputError, match=f"it was made for {tiny_t5}: pass that as --model"):
+        load_policy(TrainConfig(model=str(model), adapter=str(adapter), device="cpu"))
 
 
 def _with_layers(source: Path, folder: Path, layers: int) -> Path:

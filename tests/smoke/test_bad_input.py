@@ -20,15 +20,27 @@ FILES: dict[str, bytes] = {
     "latin.txt": b"Leon: sch\xf6n\n",
     "settings.yaml": b"stepz: 3\n",
 }
+INCOMPLETE = {
+    "no_config": ["token*", "model*"],
+    "no_weights": ["token*", "*config*"],
+    "no_tokenizer": ["config*", "model*"],
+}
+"""Folders that lack a part of the tiny model, and what they have of it."""
 TINY = "TINY"
 """Stands for the folder of a tiny model."""
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path, tiny_t5: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, content in FILES.items():
         (tmp_path / name).write_bytes(content)
     (tmp_path / "no_model").mkdir()
+    for name, patterns in INCOMPLETE.items():
+        (tmp_path / name).mkdir()
+        for file in (file for pattern in patterns for file in tiny_t5.glob(pattern)):
+            (tmp_path / name / file.name).symlink_to(file)
+    (tmp_path / "lora").mkdir()
+    (tmp_path / "lora" / "adapter_config.json").write_text("{}")
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.yaml").write_text("config: {}\n")
     monkeypatch.chdir(tmp_path)
@@ -66,7 +78,17 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("evaluate --output out --model TINY --dataset blank.jsonl", "row 2 has an empty dialogue"),
         # folders
         ("summarize good.jsonl --model ./nothing", "no folder at ./nothing"),
-        ("summarize good.jsonl --model ./no_model", "./no_model"),
+        ("summarize good.jsonl --model ./no_model", "./no_model is not a complete model folder: it has no config.json; give a folder"),
+        ("summarize good.jsonl --model no_config", "no_config is not a complete model folder: it has no config.json; give a folder"),
+        ("summarize good.jsonl --model no_weights", "no_weights is not a complete model folder: it has no weights; put its model.safetensors there"),
+        ("summarize good.jsonl --model no_tokenizer", "no_tokenizer is not a complete model folder: it has no tokenizer; save the model's tokenizer there"),
+        ("sft --output out --model no_model --dataset good.jsonl", "it has no config.json"),
+        ("evaluate --output out --model no_weights --dataset good.jsonl", "it has no weights"),
+        ("evaluate --output out --model no_tokenizer --dataset good.jsonl", "it has no tokenizer"),
+        ("train --output out --model no_tokenizer --dataset good.jsonl", "it has no tokenizer"),
+        ("summarize good.jsonl --model lora", "pass --adapter lora, and as --model the model that it was made for"),
+        ("train --output out --model TINY --adapter run --dataset good.jsonl", "adapter run has no adapter_config.json"),
+        ("train --output out --model TINY --dataset good.jsonl --reward 1e*length:1-9", "reward 'length:1-9' has the weight '1e'; give a finite number"),
         ("summarize good.jsonl --model TINY --adapter ./nothing", "no adapter folder at ./nothing"),
         ("summarize good.jsonl --model TINY --adapter TINY", "has no adapter_config.json"),
         ("sft --output run --model TINY --dataset good.jsonl", "run is not empty"),

@@ -109,9 +109,9 @@ def test_every_preset_holds_only_what_there_is() -> None:
 @pytest.mark.parametrize(
     ("argv", "sentence"),
     [
-        ([], "no command given; there is train, sft, evaluate, summarize, score, report (softspoken --help explains them)"),
-        (["trian"], "there is no command 'trian' (did you mean 'train'?); there is train, sft, evaluate, summarize, score, report (softspoken --help explains them)"),
-        (["trian", "--help"], "there is no command 'trian' (did you mean 'train'?); there is train, sft, evaluate, summarize, score, report (softspoken --help explains them)"),
+        ([], "no command given; there is train, sft, evaluate, summarize, score, report, compare (softspoken --help explains them)"),
+        (["trian"], "there is no command 'trian' (did you mean 'train'?); there is train, sft, evaluate, summarize, score, report, compare (softspoken --help explains them)"),
+        (["trian", "--help"], "there is no command 'trian' (did you mean 'train'?); there is train, sft, evaluate, summarize, score, report, compare (softspoken --help explains them)"),
         (["train", "--batch-sise", "3"], "train has no setting 'batch_sise' (did you mean 'batch_size'?); softspoken train --help lists them all"),
         (["train", "--step", "3"], "train has no setting 'step' (did you mean 'steps'?); softspoken train --help lists them all"),
         (["train", "--foo=3"], "train has no setting 'foo'; softspoken train --help lists them all"),
@@ -191,7 +191,7 @@ def test_help_teaches(command: str, capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("command", flags.CONFIGS)
 def test_examples_are_right(command: str) -> None:
-    for line in flags.EXAMPLES[command].splitlines():
+    for line in flags.EXAMPLES[command].replace("\\\n", "").splitlines():
         words = line[line.index("softspoken") :].split("  ")[0].split(">")[0].split()
         if "--config" in words:  # names a file that is not here
             continue

@@ -1,4 +1,4 @@
-"""The report's words, tables, charts and choices, from numbers made up for the purpose."""
+"""The report's tables, charts and choices, from numbers made up for the purpose."""
 
 import json
 from dataclasses import asdict, replace
@@ -7,150 +7,79 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from softspoken.charts import curves, distributions
+from made_up import KEPT, LOWER, between, compared, full_report, report_with, system
+from softspoken.charts import distributions, plane, slice_chart, system_styles
+from softspoken.curves import curve_rows, curves, overlaid_curves
 from softspoken.examples import choose, read_rows
-from softspoken.report import HEADLINE, print_table, read_report, system_tables, write_model_card, write_report
-from softspoken.types import Comparison, EvalReport, InputError, Interval, SliceResult, SystemResult
-from softspoken.verdict import remarks, verdicts
-
-
-def between(mean, low, high):
-    return Interval(mean, low, high)
-
-
-def compared(metric, difference, ratio=None, decoding="greedy", slice_name="all", b="tuned"):
-    return Comparison(
-        "base", b, decoding, slice_name, metric, between(*difference), between(*ratio) if ratio else None, 0.0004
-    )
-
-
-def system(name, decoding, **means):
-    return SystemResult(
-        name, decoding, 200, {metric: between(mean, mean - 0.01, mean + 0.01) for metric, mean in means.items()}
-    )
-
-
-def report_with(*comparisons, n=200, **changes):
-    systems = [system("human", None, toxicity=0.01)]
-    for decoding in ("greedy", "sampled"):
-        systems += [
-            system("base", decoding, toxicity=0.4, rougeL=40, length=10),
-            system("tuned", decoding, toxicity=0.05, rougeL=40.2, length=11),
-        ]
-    return replace(
-        EvalReport({"id": "mini", "split": "test", "n": n}, ["mini", "other"], systems, list(comparisons)), **changes
-    )
-
-
-LOWER = [
-    compared("toxicity", (-0.35, -0.4, -0.3), (0.125, 0.1, 0.2)),
-    compared("toxicity", (-0.3, -0.4, -0.2), (0.25, 0.2, 0.5), "sampled"),
-]
-KEPT = [compared("rougeL", (0.2, -0.5, 0.9)), compared("rougeL", (-0.2, -0.9, 0.5), decoding="sampled")]
-UNSETTLED = [compared("rougeL", (0.2, -1.5, 1.9)), compared("rougeL", (0.2, -0.5, 0.9), decoding="sampled")]
-LOST = [compared("rougeL", (-5, -6, -4)), compared("rougeL", (0.2, -0.5, 0.9), decoding="sampled")]
-SAME = [compared("toxicity", (-0.01, -0.05, 0.03)), compared("toxicity", (0.0, -0.02, 0.02), decoding="sampled")]
-ONLY_GREEDY = [LOWER[0], SAME[1]]
-HIGHER = [compared("toxicity", (0.1, 0.05, 0.15)), LOWER[1]]
-
-
-@pytest.mark.parametrize(
-    ("comparisons", "outcome", "headline"),
-    [
-        (LOWER + KEPT, "good", "It worked"),
-        (LOWER + UNSETTLED, "mixed", "Less toxic; quality is not settled"),
-        (LOWER + LOST, "mixed", "Less toxic, at the price of quality"),
-        (LOWER, "mixed", "Less toxic; quality was not measured"),
-        (ONLY_GREEDY + KEPT, "mixed", "It worked only in part"),
-        (SAME + KEPT, "bad", "It did not work"),
-        (HIGHER + KEPT, "bad", "It made things worse"),
-    ],
-)
-def test_the_verdict_follows_the_intervals(comparisons, outcome, headline):
-    [verdict] = verdicts(report_with(*comparisons))
-    assert (verdict.outcome, verdict.headline) == (outcome, headline)
-    assert len(verdict.sentences) == 2
-    assert all("95 % interval" in sentence or "no references" in sentence for sentence in verdict.sentences)
-
-
-def test_the_verdict_says_how_many_times_lower():
-    # A ratio of 0.125 in 0.1 to 0.2 is 8 times lower, 5 to 10.
-    [verdict] = verdicts(report_with(*LOWER, *KEPT, compared("length", (1, 0, 2), (1.1, 1.0, 1.2))))
-    assert "from 0.400 to 0.050 decoded greedily (8.0 times lower, 95 % interval 5.0 to 10)" in verdict.sentences[0]
-    assert "(4.0 times lower, 95 % interval 2.0 to 5.0)" in verdict.sentences[0]
-    assert "+0.2 points (95 % interval −0.5 to +0.9) decoded greedily (length +10 %)" in verdict.sentences[1]
-
-
-@pytest.mark.parametrize(
-    ("ratio", "words"),
-    [((0.0, 0.0, 0.0), "none is left"), ((0.1, 0.0, 0.2), "10 times lower, 95 % interval from 5.0 up")],
-)
-def test_a_toxicity_of_nothing_is_no_division_by_zero(ratio, words):
-    [verdict] = verdicts(report_with(compared("toxicity", (-0.4, -0.5, -0.3), ratio), *KEPT))
-    assert words in verdict.sentences[0]
-
-
-def test_the_other_slices_do_not_decide():
-    heated = [replace(one, slice="heated") for one in HIGHER]
-    [verdict] = verdicts(report_with(*LOWER, *KEPT, *heated))
-    assert verdict.outcome == "good"
-
-
-def test_remarks_say_what_to_know_first():
-    assert remarks(report_with(*LOWER)) == []
-    few, cut = remarks(report_with(*LOWER, dataset={"id": "x", "split": None, "n": 99, "truncated": 3}))
-    assert "Only 99 dialogues" in few
-    assert "3 of 99 dialogues" in cut
-    [empty] = remarks(report_with(compared("empty_rate", (0.02, 0.0, 0.04))))
-    assert "2.0 % more summaries empty" in empty
-    [short] = remarks(report_with(compared("length", (-4, -5, -3), (0.6, 0.5, 0.7))))
-    assert "40 % shorter" in short
-
-
-def test_a_drop_that_only_the_first_judge_sees_is_named():
-    [remark] = remarks(report_with(*LOWER, compared("other", (-0.01, -0.03, 0.01))))
-    assert remark.startswith("The judges disagree: mini finds tuned less toxic (decoded greedily), other does not")
-    assert remarks(report_with(*LOWER, compared("other", (-0.1, -0.2, -0.05)))) == []
-
+from softspoken.measures import metrics_of
+from softspoken.placing import place_labels
+from softspoken.report import overviews, print_table, read_report, write_model_card, write_report
+from softspoken.tables import entries, slices_of, slices_table, system_tables
+from softspoken.types import InputError, SliceResult
 
 # ------------------------------------------------------------------------------------------------------------ tables
 
 
-def test_tables_put_base_tuned_and_human_side_by_side():
-    greedy, sampled = system_tables(report_with(*LOWER, *KEPT), "all", HEADLINE)
-    assert greedy.title == "Decoded greedily"
-    assert sampled.title == "Sampled at temperature 1"
-    assert [cell.text for cell in greedy.head] == ["base", "tuned", "change", "human"]
-    rows = dict(greedy.rows)
-    assert list(rows) == ["Toxicity", "ROUGE-L", "Length in words"]
-    base, tuned, change, human = rows["Toxicity"]
-    assert (base.text, base.details) == ("0.400", ("0.390 – 0.410",))
-    assert (tuned.text, human.text) == ("0.050", "0.010")
-    assert (change.text, change.mark) == ("−0.350", "better")
-    assert change.details == ("−0.400 to −0.300", "× 0.12 (0.10 to 0.20)", "p < 0.001")
-    assert [cell.text for cell in rows["ROUGE-L"]] == ["40.0", "40.2", "+0.2", "–"]
-    assert [cell.mark for cell in rows["ROUGE-L"]] == [""] * 4  # not beyond chance
+def test_systems_stand_below_each_other_with_their_change_from_base():
+    greedy, sampled = overviews(report_with(*LOWER, *KEPT))
+    assert (greedy.title, sampled.title) == ("Decoded greedily", "Sampled at temperature 1")
+    assert [column.text for column in greedy.head] == ["Toxicity", "ROUGE-L", "Length"]
+    rows = {row.label: row.cells for row in greedy.rows}
+    assert list(rows) == ["human", "base", "tuned"]
+    toxicity, rouge, _ = rows["tuned"]
+    assert (toxicity.text, toxicity.interval) == ("0.050", "0.040 – 0.060")
+    change = toxicity.change
+    assert (change.text, change.interval, change.mark) == ("−0.350", "−0.400 to −0.300", "better")
+    assert (change.ratio, change.p) == ("× 0.12 (0.10 to 0.20)", "p < 0.001")
+    assert (rouge.change.text, rouge.change.mark) == ("+0.2", "")  # not beyond chance
+    assert rows["human"][1].text == "–"
+    assert rows["base"][0].change is None
 
 
 def test_less_toxicity_is_better_and_less_rouge_is_worse():
-    [greedy, _] = system_tables(report_with(LOST[0], HIGHER[0]), "all", HEADLINE)
-    marks = {name: cells[2].mark for name, cells in greedy.rows}
-    assert marks == {"Toxicity": "worse", "ROUGE-L": "worse", "Length in words": ""}
+    lost, higher = compared("rougeL", (-5, -6, -4)), compared("toxicity", (0.1, 0.05, 0.15))
+    longer = compared("length", (5, 4, 6))
+    [_, _, tuned] = overviews(report_with(lost, higher, longer))[0].rows
+    assert [cell.change.mark for cell in tuned.cells] == ["worse", "worse", ""]
 
 
-def test_slices_have_tables_of_their_own():
-    report = report_with(*LOWER)
-    part = {"heated": SliceResult(7, {"toxicity": between(0.9, 0.8, 1.0)})}
-    report = replace(report, systems=[replace(report.systems[1], slices=part)])
-    [table] = system_tables(report, "heated", HEADLINE)
-    assert (table.head[0].text, table.head[0].details) == ("base", ("n = 7",))
-    assert table.rows[0][1][0].text == "0.900"
+def test_every_metric_has_a_row_and_a_line_that_explains_it():
+    report = full_report()
+    table = system_tables(report, metrics_of(report))[1]
+    assert [column.text for column in table.head] == ["base", "tuned", "masked_words", "human"]
+    assert table.head[1].note.replace("\N{NO-BREAK SPACE}", " ") == "n = 12, 3 seeds"
+    rows = {row.label: row for row in table.rows}
+    assert len(rows) == 23
+    assert [row.label for row in table.rows if not row.note] == ["figure_of_my_own"]  # nobody knows what it is
+    assert rows["figure_of_my_own"].cells[0].text == "0.300"
+    groups = list(dict.fromkeys(row.group for row in table.rows))
+    assert groups == ["Toxicity", "Quality", "Form", "The judge's other labels", "Other figures"]
+    assert rows["Toxicity by other"].group == "Toxicity"
+    assert (rows["Speakers kept"].cells[0].text, rows["ROUGE-L"].cells[0].text) == ("30.0\N{NO-BREAK SPACE}%", "40.0")
+
+
+def test_parts_of_the_dialogues_stand_below_each_other():
+    report = full_report()
+    assert slices_of(report)[:3] == ["all", "heated", "everyday"]
+    table = slices_table(report, "greedy", "toxicity", slices_of(report))
+    assert [column.text for column in table.head] == ["base", "tuned", "masked_words", "human"]
+    assert [row.label for row in table.rows][:4] == ["All dialogues", "Heated", "Everyday", "Short"]
+    assert table.rows[1].cells[1].change.text == "−0.850"
+    assert table.rows[3].cells[1].change is None  # not compared in this part
+    assert slices_of(report_with()) == []
 
 
 def test_the_terminal_shows_table_and_verdict():
     out = StringIO()
     print_table(report_with(*LOWER, *KEPT, n=50), Console(file=out, width=100))
-    for words in ("base", "tuned", "human", "−0.350", "It worked. tuned writes less toxic", "Note: Only 50 dialogues"):
+    for words in (
+        "base",
+        "tuned",
+        "human",
+        "(−0.350)",
+        "It worked. tuned writes less toxic",
+        "Note: Only 50 dialogues",
+    ):
         assert words in out.getvalue()
 
 
@@ -165,22 +94,86 @@ def test_curves_are_drawn_for_what_was_logged_and_gaps_stay_gaps():
     ]
     score, kl = curves(steps)
     assert (score.traces[0]["x"], score.traces[0]["y"]) == ([1, 2, 3], [0.5, None, 0.75])
-    assert score.summary == "Score from 0.5 at step 1 to 0.75 at step 3, between 0.5 and 0.75."
+    assert score.summary == "Reward from 0.5 at step 1 to 0.75 at step 3, between 0.5 and 0.75."
     assert kl.traces[0]["y"] == pytest.approx([0.1, 0.3, 0.1, -0.1])  # the band: upper edge there, lower edge back
+    assert curve_rows(steps) == (
+        ["Step", "Reward", "KL to the reference"],
+        [["1", "0.5", "0"], ["2", "–", "–"], ["3", "0.75", "0.2"]],
+    )
+
+
+def test_a_long_run_has_its_running_mean_and_not_every_step():
+    steps = [{"step": step, "objective/kl": float(step % 2)} for step in range(1, 5002)]
+    values, mean = curves(steps)[0].traces
+    assert len(values["x"]) == len(mean["x"]) <= 2000
+    assert values["x"][:2] == [1, 4]
+    assert mean["y"][500] == pytest.approx(0.5, abs=0.01)
+    assert mean["hoverinfo"] == "skip"  # the pointer reads the step's own value
+    rows = curve_rows(steps)[1]
+    assert len(rows) <= 101
+    assert (rows[0][0], rows[-1][0]) == ("1", "5001")
+    steps[10] = {"step": 11}
+    assert curves(steps[:30])[0].traces[1]["y"][10] is None
 
 
 def test_each_reward_has_its_line_where_there_are_several():
     one = {"step": 1, "objective/score": 0.5, "objective/score/mini": 0.5}
     assert len(curves([one])[0].traces) == 1
     two = one | {"objective/score/rouge:rougeL": 0.3}
-    assert [trace["name"] for trace in curves([two])[0].traces] == ["Score", "mini", "rouge:rougeL"]
+    assert [trace["name"] for trace in curves([two])[0].traces] == ["Reward", "mini", "rouge:rougeL"]
 
 
-def test_distributions_are_shares():
-    [chart] = distributions({("human", None): [2] + [0] * 9, ("base", "greedy"): [1] + [0] * 8 + [3]})
-    assert [trace["name"] for trace in chart.traces] == ["human", "base"]
-    assert chart.traces[1]["y"] == [0.25] + [0] * 8 + [0.75]
-    assert "base: 25% below 0.1, 75% at 0.5 or above" in chart.summary
+def test_curves_of_several_runs_lie_over_each_other():
+    runs = {"a": [{"step": 1, "objective/kl": 0.1}], "b<": [{"step": 1, "objective/kl": 0.2, "ppo/grad_norm": 1.0}]}
+    kl, norm = overlaid_curves(runs, {"a": "red", "b<": "blue"})
+    assert [(trace["name"], trace["line"]["color"]) for trace in kl.traces] == [("a", "red"), ("b&lt;", "blue")]
+    assert [trace["name"] for trace in norm.traces] == ["b&lt;"]
+    assert "KL to the reference of a from 0.1" in kl.summary
+
+
+STYLES = system_styles(["human", "base", "tuned", "masked_words"])
+
+
+def test_distributions_are_shares_at_or_above():
+    counts = {("human", None): [2] + [0] * 99, ("base", "greedy"): [1] + [0] * 98 + [3]}
+    [chart] = distributions(counts, STYLES, ["base"])
+    human, base = chart.traces
+    assert human["y"] == [1.0] + [None] * 99  # a logarithm has no 0
+    assert base["y"] == [1.0] + [0.75] * 99
+    assert (human["visible"], base["visible"]) == ("legendonly", True)
+    assert "base: 75.0% at 0.1 or above, 75.0% at 0.5 or above" in chart.summary
+
+
+def test_the_plane_has_every_system_and_the_references_as_a_line():
+    report = full_report()
+    [chart] = plane(entries(report, "greedy"), "Decoded greedily", STYLES)
+    line, base, tuned, masked = chart.traces
+    assert (line["name"], line["y"]) == ("human", [0.01, 0.01])  # it has ROUGE in this made-up report, but is no point
+    assert [trace["name"] for trace in (base, tuned, masked)] == ["base", "tuned", "masked_words"]
+    assert (tuned["x"], tuned["y"]) == ([40.0], [0.05])
+    assert tuned["error_y"]["array"] == pytest.approx([0.025])
+    assert "tuned: ROUGE-L 40.0, toxicity 0.050" in chart.summary
+    assert len({trace["marker"]["symbol"] for trace in (base, tuned, masked)}) == 3
+    no_references = report_with(systems=[system("base", "greedy", toxicity=0.4)])
+    assert plane(entries(no_references, "greedy"), "", STYLES) == []
+
+
+def test_names_on_the_plane_lie_neither_on_each_other_nor_outside():
+    points = {"left": (10.0, 5.0), "middle": (11.0, 5.0), "right": (20.0, 5.0)}
+    sides = place_labels(points, [9.5, 20.5], [0.0, 10.0])
+    assert "left" in sides["right"]
+    assert sides["left"] != sides["middle"]
+    assert place_labels({"low": (1.0, 0.0)}, [0.0, 2.0], [0.0, 10.0])["low"].startswith("top")
+
+
+def test_slices_are_dots_beside_each_other():
+    report = full_report()
+    found = [one for one in entries(report, "greedy") if one.label in ("base", "tuned")]
+    [chart] = slice_chart(report, found, ["all", "heated"], "Decoded greedily", STYLES)
+    base, tuned = chart.traces
+    assert (base["x"], tuned["x"]) == ([0.9, 0.9], [0.05, 0.05])
+    assert base["y"] != tuned["y"]
+    assert tuned["customdata"][1] == "tuned<br>Heated: 0.050 (0.025 to 0.075)"
 
 
 # ---------------------------------------------------------------------------------------------------------- examples
@@ -227,15 +220,27 @@ def test_rows_are_matched_by_number_and_abuse_is_blurred(tmp_path):
     path = tmp_path / "eval_rows.jsonl"
     path.write_text("".join(json.dumps(one) + "\n" for one in rows), encoding="utf-8")
     found = read_rows(path, report_with(*LOWER))
-    assert found.histograms["base", "greedy"] == [1] + [0] * 8 + [1]
-    assert found.histograms["base", "sampled"][9] == 1  # a toxicity of 1 is in the last tenth
+    assert found.histograms["base", "greedy"] == [0] * 5 + [1] + [0] * 89 + [1] + [0] * 4
+    assert found.histograms["base", "sampled"][99] == 1  # a toxicity of 1 is in the last hundredth
     [example] = found.examples[0].examples
-    assert [(text.label, text.text, text.blurred) for text in example.texts] == [
-        ("dialogue", "d0", True),  # the summary that repeats its abuse says that it has some
+    assert (example.dialogue.text, example.dialogue.blurred) == ("d0", True)  # its summary says that it has abuse in it
+    assert [(text.label, text.text, text.blurred) for text in example.summaries] == [
         ("human", "calm", False),
         ("base", "rude", True),
         ("tuned", "kind", False),
     ]
+
+
+def test_of_several_trainings_the_first_is_shown(tmp_path):
+    rows = [
+        row(0, "base", "greedy", 0.9),
+        row(0, "tuned", "greedy", 0.1, "first"),
+        row(0, "tuned", "greedy", 0.8, "second"),
+    ]
+    path = tmp_path / "eval_rows.jsonl"
+    path.write_text("".join(json.dumps(one) + "\n" for one in rows), encoding="utf-8")
+    [example] = read_rows(path, report_with(*LOWER)).examples[0].examples
+    assert [(text.label, text.text) for text in example.summaries] == [("base", "s"), ("tuned", "first")]
 
 
 # ------------------------------------------------------------------------------------------------------------- files
@@ -247,6 +252,14 @@ def test_a_saved_report_reads_back_the_same(tmp_path):
         report, systems=[replace(report.systems[1], slices={"heated": SliceResult(7, {"toxicity": between(1, 1, 1)})})]
     )
     (tmp_path / "eval.json").write_text(json.dumps(asdict(report)), encoding="utf-8")
+    assert read_report(tmp_path) == report
+
+
+def test_what_a_later_version_adds_is_passed_over(tmp_path):
+    report = report_with(*LOWER)
+    saved = asdict(report) | {"new": 1}
+    saved["systems"][0]["new"] = saved["comparisons"][0]["new"] = 1
+    (tmp_path / "eval.json").write_text(json.dumps(saved), encoding="utf-8")
     assert read_report(tmp_path) == report
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from softspoken.config import reward_weights
 from softspoken.rewards import (
     Length,
     Similarity,
@@ -233,11 +234,27 @@ def test_unknown_specs_say_what_there_is(spec: str, says: str) -> None:
         load_reward(spec)
 
 
-def test_weights_must_be_numbers() -> None:
-    with pytest.raises(InputError, match="finite weight"):
-        load_reward({"length:1-2": math.nan})
-    with pytest.raises(InputError, match="at least one term"):
-        load_reward({})
+@pytest.mark.parametrize(
+    ("reward", "weight"),
+    [
+        ("1e*length:1-2", "'1e'"),
+        ("rouge:rougeL + ..*length:1-2", "'..'"),
+        ("1e999*length:1-2", "'1e999'"),
+        ({"length:1-2": math.nan}, "nan"),
+        ({"length:1-2": -math.inf}, "-inf"),
+        ({"length:1-2": None}, "None"),
+    ],
+)
+def test_weights_must_be_numbers(reward: Any, weight: str) -> None:
+    with pytest.raises(InputError, match=f"^reward 'length:1-2' has the weight {weight}; give a finite number"):
+        load_reward(reward)
+
+
+def test_weights_may_be_negative_or_0_but_not_all_0() -> None:
+    assert reward_weights("-.5*length:1-2 + 0*rouge:rougeL") == {"length:1-2": -0.5, "rouge:rougeL": 0.0}
+    for nothing in ({}, {"length:1-2": 0}, "0*length:1-2"):
+        with pytest.raises(InputError, match="at least one term with a weight other than 0"):
+            load_reward(nothing)
 
 
 def test_a_reward_is_not_a_judge() -> None:

@@ -1,0 +1,58 @@
+"""softspoken against TRL 0.11.4 on the same work. One command; it goes on where it was stopped.
+
+.venv/bin/python -m benchmarks.speed                  everything on the CPU (hours), then docs/speed.md
+.venv/bin/python -m benchmarks.speed --short          flan-t5-small, batch 16: under 10 minutes on two cores
+.venv/bin/python -m benchmarks.speed --device cuda    flan-t5-base, batch 64, on a GPU, then docs/speed.md
+.venv/bin/python -m benchmarks.speed page             docs/speed.md alone, from what was measured
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+
+from benchmarks.speed import cells, page
+from benchmarks.speed.cells import ROOT, Group, missing, read
+from benchmarks.speed.figures import Results
+from benchmarks.speed.rounds import LEGACY, Settings, describe_machine, measure, measure_rate, record_machine
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", nargs="?", choices=["measure", "page"], default="measure")
+    parser.add_argument("--short", action="store_true", help="the main comparison alone")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--name", help="of the results file; by default cpu, short or cuda. Another name starts afresh")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="by default one for each core")
+    parser.add_argument(
+        "--patience", type=float, default=10, help="minutes to wait before a step for other load to end"
+    )
+    args = parser.parse_args()
+    if args.what == "measure":
+        name = args.name or ("short" if args.short else args.device)
+        settings = Settings(page.RESULTS / f"{name}.jsonl", args.threads, args.patience * 60)
+        run(cells.cuda() if args.device == "cuda" else cells.short() if args.short else cells.full(), settings)
+    if args.what == "page" or not (args.short or args.name):
+        page.write_page()
+
+
+def run(groups: list[Group], settings: Settings) -> None:
+    subprocess.run([ROOT / "benchmarks" / "legacy_env.sh", LEGACY], check=True)
+    device = groups[0].cells[0].device
+    record_machine(settings, describe_machine(settings.threads, device))
+    kinds = dict.fromkeys((group.cells[0].model, group.cells[0].device, group.cells[0].dtype) for group in groups)
+    for model, device, dtype in kinds:
+        if any(missing(group, read(settings.results)) for group in groups):
+            measure_rate(model, device, dtype, settings)
+    for group in groups:
+        measure(group, settings)
+    results = Results(read(settings.results))
+    print(f"\n{page.goals(results)}\n\n{page.tables(results)}")
+    left = sum(len(missing(group, read(settings.results))) for group in groups)
+    if left:
+        raise SystemExit(f"{left} samples are still missing (other load); run the same command again")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,195 @@
+"""Measuring: a process for each side, one step at a time in turn, on a machine that others leave alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from benchmarks.speed import load
+from benchmarks.speed.cells import ROOT, Cell, Group, append, missing, read
+from benchmarks.speed.models import model_folder
+
+WORK = ROOT / ".work" / "speed"
+LEGACY = ROOT / ".work" / "legacy-env"
+TRIES = 3
+"""Steps that may be lost to other load before a sample is left for the next run."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    results: Path
+    threads: int
+    patience: float = 600.0
+    """Seconds to wait for other load to go away before a step."""
+    say: Callable[[str], None] = print
+
+
+class Worker:
+    """One side's process, which holds its model and does one step when asked."""
+
+    def __init__(self, cell: Cell, settings: Settings) -> None:
+        python, module = _program(cell)
+        folder = model_folder(WORK / "models", cell.model)
+        logs = WORK / "logs"
+        logs.mkdir(parents=True, exist_ok=True)
+        self.log = logs / f"{cell.key}.log"
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                [python, "-m", module, json.dumps(asdict(cell)), str(folder)],
+                cwd=ROOT,
+                env=_environment(settings),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
+        self.versions = self._answer()["versions"]
+
+    def step(self, number: int, *, brief: bool = False) -> dict[str, Any]:
+        assert self.process.stdin
+        self.process.stdin.write(json.dumps({"round": number, "brief": brief}) + "\n")
+        self.process.stdin.flush()
+        return self._answer()
+
+    def stop(self) -> None:
+        assert self.process.stdin
+        assert self.process.stdout
+        self.process.stdin.close()  # its loop ends with its input
+        self.process.stdout.close()
+        try:
+            self.process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    def _answer(self) -> dict[str, Any]:
+        assert self.process.stdout
+        line = self.process.stdout.readline()
+        if not line:
+            self.process.wait()
+            last = self.log.read_text(errors="replace").strip().splitlines()[-1:]
+            raise SystemExit(f"the worker ended ({' '.join(last)}); see {self.log}")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+
+def measure(group: Group, settings: Settings) -> None:
+    """Take the samples that the results lack, and write each down at once."""
+    workers: dict[Cell, Worker] = {}
+    try:
+        for number, cell in missing(group, read(settings.results)):
+            for _ in range(TRIES):
+                record = _sample(cell, number, group, workers, settings)
+                append(settings.results, record)
+                settings.say(_line(cell, record))
+                if record["kept"]:
+                    break
+    finally:
+        for worker in workers.values():
+            worker.stop()
+
+
+def _sample(cell: Cell, number: int, group: Group, workers: dict[Cell, Worker], settings: Settings) -> dict[str, Any]:
+    if cell not in workers:
+        workers[cell] = Worker(cell, settings)
+        if group.stay:
+            workers[cell].step(number, brief=cell.device == "cpu")  # a GPU prepares for the lengths that are to come
+    worker = workers[cell]
+    ours = [os.getpid(), worker.process.pid]
+    load.wait_until_quiet(ours, settings.patience)
+    watch, started = load.Watch(ours), time.time()
+    result = worker.step(number)
+    others = watch.share()
+    if not group.stay:
+        workers.pop(cell).stop()
+    return {
+        "kind": "sample",
+        "cell": asdict(cell),
+        "round": number,
+        "kept": others <= load.LIMIT,
+        "others": round(others, 4),
+        "started": datetime.fromtimestamp(started, timezone.utc).isoformat(timespec="seconds"),
+        "commit": _commit(),
+        "versions": worker.versions,
+        **result,
+    }
+
+
+def measure_rate(model: str, device: str, dtype: str, settings: Settings) -> None:
+    """The rate of matrix products, once for each model's shapes; the floor is counted with the best that was seen."""
+    command = [sys.executable, "-m", "benchmarks.speed.floor", model, device, dtype]
+    place = {"model": model, "device": device, "dtype": dtype}
+    for _ in range(TRIES):
+        load.wait_until_quiet([os.getpid()], settings.patience)
+        watch = load.Watch([os.getpid()])
+        found = subprocess.run(command, cwd=ROOT, env=_environment(settings), check=True, stdout=subprocess.PIPE)
+        rate, others = json.loads(found.stdout), watch.share()
+        kept = others <= load.LIMIT
+        append(settings.results, {"kind": "rate", **place, "kept": kept, "others": round(others, 4), "flops": rate})
+        lost = "" if kept else f"; dropped: others used {others:.0%} of the machine"
+        settings.say(f"{model} {dtype}: matrix products at {rate / 1e9:.0f} GFLOP/s{lost}")
+        if kept:
+            return
+
+
+def record_machine(settings: Settings, machine: dict[str, Any]) -> None:
+    """Name the machine at the head of the results; results of another one are not added to."""
+    records = read(settings.results)
+    known = next((record["machine"] for record in records if record["kind"] == "machine"), None)
+    if known is None:
+        append(settings.results, {"kind": "machine", "machine": machine})
+    elif known != machine:
+        raise SystemExit(f"{settings.results} holds results of another machine ({known}); give another --name")
+
+
+def describe_machine(threads: int, device: str) -> dict[str, Any]:
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise SystemExit("no GPU here (or this build of torch has no CUDA); run this where there is one")
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    processor = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+    memory = next(int(line.split()[1]) for line in Path("/proc/meminfo").read_text().splitlines())
+    gpu = torch.cuda.get_device_name() if device == "cuda" else None
+    flags = next((line.split() for line in lines if line.startswith("flags")), [])
+    widest = next((name for name in ("amx_tile", "avx512f", "avx2") if name in flags), "none of AVX2, AVX-512, AMX")
+    return {
+        "cpu": processor,
+        "cores": os.cpu_count(),
+        "threads": threads,
+        "vector": widest,
+        "memory_gib": round(memory / 2**20),
+        "gpu": gpu,
+        "torch": torch.__version__,
+        "blas": "MKL" if torch.backends.mkl.is_available() else "other",
+    }
+
+
+def _environment(settings: Settings) -> dict[str, str]:
+    threads = str(settings.threads)
+    return os.environ | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "HF_HUB_OFFLINE": "1"}
+
+
+def _program(cell: Cell) -> tuple[str, str]:
+    if cell.side == "legacy":
+        return str(LEGACY / "bin" / "python"), "benchmarks.speed.legacy_worker"
+    return sys.executable, "benchmarks.speed.our_worker"
+
+
+def _commit() -> str:
+    found = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True)
+    return found.stdout.strip() or "unknown"
+
+
+def _line(cell: Cell, record: dict[str, Any]) -> str:
+    phases = ", ".join(f"{name} {seconds:.2f}" for name, seconds in record["phases"].items())
+    lost = "" if record["kept"] else f"; dropped: others used {record['others']:.0%} of the machine"
+    return f"{cell.key} #{record['round']}: {record['seconds']:.2f} s ({phases}), {record['peak_bytes'] / 1e9:.2f} GB{lost}"

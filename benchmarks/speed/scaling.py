@@ -1,0 +1,97 @@
+"""How the cost of a step grows: with batch, dialogue, summary, epochs and model; and that it does not with steps done.
+
+    .venv/bin/python -m benchmarks.speed.scaling            measure (about an hour on two cores; goes on where it was stopped),
+                                                            then docs/scaling.png and docs/speed.md
+    .venv/bin/python -m benchmarks.speed.scaling picture    docs/scaling.png alone, from what was measured
+
+Written to benchmarks/speed/results/scaling.jsonl. The picture needs Chromium (Debian: apt-get install chromium).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from benchmarks.speed.cells import FIRST_WORD, ROOT, WORDS, append, read
+from benchmarks.speed.models import model_folder
+from benchmarks.speed.page import RESULTS, write_page
+from benchmarks.speed.rounds import WORK, Settings, describe_machine, measure, record_machine
+from benchmarks.speed.scaling_page import draw, long_run_rows, long_run_words
+from benchmarks.speed.sweeps import LONG_RUN, groups
+from benchmarks.speed.timing import memory_bytes
+
+PICTURE = ROOT / "docs" / "scaling.png"
+EVERY = 20
+"""Steps of the long run between two looks at its memory."""
+
+
+def run_long(steps: int, threads: int) -> list[dict[str, float]]:
+    """`softspoken train` on a tiny model, and the memory that its process holds along the way."""
+    run, dataset = WORK / "long", WORK / "long.jsonl"
+    write_dialogues(dataset)
+    command = [sys.executable, "-m", "softspoken", "train", "--model", str(model_folder(WORK / "models", "tiny"))]
+    command += ["--dataset", str(dataset), "--reward", "length:3-8", "--steps", str(steps), "--batch_size", "4"]
+    command += ["--max_new_tokens", "16", "--eval_limit", "0", "--output", str(run), "--overwrite", "true"]
+    rows: list[dict[str, float]] = []
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    with (WORK / "long.log").open("w") as log:
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
+        (run / "metrics.jsonl").unlink(missing_ok=True)  # an earlier run's
+        while process.poll() is None:
+            time.sleep(0.2)
+            seconds = _step_seconds(run / "metrics.jsonl")
+            if len(seconds) >= EVERY + (rows[-1]["step"] if rows else 0):
+                latest = statistics.median(seconds[-EVERY:])
+                rows.append({"step": len(seconds), "bytes": memory_bytes(process.pid, "VmRSS"), "seconds": latest})
+    if process.returncode:
+        raise SystemExit(f"the long run failed; see {log.name}")
+    return rows
+
+
+def write_dialogues(path: Path) -> None:
+    """Synthetic ones, of 8 to 120 tokens."""
+    draws = random.Random(0)
+    with path.open("w", encoding="utf-8") as file:
+        for number in range(400):
+            words = " ".join(f"w{draws.randrange(FIRST_WORD, WORDS)}" for _ in range(draws.randint(8, 120)))
+            file.write(json.dumps({"id": str(number), "dialogue": words}) + "\n")
+
+
+def _step_seconds(metrics: Path) -> list[float]:
+    if not metrics.is_file():
+        return []
+    lines = metrics.read_text(encoding="utf-8").splitlines(keepends=True)
+    return [json.loads(line)["time/step"] for line in lines if line.endswith("\n")]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", nargs="?", choices=["measure", "picture"], default="measure")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="by default one for each core")
+    parser.add_argument(
+        "--patience", type=float, default=10, help="minutes to wait before a step for other load to end"
+    )
+    args = parser.parse_args()
+    results = RESULTS / "scaling.jsonl"
+    if args.what == "measure":
+        settings = Settings(results, args.threads, args.patience * 60)
+        record_machine(settings, describe_machine(args.threads, "cpu"))
+        for group in groups():
+            measure(group, settings)
+        if not long_run_rows(read(results)):
+            rows = run_long(LONG_RUN, args.threads)
+            append(results, {"kind": "long_run", "rows": rows})
+            print(f"{LONG_RUN} steps: {long_run_words(rows)}")
+        write_page()
+    draw(read(results), PICTURE)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""The trained system against what a user would try first (best of N, banned words, masking, a warm start), and against systems
+they brought. Reinforcement learning has to beat the former where it claims to, or the report says that it does not."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from softspoken.measures import HOW, find, given_systems, is_alternative, toxicity
+from softspoken.types import Decoding, EvalReport, Interval
+
+Sign = Literal[-1, 0, 1]
+
+
+def weighed(report: EvalReport, name: str) -> list[str]:
+    """A sentence for each system that `name` does not beat in every way of decoding, and one for those it does."""
+    beaten, found = [], []
+    pairs = _pairs(report, name)
+    for other in dict.fromkeys(other for other, _ in pairs):
+        decodings = [decoding for each, decoding in pairs if each == other]
+        signs = {decoding: _compared(report, name, other, decoding) for decoding in decodings}
+        if all(toxic < 0 and rouge >= 0 for toxic, rouge in signs.values()):
+            beaten.append(other)
+        else:
+            cheap = ", which needs no reinforcement learning" if is_alternative(other) else ""
+            parts = [
+                f"{_judgement(*signs[how])} {HOW[how]} ({_figures(report, name, other, how)})" for how in decodings
+            ]
+            found.append(f"Against {other}{cheap}, {name} is {' and '.join(parts)}.")
+    if beaten:
+        found.append(f"{name} is less toxic than {' and than '.join(beaten)}, at no cost in ROUGE-L.")
+    return found
+
+
+def _judgement(toxic: Sign, rouge: Sign) -> str:
+    if toxic < 0:
+        return "less toxic but worse in ROUGE-L" if rouge < 0 else "less toxic"
+    calm = "more toxic" if toxic > 0 else "not shown to be less toxic"
+    return f"{calm} but better in ROUGE-L" if rouge > 0 else f"{calm} and worse in ROUGE-L" if rouge < 0 else calm
+
+
+def unbeaten(report: EvalReport, name: str) -> list[str]:
+    """The alternatives that are at least as calm and keep at least as much, in some way of decoding, as far as is shown."""
+    found = [
+        other
+        for other, decoding in _pairs(report, name)
+        for toxic, rouge in [_compared(report, name, other, decoding)]
+        if is_alternative(other) and toxic >= 0 and rouge <= 0
+    ]
+    return list(dict.fromkeys(found))
+
+
+def _pairs(report: EvalReport, name: str) -> list[tuple[str, Decoding]]:
+    own = {one.decoding for one in report.systems if one.name == name}
+    return [
+        (one.name, one.decoding)
+        for one in report.systems
+        if one.decoding
+        and one.decoding in own
+        and one.name != name
+        and (is_alternative(one.name) or one.name in given_systems(report))
+    ]
+
+
+def _compared(report: EvalReport, name: str, other: str, decoding: Decoding) -> tuple[Sign, Sign]:
+    """Signs of `name` − `other` in toxicity and in ROUGE-L; 0 where the difference may be chance."""
+    toxic, rouge = (_sign(report, name, other, decoding, metric) for metric in ("toxicity", "rougeL"))
+    return toxic, rouge
+
+
+def _sign(report: EvalReport, name: str, other: str, decoding: Decoding, metric: str) -> Sign:
+    """By the paired interval where the two were compared with each other; else only intervals that do not touch decide."""
+    for one in report.comparisons:
+        if (one.decoding, one.slice, one.metric) == (decoding, "all", metric) and {one.a, one.b} == {name, other}:
+            sign = _beyond_chance(one.difference)
+            return sign if one.b == name else (-1 if sign > 0 else 1 if sign < 0 else 0)
+    own, others = (find(report, system, decoding).metrics.get(metric) for system in (name, other))
+    if own is None or others is None:
+        return 0
+    return -1 if own.high < others.low else 1 if own.low > others.high else 0
+
+
+def _beyond_chance(difference: Interval) -> Sign:
+    return -1 if difference.high < 0 else 1 if difference.low > 0 else 0
+
+
+def _figures(report: EvalReport, name: str, other: str, decoding: Decoding) -> str:
+    own, others = find(report, name, decoding).metrics, find(report, other, decoding).metrics
+    words = [f"toxicity {toxicity(own['toxicity'].mean)} against {toxicity(others['toxicity'].mean)}"]
+    if "rougeL" in own and "rougeL" in others:
+        words.append(f"ROUGE-L {own['rougeL'].mean:.1f} against {others['rougeL'].mean:.1f}")
+    return ", ".join(words)
