@@ -304,11 +304,11 @@ def _with_start_adapter(seq2seq: PreTrainedModel, folder: Path, name: str) -> Pe
 
 
 def require_moved(policy: Policy) -> None:
-    """After the first update every lora_B must have left zero; one that has not is not in the graph."""
+    """After an update every lora_B must have left zero; one that has not is not in the graph. Raises RunError."""
     still = policy.unmoved_adapters()
     if still:
         raise RunError(
-            f"{len(still)} adapter matrices did not move in the first update (the first is {still[0]}); they are not in the graph"
+            f"{len(still)} adapter matrices did not move in an update (the first is {still[0]}); they are not in the graph"
         )
 
 

@@ -85,6 +85,8 @@ def train(config: TrainConfig) -> Path:
                     policy, optimizer, experience, config, _generator(config, step, purpose=1)
                 )
                 clock.lap("update")
+                if stats.optimizer_steps and experience.advantages.any():  # samples that score alike teach nothing
+                    require_moved(policy)
                 metrics = _metrics(experience, stats, config)
             else:  # every summary was too short to train on
                 metrics = {"ppo/skipped": 1.0}
@@ -96,8 +98,6 @@ def train(config: TrainConfig) -> Path:
                 "tokens/dropped": float(dropped),
             }
             tracker.log(step, metrics | clock.times())  # 5 measure
-            if step == 1 and metrics.get("ppo/optimizer_steps"):
-                require_moved(policy)
             kl_coef = next_kl_coef(
                 kl_coef, metrics.get("objective/kl", config.kl_target), len(rollout.responses), config
             )
@@ -150,7 +150,7 @@ def _start_folder(run: Path, config: TrainConfig) -> None:
         "config": asdict(config),
         "versions": {"python": sys.version.split()[0], **{name: importlib.metadata.version(name) for name in PACKAGES}},
         "threads": torch.get_num_threads(),
-        "command": " ".join(sys.argv),
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     }
     beside = run / ".config.yaml.saving"
     beside.write_text(yaml.safe_dump(record, sort_keys=False), encoding="utf-8")

@@ -17,7 +17,7 @@ FEW_DIALOGUES = 100
 BASE = "base"
 INTERVAL = "95 % interval "
 MORE_OF = {"empty_rate": "empty", "degenerate_rate": "repeating themselves"}
-"""Rates whose rise is remarked upon."""
+"""Rates whose rise beyond chance is remarked upon."""
 
 Outcome = Literal["good", "mixed", "bad"]
 
@@ -70,7 +70,7 @@ def remarks(report: EvalReport) -> list[str]:
     judged = judged_systems(report)
     for metric, words in MORE_OF.items():
         for comparison in _of(report, metric):
-            if comparison.b in judged and comparison.difference.mean > 0:
+            if comparison.b in judged and comparison.difference.mean > 0 and comparison.difference.low >= 0:
                 more = f"{100 * comparison.difference.mean:.1f} % more summaries {words} than {comparison.a}"
                 found.append(f"{comparison.b} leaves {more} ({HOW[comparison.decoding]}).")
     for comparison in _of(report, "length"):

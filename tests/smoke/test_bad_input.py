@@ -37,7 +37,7 @@ def folder(tmp_path: Path, tiny_t5: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     (tmp_path / "no_model").mkdir()
     for name, patterns in INCOMPLETE.items():
         (tmp_path / name).mkdir()
-        for file in (file for pattern in patterns for file in tiny_t5.glob(pattern)):
+        for file in {file for pattern in patterns for file in tiny_t5.glob(pattern)}:
             (tmp_path / name / file.name).symlink_to(file)
     (tmp_path / "lora").mkdir()
     (tmp_path / "lora" / "adapter_config.json").write_text("{}")
@@ -85,18 +85,18 @@ def folder(tmp_path: Path, tiny_t5: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
         ("sft --output out --model no_model --dataset good.jsonl", "it has no config.json"),
         ("evaluate --output out --model no_weights --dataset good.jsonl", "it has no weights"),
         ("evaluate --output out --model no_tokenizer --dataset good.jsonl", "it has no tokenizer"),
-        ("train --output out --model no_tokenizer --dataset good.jsonl", "it has no tokenizer"),
+        ("train --output out --model no_tokenizer --batch_size 1 --dataset good.jsonl", "it has no tokenizer"),
         ("summarize good.jsonl --model lora", "pass --adapter lora, and as --model the model that it was made for"),
-        ("train --output out --model TINY --adapter run --dataset good.jsonl", "adapter run has no adapter_config.json"),
-        ("train --output out --model TINY --dataset good.jsonl --reward 1e*length:1-9", "reward 'length:1-9' has the weight '1e'; give a finite number"),
+        ("train --output out --model TINY --adapter run --batch_size 1 --dataset good.jsonl", "adapter run has no adapter_config.json"),
+        ("train --output out --model TINY --batch_size 1 --dataset good.jsonl --reward 1e*length:1-9", "reward 'length:1-9' has the weight '1e'; give a finite number"),
         ("summarize good.jsonl --model TINY --adapter ./nothing", "no adapter folder at ./nothing"),
         ("summarize good.jsonl --model TINY --adapter TINY", "has no adapter_config.json"),
         ("sft --output run --model TINY --dataset good.jsonl", "run is not empty"),
         ("train --output run --model TINY --dataset good.jsonl", "--overwrite"),
         ("train --resume out", "no run at out"),
         ("train --output out --model TINY --dataset good.jsonl --reward rouge:rougeL --batch_size 4", "larger than the dataset (3 dialogues)"),
-        ("train --output out --model TINY --dataset good.jsonl --reward nonsense", "nonsense"),
-        ("train --output out --model TINY --dataset good.jsonl --lora_targets nonsense", "lora_targets"),
+        ("train --output out --model TINY --batch_size 1 --dataset good.jsonl --reward nonsense", "nonsense"),
+        ("train --output out --model TINY --batch_size 1 --dataset good.jsonl --lora_targets nonsense", "lora_targets"),
     ],
 )  # fmt: skip
 def test_one_sentence_and_status_2(

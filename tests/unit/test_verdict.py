@@ -64,6 +64,7 @@ def test_remarks_say_what_to_know_first():
     assert "3 of 99 dialogues" in cut
     [empty] = remarks(report_with(compared("empty_rate", (0.02, 0.0, 0.04))))
     assert "2.0 % more summaries empty" in empty
+    assert remarks(report_with(compared("empty_rate", (0.02, -0.01, 0.04)))) == []
     [short] = remarks(report_with(compared("length", (-4, -5, -3), (0.6, 0.5, 0.7))))
     assert "40 % shorter" in short
 
