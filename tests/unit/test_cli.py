@@ -191,7 +191,8 @@ def test_help_teaches(command: str, capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("command", flags.CONFIGS)
 def test_examples_are_right(command: str) -> None:
-    for line in flags.EXAMPLES[command].replace("\\\n     ", "").splitlines():
+    whole_lines = flags.EXAMPLES[command].replace(" \\\n     ", "")  # a backslash at a line's end carries it on
+    for line in whole_lines.splitlines():
         words = line[line.index("softspoken") :].split("  ")[0].split(">")[0].split()
         if "--config" in words:  # names a file that is not here
             continue
