@@ -341,6 +341,14 @@ def training_order(lengths: list[int], batch_size: int, seed: int, epoch: int) -
     return [batches[place] for place in torch.randperm(len(batches), generator=generator).tolist()]
 
 
+def require_a_batch(dialogues: list[Dialogue], batch_size: int) -> None:
+    """Raises InputError where there are fewer dialogues than a batch holds."""
+    if batch_size > len(dialogues):
+        raise InputError(
+            f"batch_size {batch_size} is larger than the dataset ({len(dialogues)} dialogues); lower it or give more data"
+        )
+
+
 def prompt_batches(
     dialogues: list[Dialogue],
     tokenizer: Any,
@@ -352,10 +360,7 @@ def prompt_batches(
     steps: int,
 ) -> Iterator[PromptBatch]:
     """Batches for the steps first_step … steps−1, pass after pass over the data; the same whether or not earlier ones were drawn."""
-    if batch_size > len(dialogues):
-        raise InputError(
-            f"batch_size {batch_size} is larger than the dataset ({len(dialogues)} dialogues); lower it or give more data"
-        )
+    require_a_batch(dialogues, batch_size)
     lengths = [len(dialogue.text) for dialogue in dialogues]
     per_epoch = math.ceil(len(dialogues) / batch_size)
     epoch, order = -1, []

@@ -75,6 +75,17 @@ class Policy:
         """input_ids, attention_mask: [B, P] int64 → encoder states [B, P, D]."""
         return self.seq2seq.get_encoder()(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
 
+    def encode_for(self, input_ids: Tensor, attention_mask: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Encoder states and mask of the prompts `rows` [N] of input_ids, attention_mask [B, P].
+
+        A prompt that several rows share is encoded once, and nothing is padded beyond the longest of them.
+        """
+        prompts, place = rows.unique(return_inverse=True)
+        mask = attention_mask[prompts]
+        width = int(mask.sum(dim=1).max())
+        mask = mask[:, :width]
+        return self.encode(input_ids[prompts, :width], mask)[place], mask[place]
+
     @torch.no_grad()
     def read(self, input_ids: Tensor, attention_mask: Tensor, group: int) -> Memory:
         """Encode prompts [B, P] for passes to come, `group` of similar length at a time, so that little padding is computed."""

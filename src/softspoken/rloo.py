@@ -44,7 +44,7 @@ def update(
 def policy_loss(
     policy: Policy, experience: Experience, rows: Tensor, config: TrainConfig
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Clipped policy loss, summed over the tokens of `rows`; with GRPO + kl_coef · k3 to the reference (eq. 4)."""
+    """Clipped policy loss and, where `kl_in` puts it there, the KL to the reference; summed over the tokens of `rows`."""
     rollout = experience.rollout
     logprobs, _ = score_rows(policy, rollout, rows, config)
     loss, parts = clipped_policy_loss(logprobs, experience, rows, config)

@@ -109,12 +109,9 @@ def score_rows(policy: Policy, rollout: Rollout, rows: Tensor, config: TrainConf
     if rollout.memory is not None:
         states = policy.decode_from(ids, rollout.memory, rollout.prompt_index[rows])
     else:
-        prompt_rows, place = rollout.prompt_index[rows].unique(return_inverse=True)
-        attention_mask = rollout.prompts.attention_mask[prompt_rows]
-        width = int(attention_mask.sum(dim=1).max())
-        attention_mask = attention_mask[:, :width]
-        encoder_states = policy.encode(rollout.prompts.input_ids[prompt_rows, :width], attention_mask)
-        states = policy.decode(ids, encoder_states[place], attention_mask[place])
+        prompts = rollout.prompts
+        read = policy.encode_for(prompts.input_ids, prompts.attention_mask, rollout.prompt_index[rows])
+        states = policy.decode(ids, *read)
     counted = states[mask]
     logprobs = numerics.token_logprobs(policy.logits(counted, config.temperature), ids[mask])
     values = policy.values(counted, detached=config.value_head_detached)
@@ -128,12 +125,13 @@ def micro_batches(policy: Policy, rollout: Rollout, rows: Tensor, config: TrainC
     Prompts of similar length lie together, for little padding, and the samples of one side by side, so that they share its
     encoding. The sum of the pieces' gradients depends on neither.
     """
-    index = rollout.prompt_index.cpu()[rows]
+    prompt_index = rollout.prompt_index.cpu()
+    index = prompt_index[rows]
     lengths = rollout.prompts.attention_mask.sum(dim=1).cpu()
     if config.fast:
         index = lengths.argsort(stable=True).argsort()[index]
     ordered = rows[index.sort(stable=True).indices]
-    widths = lengths[rollout.prompt_index.cpu()[ordered]] + _longest(rollout, rows)
+    widths = lengths[prompt_index[ordered]] + _longest(rollout, rows)
     return [ordered[piece] for piece in _pieces(widths.tolist(), config.micro_batch_size, policy.tokens_per_microbatch)]
 
 

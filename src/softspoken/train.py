@@ -18,7 +18,7 @@ from transformers import get_scheduler
 from softspoken import numerics, ppo, rloo
 from softspoken.checkpoint import Progress, load_checkpoint, save_checkpoint
 from softspoken.config import EvaluateConfig, TrainConfig
-from softspoken.data import load_dialogues, padding_share, prompt_batches, require_references
+from softspoken.data import load_dialogues, padding_share, prompt_batches, require_a_batch, require_references
 from softspoken.evaluate import evaluate
 from softspoken.model import Policy, load_policy, require_moved
 from softspoken.numerics import masked_mean
@@ -42,10 +42,7 @@ def train(config: TrainConfig) -> Path:
     run = resumed or _output_folder(config)
     require_seq2seq(config.model)
     dialogues = load_dialogues(config.dataset, config.split, on_bad_row=config.on_bad_row, limit=config.max_dialogues)
-    if config.batch_size > len(dialogues):
-        raise InputError(
-            f"batch_size {config.batch_size} is larger than the dataset ({len(dialogues)} dialogues); lower it or give more data"
-        )
+    require_a_batch(dialogues, config.batch_size)
     reward = load_reward(config.reward, device=config.device, detoxify_sha256=config.detoxify_sha256)
     if reward.needs_references:
         require_references(dialogues, config.dataset, reward.needs_references[0])
@@ -60,6 +57,7 @@ def train(config: TrainConfig) -> Path:
         group["lr"] = rate  # a scheduler's state does not bring the optimizer's rate with it
     kl_coef = progress.kl_coef
     algorithm = ppo if config.algorithm == "ppo" else rloo
+    seen_to_move = False
 
     batches = prompt_batches(
         dialogues,
@@ -85,8 +83,10 @@ def train(config: TrainConfig) -> Path:
                     policy, optimizer, experience, config, _generator(config, step, purpose=1)
                 )
                 clock.lap("update")
-                if stats.optimizer_steps and experience.advantages.any():  # samples that score alike teach nothing
+                # Samples that all score alike teach nothing: the first step with an advantage is the proof.
+                if not seen_to_move and stats.optimizer_steps and experience.advantages.any():
                     require_moved(policy)
+                    seen_to_move = True
                 metrics = _metrics(experience, stats, config)
             else:  # every summary was too short to train on
                 metrics = {"ppo/skipped": 1.0}
@@ -201,6 +201,8 @@ def _metrics(experience: Experience, stats: UpdateStats, config: TrainConfig) ->
     }
     if judge := judge_term(config.reward):
         metrics["objective/toxicity"] = 1 - scores.terms[judge].mean().item()
+    if experience.returns is not None:
+        metrics |= {"ppo/value/loss": stats.value_loss, "ppo/value/explained_variance": stats.explained_variance}
     return metrics | {
         **{f"objective/score/{name}": term.mean().item() for name, term in scores.terms.items()},
         "objective/kl": masked_mean(logratio, mask).item(),
@@ -212,8 +214,6 @@ def _metrics(experience: Experience, stats: UpdateStats, config: TrainConfig) ->
         "ppo/policy/clip_fraction": stats.clip_fraction,
         "ppo/policy/approx_kl": stats.approx_kl,
         "ppo/policy/ratio_mean": stats.ratio_mean,
-        **({"ppo/value/loss": stats.value_loss} if experience.returns is not None else {}),
-        **({"ppo/value/explained_variance": stats.explained_variance} if experience.returns is not None else {}),
         "ppo/grad_norm": stats.grad_norm,
         "ppo/skipped": float(stats.skipped),
         "ppo/optimizer_steps": float(stats.optimizer_steps),

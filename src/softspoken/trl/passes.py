@@ -85,7 +85,7 @@ def forward(policy: Policy, prompts: Prompts, responses: Responses, rows: Tensor
     elif memory is not None:
         states = policy.decode_from(ids, memory, prompts.index[rows])
     else:
-        states = policy.decode(ids, *_encode(policy, prompts, prompts.index[rows]))
+        states = policy.decode(ids, *policy.encode_for(prompts.input_ids, prompts.attention_mask, prompts.index[rows]))
     counted = states[mask]
     logits = policy.logits(counted, 1.0)
     blank = torch.zeros(scored.shape, device=scored.device)
@@ -128,19 +128,9 @@ def at_start(weights: list[nn.Parameter], start: list[Tensor]) -> Iterator[None]
             weight.data = value
 
 
-def _encode(policy: Policy, prompts: Prompts, index: Tensor) -> tuple[Tensor, Tensor]:
-    """Encoder states and their mask for each row; a prompt that several rows share is encoded once."""
-    distinct, place = index.unique(return_inverse=True)
-    attention_mask = prompts.attention_mask[distinct]
-    width = int(attention_mask.sum(dim=1).max())
-    attention_mask = attention_mask[:, :width]
-    states = policy.encode(prompts.input_ids[distinct, :width], attention_mask)
-    return states[place], attention_mask[place]
-
-
 def _decode_as_given(policy: Policy, prompts: Prompts, reads: Tensor, index: Tensor) -> Tensor:
     """Decoder states for responses that are read as they are, without a start token (align_responses off)."""
-    states, attention_mask = _encode(policy, prompts, index)
+    states, attention_mask = policy.encode_for(prompts.input_ids, prompts.attention_mask, index)
     return policy.seq2seq.get_decoder()(
         input_ids=reads,
         encoder_hidden_states=states,
