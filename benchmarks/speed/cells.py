@@ -16,6 +16,8 @@ LEARNING_RATE = 1.41e-5
 """TRL's default. Small, so that no side ends an update early or skips a mini-batch."""
 MICRO_BATCH = 4
 """Ours on a CPU: prompts of similar length, four at a time."""
+MICRO_BATCH_TOKENS = 1024
+"""And no more tokens than these, so that the longest prompts do not set the memory."""
 SAMSUM_LENGTHS = [38, 52, 64, 75, 87, 98, 110, 121, 134, 147, 162, 182, 209, 243, 312, 382]
 """Prompt tokens of sixteen dialogues distributed as SAMSum's are: mean 151, longest 382."""
 WORDS = 32_100

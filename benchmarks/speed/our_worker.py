@@ -10,8 +10,9 @@ from typing import Any
 import torch
 
 import softspoken.rollout
-from benchmarks.speed.cells import LEARNING_RATE, LORA_RANK, Cell, prompt_ids
+from benchmarks.speed.cells import LEARNING_RATE, LORA_RANK, MICRO_BATCH_TOKENS, Cell, prompt_ids
 from benchmarks.speed.timing import EncoderCount, Laps, Step, serve
+from softspoken.allocator import keep_freed_memory
 from softspoken.config import TrainConfig
 from softspoken.model import Policy, load_policy
 from softspoken.ppo import build_experience, update
@@ -28,6 +29,7 @@ def config_of(cell: Cell, folder: str) -> TrainConfig:
         ppo_epochs=cell.epochs,
         mini_batch_size=cell.mini_batch,
         micro_batch_size=cell.micro_batch,
+        tokens_per_microbatch=MICRO_BATCH_TOKENS if cell.device == "cpu" else None,
         target_kl=None,  # every epoch is run
         learning_rate=LEARNING_RATE,
         lora_r=LORA_RANK,
@@ -49,6 +51,7 @@ def prompts_of(cell: Cell) -> PromptBatch:
 def prepare() -> Step:
     cell, folder = Cell(**json.loads(sys.argv[1])), sys.argv[2]
     config, prompts = config_of(cell, folder), prompts_of(cell)
+    keep_freed_memory()  # as `train` does
     policy = load_policy(config)
     policy.forbidden[policy.eos_id] = True  # every summary has its full length: the work is the same each time
     count = EncoderCount(policy.seq2seq.get_encoder())

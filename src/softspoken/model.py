@@ -16,8 +16,10 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.activations import NewGELUActivation
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
+from softspoken import numerics
 from softspoken.adapters import adapter_folder, tokenizer_source, with_adapter
 from softspoken.config import TrainConfig
 from softspoken.data import PromptFormat
@@ -29,6 +31,9 @@ START_ADAPTER = "reference"
 QUERY_VALUE = [["q", "v"], ["q_proj", "v_proj"], ["query", "value"]]
 CROSS_ATTENTION = ("EncDecAttention", "encoder_attn", "cross_attn")
 """What T5, BART and Pegasus, and T5Gemma call the decoder's attention to the encoder."""
+
+VOCABULARY_ROWS = (64, 1024)
+"""Tokens whose logits are computed at once, on a CPU (they stay in its cache) and on a GPU."""
 
 
 class Policy:
@@ -66,6 +71,7 @@ class Policy:
         self.has_start_adapter = START_ADAPTER in model.peft_config
         encoder = self.seq2seq.get_encoder()
         self.encoder_adapted = any(isinstance(module, BaseTunerLayer) for module in encoder.modules())
+        self.vocabulary_adapted = isinstance(self.seq2seq.get_output_embeddings(), BaseTunerLayer)
         self.cross_attention = _cross_attention(self.seq2seq.get_decoder())
         self._check_projection()
 
@@ -154,6 +160,19 @@ class Policy:
         logits = self._project(states).float()
         # In place: these are the largest tensors of a step.
         return logits.div_(temperature).masked_fill_(self.forbidden, float("-inf"))
+
+    def token_logprobs(self, states: Tensor, ids: Tensor, temperature: float, *, chunked: bool) -> Tensor:
+        """log softmax(logits)[ids]: states [n, D], ids [n] int64 → [n] float32.
+
+        `chunked`: some rows at a time, whose gradient is taken at once, so that the logits of all never lie in memory.
+        """
+
+        def logprobs(states: Tensor, ids: Tensor) -> Tensor:
+            return numerics.token_logprobs(self.logits(states, temperature), ids)
+
+        if not chunked or self.vocabulary_adapted:
+            return logprobs(states, ids)
+        return numerics.by_rows(logprobs, states, ids, rows=VOCABULARY_ROWS[self.device.type == "cuda"])
 
     def values(self, states: Tensor, *, detached: bool = True) -> Tensor:
         """Value estimates [...] float32 from decoder states [..., D], before the token at that position is known."""
@@ -270,6 +289,8 @@ def load_policy(config: TrainConfig) -> Policy:
     dtype = getattr(torch, config.dtype)
     start = adapter_folder(config.adapter) if config.adapter else None
     seq2seq = load_seq2seq(config.model, dtype).to(resolve_device(config.device))
+    if config.fast:
+        _fuse_gelu(seq2seq)
     tokenizer = load_tokenizer(tokenizer_source(config.model, start))
     prompt_format = prompt_format_for(
         config.model,
@@ -305,6 +326,14 @@ def add_lora(model: PreTrainedModel, *, r: int, alpha: int, targets: list[str] |
         where = rf".*\bdecoder\..*\.({'|'.join(targets)})"
     lora = LoraConfig(task_type=TaskType.SEQ_2_SEQ_LM, r=r, lora_alpha=alpha, target_modules=where)
     return get_peft_model(model, lora)
+
+
+def _fuse_gelu(model: nn.Module) -> None:
+    """The tanh form of GELU as one operation that keeps its input, where transformers' own has eight and keeps five."""
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, NewGELUActivation):
+                setattr(module, name, nn.GELU(approximate="tanh"))
 
 
 def _with_start_adapter(seq2seq: PreTrainedModel, folder: Path, name: str) -> PeftModel:

@@ -5,8 +5,14 @@ Every mask is bool (or 0/1), true where a token counts. Log-probabilities are na
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
+
+RowFunction = Callable[[Tensor, Tensor], Tensor]
+"""(states [n, D], ids [n]) → [n], each row's from that row alone."""
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
@@ -41,6 +47,34 @@ def token_logprobs(logits: Tensor, ids: Tensor) -> Tensor:
     """
     chosen = logits.gather(-1, ids.unsqueeze(-1)).squeeze(-1)
     return chosen - torch.logsumexp(logits, dim=-1)
+
+
+def by_rows(function: RowFunction, states: Tensor, ids: Tensor, rows: int) -> Tensor:
+    """function(states, ids) of some `rows` at a time; the gradient for the states is taken on the way.
+
+    states: [n, D]; ids: [n] int64; returns [n]. Right where a result depends on its own row and nothing trained but it.
+    """
+    return _ByRows.apply(function, states, ids, rows)
+
+
+class _ByRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, function: RowFunction, states: Tensor, ids: Tensor, rows: int) -> Tensor:
+        results, gradients = [], []
+        for some, their_ids in zip(states.split(rows), ids.split(rows), strict=True):
+            some = some.detach().requires_grad_(ctx.needs_input_grad[1])
+            with torch.set_grad_enabled(ctx.needs_input_grad[1]):
+                result = function(some, their_ids)
+            if ctx.needs_input_grad[1]:
+                gradients += torch.autograd.grad(result, some, torch.ones_like(result))
+            results.append(result.detach())
+        ctx.save_for_backward(*gradients)
+        return torch.cat(results)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, None, None]:
+        own = torch.cat(ctx.saved_tensors)
+        return None, gradient.unsqueeze(1).to(own.dtype) * own, None, None
 
 
 def sample_ids(logits: Tensor, uniforms: Tensor) -> Tensor:

@@ -16,6 +16,9 @@ from softspoken.types import Memory, PromptBatch, Rollout
 
 Result = TypeVar("Result")
 
+WORTH_KEEPING = 0.75
+"""Rows that have ended are let go once fewer than this share of those decoded run on: what stays is copied."""
+
 
 @torch.no_grad()
 def generate_rollout(policy: Policy, prompts: PromptBatch, config: TrainConfig, generator: torch.Generator) -> Rollout:
@@ -35,7 +38,9 @@ def generate_rollout(policy: Policy, prompts: PromptBatch, config: TrainConfig, 
     uniforms = torch.rand((len(prompt_index), config.max_new_tokens), generator=generator).to(policy.device)
     group = config.micro_batch_size if config.fast else len(prompts.dialogues)
     memory = policy.read(prompts.input_ids, prompts.attention_mask, group)
-    ids, mask, logprobs, values = _sample(policy, memory, prompt_index, uniforms, config.temperature)
+    ids, mask, logprobs, values = _sample(
+        policy, memory, prompt_index, uniforms, config.temperature, drop_ended=config.fast
+    )
     texts = policy.tokenizer.batch_decode(ids, skip_special_tokens=True)
     rollout = Rollout(
         prompts=prompts,
@@ -53,33 +58,48 @@ def generate_rollout(policy: Policy, prompts: PromptBatch, config: TrainConfig, 
 
 
 def _sample(
-    policy: Policy, memory: Memory, prompt_index: Tensor, uniforms: Tensor, temperature: float
+    policy: Policy,
+    memory: Memory,
+    prompt_index: Tensor,
+    uniforms: Tensor,
+    temperature: float,
+    *,
+    drop_ended: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """One token at a time until every row has its EOS, or for as many as there are uniforms.
 
     Returns response_ids int64, response_mask bool, old_logprobs and old_values float32, each [N, T].
     """
     rows, limit = uniforms.shape
+    ids = torch.full((rows, limit), policy.pad_id, device=policy.device)
+    mask = torch.zeros((rows, limit), dtype=torch.bool, device=policy.device)
+    logprobs, values = torch.zeros_like(uniforms), torch.zeros_like(uniforms)
     encoder_states, attention_mask = memory.states[prompt_index], memory.attention_mask[prompt_index]
     cache = policy.new_cache(memory, prompt_index)
-    token = torch.full((rows,), policy.start_id, device=policy.device)
+    live = torch.arange(rows, device=policy.device)  # the rows that are decoded; those of them without their EOS run on
     running = torch.ones(rows, dtype=torch.bool, device=policy.device)
-    columns: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
-    for t in range(limit):
+    token = torch.full((rows,), policy.start_id, device=policy.device)
+    length = 0
+    while length < limit and running.any():
         states = policy.decode_step(token, encoder_states, attention_mask, cache)
         logits = policy.logits(states, temperature)
-        forced_id = policy.forced_bos_id if t == 0 else None
-        forced = forced_id is not None
-        drawn = numerics.sample_ids(logits, uniforms[:, t]) if forced_id is None else torch.full_like(token, forced_id)
-        token = torch.where(running, drawn, policy.pad_id)
-        counts = running & (not forced)
-        logprobs = torch.where(counts, numerics.token_logprobs(logits, drawn), 0.0)
-        columns.append((token, counts, logprobs, torch.where(counts, policy.values(states), 0.0)))
-        running = running & (token != policy.eos_id) if not forced else running
-        if not running.any():
-            break
-    ids, mask, old_logprobs, old_values = (torch.stack(column, dim=1) for column in zip(*columns, strict=True))
-    return ids, mask, old_logprobs, old_values
+        if length == 0 and policy.forced_bos_id is not None:
+            token = torch.full_like(token, policy.forced_bos_id)
+        else:
+            drawn = numerics.sample_ids(logits, uniforms[live, length])
+            token = torch.where(running, drawn, policy.pad_id)
+            mask[live, length] = running
+            logprobs[live, length] = torch.where(running, numerics.token_logprobs(logits, drawn), 0.0)
+            values[live, length] = torch.where(running, policy.values(states), 0.0)
+            running = running & (token != policy.eos_id)
+        ids[live, length] = token
+        length += 1
+        if drop_ended and 0 < running.sum() < WORTH_KEEPING * len(live):
+            keep = running.nonzero().squeeze(1)
+            live, running, token = live[keep], running[keep], token[keep]
+            encoder_states, attention_mask = encoder_states[keep], attention_mask[keep]
+            cache.batch_select_indices(keep)
+    return ids[:, :length], mask[:, :length], logprobs[:, :length], values[:, :length]
 
 
 @torch.no_grad()
@@ -113,7 +133,7 @@ def score_rows(policy: Policy, rollout: Rollout, rows: Tensor, config: TrainConf
         read = policy.encode_for(prompts.input_ids, prompts.attention_mask, rollout.prompt_index[rows])
         states = policy.decode(ids, *read)
     counted = states[mask]
-    logprobs = numerics.token_logprobs(policy.logits(counted, config.temperature), ids[mask])
+    logprobs = policy.token_logprobs(counted, ids[mask], config.temperature, chunked=config.fast)
     values = policy.values(counted, detached=config.value_head_detached)
     blank = torch.zeros(mask.shape, device=mask.device)
     return blank.masked_scatter(mask, logprobs), blank.masked_scatter(mask, values)

@@ -22,7 +22,15 @@ from softspoken import mini
 from softspoken.config import TrainConfig
 from softspoken.data import PromptFormat, encode_prompts
 from softspoken.model import Policy, load_policy
-from softspoken.rollout import _pieces, drop_short, generate_rollout, micro_batches, reference_logprobs, score_rows
+from softspoken.rollout import (
+    _pieces,
+    _sample,
+    drop_short,
+    generate_rollout,
+    micro_batches,
+    reference_logprobs,
+    score_rows,
+)
 from softspoken.types import InputError
 
 SIZE = {
@@ -293,7 +301,7 @@ def check_reading_once_changes_nothing(folder: Path, dialogues) -> None:
         assert (reference - rollout.ref_logprobs).abs().max() < 1e-5
         if one is rollout:
             expected = logprobs, values
-    assert (logprobs - expected[0]).abs().max() < 1e-5
+    assert torch.allclose(logprobs, expected[0], rtol=1e-5, atol=1e-5)
     assert (values - expected[1]).abs().max() < 1e-5
     assert (logprobs - rollout.old_logprobs).abs().max() > 1e-3, "the adapter must matter"
     for name, gradient in gradients[1].items():
@@ -340,6 +348,53 @@ def test_the_fast_way_samples_and_scores_the_same(tiny_t5_each, dialogues, scope
     assert torch.equal(fast.response_ids, plain.response_ids)
     for name in ("old_logprobs", "ref_logprobs", "old_values"):
         assert (getattr(fast, name) - getattr(plain, name)).abs().max() < 1e-5
+
+
+def check_letting_go_of_ended_rows_changes_nothing(folder: Path, dialogues) -> None:
+    policy, _, _ = rollout_of(folder, dialogues)
+    move_adapter(policy)
+    prompts = encode_prompts(dialogues, policy.tokenizer, policy.prompt_format)
+    memory = policy.read(prompts.input_ids, prompts.attention_mask, 2)
+    index = torch.arange(len(dialogues)).repeat_interleave(4)
+    uniforms = torch.rand((len(index), 12), generator=torch.Generator().manual_seed(3))
+    plain_logits, widths = policy.logits, []
+
+    def logits(states, temperature):
+        """An end of sequence that is likely, so that rows end one after another."""
+        found = plain_logits(states, temperature)
+        found[:, policy.eos_id] = found.logsumexp(dim=-1) - 1.0
+        widths.append(len(states))
+        return found
+
+    policy.logits = logits
+    whole = _sample(policy, memory, index, uniforms, 1.0, drop_ended=False)
+    assert set(widths) == {len(index)}
+    widths.clear()
+    fewer = _sample(policy, memory, index, uniforms, 1.0)
+    assert widths[-1] < len(index) / 2
+    assert len(widths) > 4
+    assert torch.equal(whole[0], fewer[0])
+    assert torch.equal(whole[1], fewer[1])
+    for expected, found in zip(whole[2:], fewer[2:], strict=True):
+        assert torch.allclose(expected, found, rtol=1e-5, atol=1e-5)
+
+
+def test_letting_go_of_ended_rows_changes_nothing_for_t5(tiny_t5_each, dialogues):
+    check_letting_go_of_ended_rows_changes_nothing(tiny_t5_each, dialogues)
+
+
+def test_letting_go_of_ended_rows_changes_nothing_for_every_family(family_folder, dialogues):
+    check_letting_go_of_ended_rows_changes_nothing(family_folder, dialogues)
+
+
+def test_the_one_operation_gelu_is_the_models_own(tiny_t5, dialogues):
+    (fast, _, rollout), (plain, config, _) = (rollout_of(tiny_t5, dialogues, fast=fast) for fast in (True, False))
+    kinds = [{type(module).__name__ for module in policy.seq2seq.modules()} for policy in (fast, plain)]
+    assert "GELU" in kinds[0] - kinds[1]
+    assert "NewGELUActivation" in kinds[1] - kinds[0]
+    with torch.no_grad():
+        found, expected = (score_rows(policy, rollout, all_rows(rollout), config)[0] for policy in (fast, plain))
+    assert (found - expected).abs().max() < 1e-5
 
 
 def test_micro_batches_hold_prompts_of_similar_length(tiny_t5, dialogues):

@@ -174,10 +174,11 @@ def test_after_one_step_every_lora_b_has_moved(tiny_t5_each, dialogues):
 
 @pytest.mark.parametrize("micro_batch_size", [1, 3])
 def test_micro_batches_give_the_same_gradient(tiny_t5_each, dialogues, micro_batch_size):
+    policy, config, rollout, scores = prepared(tiny_t5_each, dialogues)
+    experience = ppo.build_experience(rollout, scores, config, 0.1)
     gradients = []
     for size in (8, micro_batch_size):
-        policy, config, rollout, scores = prepared(tiny_t5_each, dialogues, micro_batch_size=size)
-        experience = ppo.build_experience(rollout, scores, config, 0.1)
+        config = replace(config, micro_batch_size=size)
         every = torch.arange(len(rollout.responses))
         optimise._accumulate_gradient(policy, optimizer_for(policy), experience, every, config, ppo.ppo_loss)
         gradients.append({name: weight.grad for name, weight in policy.trainable().items()})

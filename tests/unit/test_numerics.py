@@ -41,6 +41,23 @@ def test_token_logprobs_gradient_is_onehot_minus_softmax():
     assert torch.allclose(logits.grad, tensor([[-0.5, 0.75, -0.25]]))
 
 
+@pytest.mark.parametrize("rows", [1, 2, 5])
+def test_by_rows_is_the_function_and_its_gradient(rows):
+    torch.manual_seed(0)
+    weight, ids, pull = torch.randn(7, 3), tensor([0, 6, 2, 2, 1]), torch.randn(5)
+    states = torch.randn(5, 3, requires_grad=True)
+
+    def logprobs(states, ids):
+        return numerics.token_logprobs(states @ weight.T, ids)
+
+    plain, pieces = logprobs(states, ids), numerics.by_rows(logprobs, states, ids, rows)
+    assert torch.allclose(plain, pieces, atol=1e-6)
+    expected, found = (torch.autograd.grad((result * pull).sum(), states)[0] for result in (plain, pieces))
+    assert torch.allclose(expected, found, atol=1e-6)
+    with torch.no_grad():
+        assert torch.allclose(numerics.by_rows(logprobs, states, ids, rows), plain)
+
+
 @pytest.mark.parametrize(("uniform", "expected"), [(0.0, 1), (0.19, 1), (0.21, 2), (0.99, 2)])
 def test_sample_ids_inverts_the_cumulative_distribution(uniform, expected):
     logits = torch.log(tensor([[0.0, 0.2, 0.8, 0.0]]))
