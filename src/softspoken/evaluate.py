@@ -23,6 +23,7 @@ import torch
 
 from softspoken import resampling
 from softspoken.adapters import adapter_folder
+from softspoken.allocator import keep_freed_memory
 from softspoken.analysis import analyse, collect
 from softspoken.config import EvaluateConfig
 from softspoken.data import load_dialogues, require_references
@@ -73,6 +74,7 @@ class Task:
 
 def evaluate(config: EvaluateConfig) -> EvalReport:
     """The command: human, base and other systems on one dataset; writes eval.json, eval_rows.jsonl and report.html."""
+    keep_freed_memory()
     output = Path(config.output)
     _require_free(config, output)
     adapters = [folder for folders in named_adapters(config.adapter or []).values() for folder in folders]

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import torch
+from peft import PeftType
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessorList
 from transformers.modeling_outputs import BaseModelOutput
@@ -90,7 +91,7 @@ class Summarizer:
         # generate() fills what is not set from the model's own: neutral, so that it is what this object says and no more.
         seq2seq.generation_config = GenerationConfig()
         return cls(
-            model=(with_adapter(seq2seq, folder, model) if folder else seq2seq).to(place).eval(),
+            model=(_merged(with_adapter(seq2seq, folder, model)) if folder else seq2seq).to(place).eval(),
             tokenizer=load_tokenizer(tokenizer_source(model, folder)),
             prompt_format=prompt_format_for(model, folder),
             generation_config=generation,
@@ -230,6 +231,13 @@ def _by_length(dialogues: list[Dialogue], batch_size: int) -> Iterator[list[int]
 
 
 # ------------------------------------------------------------------------------------------------------ loading
+
+
+def _merged(model: Any) -> Any:
+    """With the adapter's product added to the weights it changes, so that it costs nothing a token; in half precision the sum
+    would be rounded, and other kinds than LoRA have none."""
+    lora = all(config.peft_type == PeftType.LORA for config in model.peft_config.values())
+    return model.merge_and_unload() if lora and model.dtype == torch.float32 else model
 
 
 def length_limit(model: str, adapter: str | None = None) -> int:

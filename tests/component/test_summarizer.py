@@ -67,6 +67,15 @@ def test_gives_what_peft_and_generate_give(tiny_t5: Path, adapter: Path) -> None
     assert len({*expected}) > 1  # or any order would do
 
 
+def test_the_adapter_is_added_to_the_weights_unless_that_would_round_it(tiny_t5: Path, adapter: Path) -> None:
+    def parts(dtype: torch.dtype) -> list[str]:
+        loaded = Summarizer.from_pretrained(str(tiny_t5), adapter=str(adapter), device="cpu", dtype=dtype)
+        return [name for name, _ in loaded.model.named_parameters() if "lora_" in name]
+
+    assert parts(torch.float32) == []
+    assert parts(torch.bfloat16) != []
+
+
 def test_base_differs_from_adapter(tiny_t5: Path, adapter: Path) -> None:
     base = Summarizer.from_pretrained(str(tiny_t5), device="cpu")
     assert base.prompt_format.template == "{dialogue}"

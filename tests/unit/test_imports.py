@@ -37,6 +37,7 @@ MAY_IMPORT = {
     "systems": {"adapters", "data", "pretrained", "summarizer", "summary_metrics"},
     "evaluate": {
         *(
+            "allocator",
             "data",
             "rewards",
             "systems",
