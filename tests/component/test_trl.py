@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import AutoTokenizer, BartConfig, BartForConditionalGeneration, GenerationConfig, GPT2Config
+from transformers import (
+    AutoTokenizer,
+    BartConfig,
+    BartForConditionalGeneration,
+    GenerationConfig,
+    GPT2Config,
+    HfArgumentParser,
+)
 
 import legacy_case
 from legacy_case import DRAWN, QUERIES, SCORES, tiny_t5, tokenizer, wrapped
@@ -241,6 +248,16 @@ def test_a_response_decoded_and_tokenized_again_is_warned_about_once():
         trainer.step(tensors(QUERIES), again, tensors(SCORES))
 
 
+def test_an_end_that_the_tokenizer_appended_was_not_drawn():
+    trainer = trainer_for()
+    drawn = {(0, 6, 10, 3): [[6, 10, 3, 1]], (0, 9, 1): [[9, 1]]}
+    for ids in drawn:
+        trainer.model.drawn.add(trainer.model.pretrained_model, torch.tensor([ids]), PURE)
+    again = [[6, 10, 3, 1], [6, 10, 3], [0, 9, 1], [0, 6, 10]]  # the first was cut off at its length, and had no end
+    with pytest.warns(UserWarning, match="1 of 4 responses are not the tokens that were generated"):
+        step(trainer, responses=again)
+
+
 def test_without_a_record_a_missing_start_token_and_the_tokenizer_s_own_ids_give_it_away():
     with pytest.warns(UserWarning, match="4 of 4 responses are not the tokens that were generated"):
         step(trainer_for(), responses=[[*row[1:], 1] if row[-1] != 1 else row[1:] for row in DRAWN])
@@ -276,6 +293,27 @@ def test_generation_settings_that_bias_the_kl_are_counted():
     # At most 3 of 24 words are drawn, each about as likely as any other: ln(24 / 3) nats a token, give or take.
     a_token = float(text.split("(")[1].split(" a token")[0])
     assert 1.5 < a_token < 2.5
+
+
+def test_the_remedy_names_what_the_model_s_own_settings_bring():
+    trainer = trainer_for()
+    trainer.model.pretrained_model.generation_config.no_repeat_ngram_size = 2
+    responses = trainer.generate(tensors(QUERIES), **PURE)
+    with pytest.warns(UserWarning, match=r"min_length=-1, no_repeat_ngram_size=0$") as caught:
+        trainer.step(tensors(QUERIES), responses, tensors(SCORES))
+    assert all(entry.filename == __file__ for entry in caught)  # the notebook's line, not one of ours
+
+
+def test_a_subclass_is_told_which_of_its_methods_step_goes_past():
+    class Mine(trl.PPOTrainer):
+        def train_minibatch(self, *args):
+            raise AssertionError
+
+        def compute_rewards(self, *args):
+            return super().compute_rewards(*args)
+
+    with pytest.warns(UserWarning, match="Mine overrides train_minibatch, and step does not call it"):
+        Mine(trl.PPOConfig(batch_size=4, mini_batch_size=2), trainer_for().model, None, tokenizer())
 
 
 def test_what_suppressing_eos_costs_is_minus_log_of_what_it_leaves():
@@ -319,6 +357,40 @@ def test_config_mistakes_are_input_errors():
         with pytest.raises(InputError, match=text):
             trl.PPOConfig(**wrong)
     assert trl.PPOConfig(forward_batch_size=8, batch_size=16).mini_batch_size == 8
+
+
+def test_settings_of_trl_0_4_mean_what_they_meant_there(tmp_path: Path):
+    with pytest.warns(UserWarning, match=r"mini_batch_size is 1.*batch_size 4 is not a multiple of 128"):
+        old = trl.PPOConfig(batch_size=4, gradient_accumulation_steps=2, accelerator_kwargs={"logging_dir": "logs"})
+    assert (old.mini_batch_size, old.backward_batch_size) == (1, 2)
+    assert (old.project_kwargs, old.accelerator_kwargs) == ({"logging_dir": "logs"}, {})
+    assert trl.PPOConfig(batch_size=256).mini_batch_size == 128
+    (settings,) = HfArgumentParser(trl.PPOConfig).parse_args_into_dataclasses(
+        ["--batch_size", "8", "--mini_batch_size", "4"]
+    )
+    assert settings.backward_batch_size == 4
+    tiny_t5().save_pretrained(tmp_path)
+    former = {
+        "use_auth_token": None,
+        "layer_norm_names": [],
+        "use_gradient_checkpointing": False,
+        "load_in_8bit": False,
+    }
+    assert trl.AutoModelForSeq2SeqLMWithValueHead.from_pretrained(
+        str(tmp_path), peft_config=LORA, **former
+    ).is_peft_model
+
+
+def test_an_adapter_in_the_wrong_place_is_refused_with_the_right_one(tmp_path: Path):
+    around = get_peft_model(trl.AutoModelForSeq2SeqLMWithValueHead.from_pretrained(tiny_t5()), LORA)
+    with pytest.raises(InputError, match=r"belongs inside it.*from_pretrained\(name, peft_config=lora_config\)"):
+        trainer_for(around)
+    inside = trl.AutoModelForSeq2SeqLMWithValueHead.from_pretrained(tiny_t5())
+    inside.transformer = get_peft_model(inside.pretrained_model, LORA)
+    with pytest.raises(InputError, match="would not be saved as one"):
+        trainer_for(inside)
+    with pytest.warns(UserWarning, match="peft_config is ignored"):
+        trl.AutoModelForSeq2SeqLMWithValueHead.from_pretrained(get_peft_model(tiny_t5(), LORA), peft_config=LORA)
 
 
 # ---------------------------------------------------------------------------------------------------- save and load
@@ -415,6 +487,30 @@ def test_generate_s_two_shapes_its_sampler_and_the_reference_s_answer():
         trainer.generate(torch.tensor([QUERIES[0]]), **PURE)
 
 
+def test_a_stop_of_one_s_own_ends_the_response():
+    trainer = trainer_for()
+    torch.manual_seed(0)
+    stops = list(range(5, 15))
+    responses = trainer.generate(tensors(QUERIES), **{**PURE, "max_new_tokens": 40, "eos_token_id": stops})
+    for response in responses:
+        ids = response.tolist()[1:]
+        assert not set(ids[:-1]) & {*stops, 0}
+    assert any(response[-1].item() in stops for response in responses)
+    assert all(len(row) > 1 for row in trainer.generate(tensors(QUERIES), **{**PURE, "eos_token_id": 100_000}))
+
+
+def test_the_model_s_inputs_give_the_log_probabilities_of_the_step():
+    trainer = trainer_for(mask_unused_ids=False)
+    given = trainer.prepare_model_inputs(tensors(QUERIES), tensors([row[1:] for row in DRAWN]))
+    assert given["decoder_input_ids"][1].tolist() == [0, 9, 7, 1, 0, 0, 0]
+    assert given["decoder_attention_mask"][1].tolist() == [1, 1, 1, 1, 0, 0, 0]
+    with torch.no_grad():
+        logits, _, _ = trainer.model(**given)
+    expected = logits[1, :3].log_softmax(-1)[range(3), [9, 7, 1]]
+    found, *_ = trainer.batched_forward_pass(trainer.model, tensors(QUERIES), tensors(DRAWN), given)
+    assert torch.allclose(found[1, :3], expected, atol=1e-5)
+
+
 def test_what_was_recorded_while_sampling_is_what_scoring_finds():
     trainer = trainer_for(wrapped(trl, lora=True))
     torch.manual_seed(1)
@@ -465,8 +561,11 @@ def test_shared_layers_are_the_same_weights_and_frozen():
     assert not model.get_parameter(name).requires_grad
     assert reference.get_parameter(later) is not model.get_parameter(later)
     assert model.get_parameter(later).requires_grad
-    with pytest.raises(InputError, match="pattern"):
-        trl.create_reference_model(model, num_shared_layers=1)
+    again = trl.create_reference_model(model, num_shared_layers=1)  # that pattern is T5's own
+    assert again.get_parameter(name) is model.get_parameter(name)
+    assert again.get_parameter(later) is not model.get_parameter(later)
+    with pytest.raises(InputError, match=r"encoder\.block\.9\..*smaller num_shared_layers"):
+        trl.create_reference_model(model, num_shared_layers=9)
 
 
 @QUIET

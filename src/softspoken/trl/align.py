@@ -112,6 +112,18 @@ def select(prompts: Prompts, batch: Responses, rows: Tensor) -> tuple[Prompts, R
     return some, few
 
 
+def model_inputs(prompts: Prompts, batch: Responses) -> dict[str, Tensor]:
+    """As the model's forward takes them: one row of each for a response; the decoder's begin with its start token."""
+    read = torch.cat([batch.first.unsqueeze(1), batch.ids], dim=1)
+    lengths = torch.tensor([[1 + len(content)] for content in batch.contents], device=read.device)
+    return {
+        "input_ids": prompts.input_ids[prompts.index],
+        "attention_mask": prompts.attention_mask[prompts.index],
+        "decoder_input_ids": read,
+        "decoder_attention_mask": (torch.arange(read.shape[1], device=read.device) < lengths).long(),
+    }
+
+
 def with_something_to_train(prompts: Prompts, batch: Responses) -> tuple[Prompts, Responses]:
     """Without the responses that have no token in the update: an empty one, above all."""
     rows = batch.trained.any(dim=1).nonzero().squeeze(1)
@@ -130,8 +142,8 @@ def retokenized(contents: list[Ids], responses: list[Tensor], record: Record, to
     their text.
     """
     if record.settings:
-        known = {content[:-1] if content and content[-1] == special.eos else content for content in record.settings}
-        return sum(not _is_part(content, known, special.eos) for content in contents)
+        drawn = set(record.settings)
+        return sum(not _is_part(content, drawn) for content in contents)
     count = 0
     for content, response in zip(contents, responses, strict=True):
         ids = response.reshape(-1).tolist()
@@ -141,10 +153,9 @@ def retokenized(contents: list[Ids], responses: list[Tensor], record: Record, to
     return count
 
 
-def _is_part(content: Ids, known: set[Ids], eos: int) -> bool:
-    """Whether it was drawn, with or without its EOS, or is the beginning of what was drawn."""
-    bare = content[:-1] if content and content[-1] == eos else content
-    return bare in known or any(drawn[: len(bare)] == bare for drawn in known)
+def _is_part(content: Ids, known: set[Ids]) -> bool:
+    """Whether it was drawn, or is the beginning of what was; an EOS that was not drawn is no part of it."""
+    return content in known or any(drawn[: len(content)] == content for drawn in known)
 
 
 def _strip(ids: list[int], pad: int) -> list[int]:

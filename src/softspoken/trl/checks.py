@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
@@ -18,6 +19,11 @@ from softspoken.types import InputError
 def check_arguments(config: Any, model: Any, ref_model: Any, tokenizer: Any, dataset: Any, lr_scheduler: Any) -> None:
     if not isinstance(config, PPOConfig):
         raise InputError(f"config is {_kind(config)}; give a softspoken.trl.PPOConfig")
+    if isinstance(model, PeftModel) and isinstance(model.get_base_model(), AutoModelForSeq2SeqLMWithValueHead):
+        raise InputError(
+            "the adapter is around the model with the value head, and belongs inside it; instead of get_peft_model(model, "
+            "lora_config), write AutoModelForSeq2SeqLMWithValueHead.from_pretrained(name, peft_config=lora_config)"
+        )
     if not isinstance(model, AutoModelForSeq2SeqLMWithValueHead):
         inner = getattr(model, "config", None)
         if inner is not None and not getattr(inner, "is_encoder_decoder", True):
@@ -36,6 +42,21 @@ def check_arguments(config: Any, model: Any, ref_model: Any, tokenizer: Any, dat
         raise InputError(f"dataset is {_kind(dataset)}; give a datasets.Dataset or a torch Dataset")
     if lr_scheduler is not None and not isinstance(lr_scheduler, torch.optim.lr_scheduler.LRScheduler):
         raise InputError(f"lr_scheduler is {_kind(lr_scheduler)}; give one of torch.optim.lr_scheduler")
+
+
+NOT_CALLED = ("batched_forward_pass", "train_minibatch", "prepare_model_inputs", "_kl_penalty", "_early_stop")
+"""Parts of TRL's step that are offered, or were private, and that this step goes past."""
+
+
+def warn_of_overrides(kind: type, own: type) -> None:
+    """`kind` is `own`, the trainer, or a subclass of it that may hope to change what step does."""
+    names = [name for name in NOT_CALLED if getattr(kind, name, None) is not getattr(own, name, None)]
+    if names:
+        warnings.warn(
+            f"{kind.__name__} overrides {', '.join(names)}, and step does not call it; override compute_rewards, "
+            "compute_advantages, loss or record_step_stats, which step does call",
+            stacklevel=3,
+        )
 
 
 def check_step(

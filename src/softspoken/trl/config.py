@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -153,9 +154,21 @@ class PPOConfig:
             self.mini_batch_size = self.forward_batch_size
         if self.optimize_cuda_cache is not None:
             self.optimize_device_cache = self.optimize_cuda_cache
+        if "logging_dir" in self.accelerator_kwargs:  # where accelerate took it when TRL was at 0.4
+            folder = {"logging_dir": self.accelerator_kwargs["logging_dir"]}
+            self.project_kwargs = folder | self.project_kwargs
+            self.accelerator_kwargs = {k: v for k, v in self.accelerator_kwargs.items() if k not in folder}
         for name in ("batch_size", "mini_batch_size", "gradient_accumulation_steps", "ppo_epochs", "compare_steps"):
             if getattr(self, name) < 1:
                 raise InputError(f"PPOConfig.{name} {getattr(self, name)} cannot be used: give 1 or more")
+        if self.mini_batch_size == 128 and self.batch_size % (128 * self.gradient_accumulation_steps):
+            # No TRL took this with 128: the notebook leaves the size to a TRL of which the default was another.
+            self.mini_batch_size = 1
+            warnings.warn(
+                f"mini_batch_size is 1, the default of TRL 0.4 to 0.7, as batch_size {self.batch_size} is not a multiple of 128, the "
+                f"default of later ones; say PPOConfig(mini_batch_size=...): a larger one is faster",
+                stacklevel=3,
+            )
         self.backward_batch_size = self.mini_batch_size * self.gradient_accumulation_steps
         if self.batch_size % self.backward_batch_size:
             raise InputError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,12 @@ DECODER_ONLY = (
     "GRPOTrainer or RLOOTrainer of a current TRL, or PPOTrainer of trl==0.11.4"
 )
 HEAD_SETTINGS = ("summary_dropout_prob", "v_head_initializer_range", "v_head_init_strategy")
+KBIT_SETTINGS = ("use_gradient_checkpointing", "gradient_checkpointing_kwargs")
+"""What from_pretrained hands on to peft's prepare_model_for_kbit_training."""
+FORMER_SETTINGS = ("layer_norm_names", "output_embedding_layer_name")
+"""What PEFT 0.2 took there, and settles by itself today."""
+PATTERNS = ("model.decoder.layers.{layer}.", "encoder.block.{layer}.")
+"""Where the layers of BART and kin (TRL's pattern) and of T5 and kin are."""
 
 
 class ValueHead(nn.Module):
@@ -76,6 +83,10 @@ class AutoModelForSeq2SeqLMWithValueHead(nn.Module):
     def is_peft_model(self) -> bool:
         return isinstance(self.pretrained_model, PeftModel)
 
+    @property
+    def prepare_inputs_for_generation(self) -> Any:
+        return self.pretrained_model.prepare_inputs_for_generation
+
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *model_args: Any, **kwargs: Any) -> Any:
         """From a hub id, a folder (of a model, of an adapter, or of what save_pretrained wrote) or a model that is loaded.
@@ -87,6 +98,9 @@ class AutoModelForSeq2SeqLMWithValueHead(nn.Module):
         peft_config = kwargs.pop("peft_config", None)
         is_trainable = kwargs.pop("is_trainable", False)
         head_settings = {name: kwargs.pop(name) for name in HEAD_SETTINGS if name in kwargs}
+        kbit_settings = {name: kwargs.pop(name) for name in KBIT_SETTINGS if name in kwargs}
+        for name in FORMER_SETTINGS:
+            kwargs.pop(name, None)
         if kwargs.pop("reward_adapter", None) is not None:
             raise InputError(
                 "reward_adapter is for decoder-only models; score the decoded responses with a classifier, and give the "
@@ -106,9 +120,11 @@ class AutoModelForSeq2SeqLMWithValueHead(nn.Module):
             model = source
         else:
             raise InputError(f"from_pretrained got a {type(source).__name__}; give a name, a folder, or a loaded model")
-        if peft_config is not None and not isinstance(model, PeftModel):
+        if peft_config is not None and isinstance(model, PeftModel):
+            warnings.warn("peft_config is ignored: the model comes with an adapter of its own", stacklevel=2)
+        elif peft_config is not None:
             if getattr(model, "is_quantized", False):
-                model = prepare_model_for_kbit_training(model)
+                model = prepare_model_for_kbit_training(model, **kbit_settings)
             model = get_peft_model(model, peft_config)
         made = cls(model, **head_settings)
         if saved_head is not None:
@@ -193,21 +209,20 @@ class AutoModelForCausalLMWithValueHead:
 def create_reference_model(model: Any, num_shared_layers: int | None = None, pattern: str | None = None) -> Any:
     """A frozen copy of the model as it is now, in evaluation mode.
 
-    With `num_shared_layers`, the parameters before the first whose name contains `pattern` (with that number for {layer},
-    "encoder.block.{layer}." for T5) are not copied but shared, and frozen in the model too.
+    With `num_shared_layers`, the parameters before the first whose name contains `pattern` (with that number for {layer};
+    by default "encoder.block.{layer}." for T5, "model.decoder.layers.{layer}." for BART) are not copied but shared, and
+    frozen in the model too.
     """
     shared: dict[int, nn.Parameter] = {}
     if num_shared_layers is not None:
-        if pattern is None:
-            raise InputError(
-                "num_shared_layers needs a pattern for an encoder–decoder: create_reference_model(model, num_shared_layers=2, "
-                'pattern="encoder.block.{layer}.")'
-            )
-        place = pattern.format(layer=num_shared_layers)
+        places = [each.format(layer=num_shared_layers) for each in ([pattern] if pattern else PATTERNS)]
         names = [name for name, _ in model.named_parameters()]
-        first = next((number for number, name in enumerate(names) if place in name), None)
+        first = next((number for number, name in enumerate(names) if any(place in name for place in places)), None)
         if first is None:
-            raise InputError(f"no parameter's name contains {place!r}; they look like {names[len(names) // 2]}")
+            raise InputError(
+                f"no parameter's name contains {' or '.join(map(repr, places))}; they look like {names[len(names) // 2]}: give a "
+                "smaller num_shared_layers, or the pattern of these names, with {layer} for the number"
+            )
         shared = {id(weight): weight for _, weight in list(model.named_parameters())[:first]}
         for weight in shared.values():
             weight.requires_grad_(False)
@@ -220,9 +235,11 @@ def require_reached(model: AutoModelForSeq2SeqLMWithValueHead) -> None:
     inside = {id(module) for module in model.pretrained_model.modules()} if model.is_peft_model else set()
     for name, module in model.named_modules():
         if isinstance(module, PeftModel) and id(module) not in inside:
+            own = module.get_base_model() is model.pretrained_model
             raise InputError(
-                f"the PEFT model on model.{name} is never reached: the forward pass goes through model.pretrained_model, so no "
-                f"adapter would train; instead of setting model.{name}, write "
+                f"the PEFT model on model.{name} is never reached: the forward pass goes through model.pretrained_model, so "
+                + ("its adapter would not be saved as one" if own else "no adapter would train")
+                + f"; instead of setting model.{name}, write "
                 "model = AutoModelForSeq2SeqLMWithValueHead.from_pretrained(peft_model, is_trainable=True)"
             )
 
@@ -233,6 +250,8 @@ def _load(source: str, model_args: tuple, options: dict[str, Any], is_trainable:
     if any(bits.values()):
         options["quantization_config"] = BitsAndBytesConfig(**bits)
         options.setdefault("device_map", {"": torch.cuda.current_device() if torch.cuda.is_available() else "cpu"})
+    if "use_auth_token" in options:
+        options["token"] = options.pop("use_auth_token")
     if "torch_dtype" in options:
         options["dtype"] = options.pop("torch_dtype")
     # transformers 5 takes the stored precision; these notebooks were written when float32 was the default.

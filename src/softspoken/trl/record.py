@@ -85,6 +85,17 @@ class Record:
             if len(kept) > KEPT:
                 del kept[next(iter(kept))]
 
+    def recall(self, keys: list[tuple[Ids, Ids]], weights: int, blank: Tensor) -> tuple[Tensor, Tensor] | None:
+        """(log-probabilities, values), each like `blank` [N, T]; None unless all were drawn by the weights of that version."""
+        logprobs, values = blank.clone(), blank.clone()
+        for row, key in enumerate(keys):
+            found = self.scored.get(key)
+            if found is None or found.weights != weights:
+                return None
+            logprobs[row, : len(found.logprobs)] = found.logprobs
+            values[row, : len(found.values)] = found.values
+        return logprobs, values
+
     def clear(self) -> None:
         self.settings.clear()
         self.scored.clear()

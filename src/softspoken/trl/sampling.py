@@ -100,8 +100,13 @@ def biases(settings: Mapping[str, Any], vocab_size: int) -> dict[str, Any]:
     return found
 
 
-def own_loop_can(settings: Mapping[str, Any], given: Mapping[str, Any], vocab_size: int) -> bool:
-    plain = not biases(settings, vocab_size) and settings["num_return_sequences"] == 1
+def own_loop_can(policy: Policy, settings: Mapping[str, Any], given: Mapping[str, Any]) -> bool:
+    size = len(policy.forbidden)
+    plain = not biases(settings, size) and settings["num_return_sequences"] == 1
+    eos = given.get("eos_token_id")
+    stops = [] if eos is None else torch.as_tensor(eos).flatten().tolist()
+    # Examples write -1, or a number beyond all tokens, for "do not stop"; what follows an EOS is cut off anyway.
+    plain = plain and all(stop == policy.eos_id or not 0 <= stop < size for stop in stops)
     return plain and set(given) <= set(NEUTRAL) | NO_MATTER | {"generation_config"}
 
 
@@ -115,7 +120,7 @@ def respond(
 ) -> list[Tensor]:
     """A response to each query, start token first; unless it is asked for `whole`, nothing after the first EOS."""
     settings = resolve_settings(policy, given)
-    if own_loop_can(settings, given, len(policy.forbidden)):
+    if own_loop_can(policy, settings, given):
         return draw(policy, prompts, max_new_tokens(settings), record, given)
     unused = policy.forbidden if config.mask_unused_ids else None
     output = policy.seq2seq.generate(

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from softspoken.trl import publish, shaping
 from softspoken.trl import stats as statistics
-from softspoken.trl.align import Prompts, Responses, read_queries, read_responses, with_something_to_train
-from softspoken.trl.checks import check_arguments, check_step
+from softspoken.trl.align import Prompts, Responses, model_inputs, read_queries, read_responses, with_something_to_train
+from softspoken.trl.checks import check_arguments, check_step, warn_of_overrides
 from softspoken.trl.config import PPOConfig, native_config
 from softspoken.trl.control import KLController, RunningMoments
 from softspoken.trl.core import set_seed
@@ -53,6 +53,7 @@ class PPOTrainer:
     ) -> None:
         self.config = config if config is not None else PPOConfig()
         check_arguments(self.config, model, ref_model, tokenizer, dataset, lr_scheduler)
+        warn_of_overrides(type(self), PPOTrainer)
         if training_data_collator is not None:
             warnings.warn("training_data_collator is not used: step pads queries and responses itself", stacklevel=2)
         set_seed(self.config.seed)
@@ -264,14 +265,8 @@ class PPOTrainer:
         if self.policy.seq2seq.dtype != torch.float32 or self.accelerator.mixed_precision != "no":
             return None
         version = weights_version(list(self.policy.trainable().values()))
-        found = [self.model.drawn.scored.get(key) for key in zip(prompts.queries, batch.contents, strict=True)]
-        logprobs, values = (torch.zeros(batch.ids.shape, device=self.policy.device) for _ in range(2))
-        for row, scored in enumerate(found):
-            if scored is None or scored.weights != version:
-                return None
-            logprobs[row, : len(scored.logprobs)] = scored.logprobs
-            values[row, : len(scored.values)] = scored.values
-        return logprobs, values
+        keys = list(zip(prompts.queries, batch.contents, strict=True))
+        return self.model.drawn.recall(keys, version, torch.zeros(batch.ids.shape, device=self.policy.device))
 
     def _optimise(
         self,
@@ -338,6 +333,11 @@ class PPOTrainer:
             self._reached = True
 
     # ------------------------------------------------------------------ the parts of a step, under TRL's names
+
+    def prepare_model_inputs(self, queries: list[Tensor], responses: list[Tensor]) -> dict[str, Tensor]:
+        """What the model's forward takes: input_ids and decoder_input_ids, padded on the right, each with its mask."""
+        prompts = read_queries(queries, self.policy, self.config)
+        return model_inputs(prompts, read_responses(responses, None, self.policy, self.special, self.config))
 
     def batched_forward_pass(
         self,

@@ -17,6 +17,17 @@ from softspoken.trl.sampling import biases, distance, resolve_settings
 FEW = 4
 """Responses that the cost of generation settings is counted on."""
 REMEDY = "do_sample=True, top_k=0, top_p=1.0, min_length=-1"
+REPEALED = {
+    "num_beams": 1,
+    "temperature": 1.0,
+    "typical_p": 1.0,
+    "repetition_penalty": 1.0,
+    "min_new_tokens": 0,
+    "encoder_repetition_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+    "encoder_no_repeat_ngram_size": 0,
+}
+"""Settings that the remedy names as well where they are set, with what they must be."""
 
 
 class Watch:
@@ -71,7 +82,8 @@ class Watch:
         _say(
             f"generation with {names} draws from another distribution than the one that is trained, by {apart / len(rows):.3g} nats "
             f"a response ({apart / few.scored.sum().item():.2g} a token; counted on {len(rows)}): the KL that step measures can fall "
-            f"that far below 0 as training goes on; sample with {REMEDY}"
+            f"that far below 0 as training goes on; sample with {_remedy(found)}",
+            level=6,  # one more for no_grad
         )
 
 
@@ -82,10 +94,17 @@ def say_negative_kl(per_response: Tensor) -> None:
     if kl < -1.0 or (kl < -0.01 and kl + 3 * error < 0):
         _say(
             f"KL to the reference is {kl:.2f} ± {error:.2f} nats a response, and a true one is never negative: the responses are not "
-            f"drawn from the distribution that is scored; generate with {REMEDY}, and give step the tokens as they were generated"
+            f"drawn from the distribution that is scored; generate with {REMEDY}, and give step the tokens as they were generated",
+            level=5,
         )
 
 
-def _say(text: str, category: type[Warning] = UserWarning) -> None:
+def _remedy(found: dict[str, Any]) -> str:
+    """REMEDY, and what it leaves out that a model's own generation config may bring (BART's beams, say)."""
+    more = [f"{name}={REPEALED[name]}" for name in found if name in REPEALED]
+    return ", ".join([REMEDY, *more])
+
+
+def _say(text: str, category: type[Warning] = UserWarning, level: int = 4) -> None:
     # The level of the notebook's own line: here, the watch, step, the notebook.
-    warnings.warn(text, category, stacklevel=4)
+    warnings.warn(text, category, stacklevel=level)
