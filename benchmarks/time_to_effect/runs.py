@@ -1,0 +1,232 @@
+"""Training each side and evaluating its snapshots; each run's record is a file, so that a second start goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from benchmarks.effect import legacy_train
+from benchmarks.speed import load
+from benchmarks.speed.cells import ROOT
+from benchmarks.speed.rounds import _commit
+from benchmarks.time_to_effect.arrival import Figures, Point, Time, arrival, is_due, is_there, time_of
+from softspoken.checkpoint import whole_checkpoints
+from softspoken.config import TrainConfig
+from softspoken.data import load_dialogues
+from softspoken.judges import load_judge
+from softspoken.model import load_policy
+from softspoken.summarizer import Summarizer
+from softspoken.summary_metrics import reference_metrics
+
+WORK = ROOT / ".work" / "time_to_effect"
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Settings:
+    results: Path
+    cap: float
+    """Seconds of training after which a run of TRL's that has not arrived is given up."""
+    dialogues: int
+    """The first so many of the validation split; it is in no order."""
+    patience: float
+    """Seconds to wait for other load to go away before a run."""
+
+
+@dataclass(frozen=True)
+class Run:
+    side: str
+    """softspoken or legacy"""
+    seed: int
+    learning_rate: float | None = None
+    """TRL's; softspoken keeps its default."""
+
+    @property
+    def name(self) -> str:
+        rate = f"-{self.learning_rate:g}" if self.learning_rate else ""
+        return f"{self.side}{rate}-seed{self.seed}"
+
+
+class Evaluator:
+    """Toxicity by the embedded judge and ROUGE-L against the calm reference, of greedy summaries and of one sample each."""
+
+    def __init__(self, dialogues: int) -> None:
+        self.dialogues = load_dialogues("mini", "validation", limit=dialogues)
+        self.judge = load_judge("mini")
+
+    def __call__(self, adapter: Path | None, step: int = 0, seconds: float = 0.0) -> Point:
+        limit = TrainConfig().max_new_tokens
+        summarizer = Summarizer.from_pretrained("mini", adapter=str(adapter) if adapter else None, max_new_tokens=limit)
+        greedy = summarizer.generate(self.dialogues, 64)
+        sampled = summarizer.generate(self.dialogues, 64, samples=1, seed=0)
+        return Point(step, seconds, *(self._figures([one[0].text for one in texts]) for texts in (greedy, sampled)))
+
+    def _figures(self, texts: list[str]) -> Figures:
+        toxicity = self.judge(texts)["toxicity"]
+        pairs = zip(texts, self.dialogues, strict=True)
+        rouge = [reference_metrics(text, dialogue, False)["rougeL"] for text, dialogue in pairs]
+        return Figures(sum(toxicity) / len(toxicity), sum(rouge) / len(rouge))
+
+
+def measure_base(settings: Settings, machine: Record) -> Record:
+    """The untrained model on the same dialogues; and the machine, which all records must share."""
+    path = settings.results / "base.json"
+    known = read_record(path)
+    if known and known["machine"] != machine:
+        raise SystemExit(f"{settings.results} holds results of another machine ({known['machine']}); remove them first")
+    if not known or known["dialogues"] != settings.dialogues:
+        point = Evaluator(settings.dialogues)(None)
+        known = {"machine": machine, "dialogues": settings.dialogues, "point": asdict(point)}
+        write_record(path, known)
+    return known
+
+
+def measure(run: Run, settings: Settings, base: Point) -> Record:
+    """The run's record, from the results where it is whole."""
+    path = settings.results / f"{run.name}.json"
+    known = read_record(path)
+    if known and is_whole(known, settings):
+        return known
+    load.wait_until_quiet([os.getpid()], settings.patience)
+    watch = load.Watch([os.getpid()])  # what our own processes used counts as ours once they have ended
+    folder = WORK / run.name
+    shutil.rmtree(folder, ignore_errors=True)
+    evaluator = Evaluator(settings.dialogues)
+    if run.side == "softspoken":
+        found = _ours(run, folder, evaluator, base)
+    else:
+        found = _legacy(run, folder, evaluator, settings, base)
+    record = {
+        "run": asdict(run),
+        "dialogues": settings.dialogues,
+        "cap": settings.cap,
+        "others": round(watch.share(), 4),
+        "commit": _commit(),
+        **found,
+    }
+    write_record(path, record)
+    print(f"{run.name}: {time_to_effect(record, base)} ({record['steps']} steps, others {record['others']:.0%})")
+    return record
+
+
+def is_whole(record: Record, settings: Settings) -> bool:
+    """Measured on these dialogues, and to its end: one that was given up sooner than is now asked is to be run again."""
+    ended = record["arrived"] or record["diverged"] or record["run"]["side"] == "softspoken"
+    same: bool = record["dialogues"] == settings.dialogues
+    return same and (ended or record["seconds"] >= settings.cap)
+
+
+def time_to_effect(record: Record, base: Point) -> Time:
+    return time_of(points_of(record), base, record["seconds"], at_least=record["cap"] if record["diverged"] else 0.0)
+
+
+def points_of(record: Record) -> list[Point]:
+    return [point_of(one) for one in record["points"]]
+
+
+def point_of(one: Record) -> Point:
+    return Point(one["step"], one["seconds"], Figures(**one["greedy"]), Figures(**one["sampled"]))
+
+
+# ----------------------------------------------------------------------------------------------------- softspoken
+
+
+def _ours(run: Run, folder: Path, evaluator: Evaluator, base: Point) -> Record:
+    """`softspoken train` with its defaults; its checkpoints are copied as they come and evaluated when it is done."""
+    folder.mkdir(parents=True)
+    output, copies = folder / "run", folder / "checkpoints"
+    command = [sys.executable, "-m", "softspoken", "train", "--seed", str(run.seed), "--output", str(output)]
+    command += ["--save_every", "1", "--eval_limit", "0"]
+    with (folder / "train.log").open("w") as log:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
+        while process.poll() is None:
+            _copy_due(output, copies)
+            time.sleep(0.2)  # a checkpoint lives for two steps
+    if process.returncode:
+        raise SystemExit(f"softspoken train failed; see {folder / 'train.log'}")
+    _copy_due(output, copies)
+    lines = (output / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    steps = [json.loads(line)["time/step"] for line in lines]
+    policy, points = load_policy(TrainConfig(seed=run.seed)), []
+    for copy in sorted(copies.glob("step-*")):
+        with torch.no_grad():
+            for name, weight in policy.trainable().items():
+                weight.copy_(load_file(copy / "weights.safetensors")[name])
+        policy.save(folder / "adapter", TrainConfig().max_new_tokens)
+        step = int(copy.name.removeprefix("step-"))
+        points.append(evaluator(folder / "adapter", step, sum(steps[:step])))
+        if arrival(points, base):
+            break
+    return _found(points, base, sum(steps), len(steps))
+
+
+def _copy_due(run: Path, copies: Path) -> None:
+    last = max((int(copy.name.removeprefix("step-")) for copy in copies.glob("step-*")), default=0)
+    for checkpoint in whole_checkpoints(run):
+        step = int(checkpoint.name.removeprefix("step-"))
+        if is_due(step, last):
+            (copies / checkpoint.name).mkdir(parents=True)
+            shutil.copy(checkpoint / "weights.safetensors", copies / checkpoint.name)
+            last = step
+
+
+# ------------------------------------------------------------------------------------------------------------ TRL
+
+
+def _legacy(run: Run, folder: Path, evaluator: Evaluator, settings: Settings, base: Point) -> Record:
+    """TRL waits while a snapshot is evaluated, and goes on until it has arrived or the cap is reached."""
+    points: list[Point] = []
+
+    def watch(snapshot: Path) -> bool:
+        at = json.loads((snapshot / legacy_train.SECONDS_FILE).read_text(encoding="utf-8"))
+        over = at["seconds"] >= settings.cap
+        if over or is_due(at["steps"], points[-1].step if points else 0):
+            points.append(evaluator(snapshot, at["steps"], at["seconds"]))
+        shutil.rmtree(snapshot)
+        # One that is there when the time is up may still be confirmed.
+        return arrival(points, base) is not None or (over and not is_there(points[-1], base))
+
+    assert run.learning_rate is not None
+    settled = legacy_train.Settings(
+        output=str(folder), steps=100_000, seed=run.seed, learning_rate=run.learning_rate, save_every=1
+    )
+    record = legacy_train.train(settled, watch)
+    found = _found(points, base, record["seconds"], record["steps"])
+    return found | {"diverged": record["diverged"], "versions": record["versions"]}
+
+
+def _found(points: list[Point], base: Point, seconds: float, steps: int) -> Record:
+    return {
+        "arrived": arrival(points, base) is not None,
+        "diverged": False,
+        "seconds": seconds,
+        "steps": steps,
+        "points": [asdict(point) for point in points],
+    }
+
+
+# -------------------------------------------------------------------------------------------------------- records
+
+
+def read_record(path: Path) -> Record | None:
+    if not path.is_file():
+        return None
+    record: Record = json.loads(path.read_text(encoding="utf-8"))
+    return record
+
+
+def write_record(path: Path, record: Record) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.writing")
+    beside.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    beside.replace(path)
