@@ -1,0 +1,121 @@
+"""A results file as the page asks for it: a system's figure, a comparison, and whether a goal is met."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from benchmarks.effect.settings import read_json
+
+Figure = dict[str, float]
+"""mean, low, high: the 95 % interval."""
+Verdict = Literal["met", "met on average", "missed", "cannot be said"]
+WAYS = ("greedy", "sampled")
+
+
+@dataclass(frozen=True)
+class Results:
+    content: dict[str, Any]
+
+    @classmethod
+    def read(cls, folder: Path, name: str) -> Results | None:
+        content = read_json(folder / f"{name}.json")
+        return cls(content) if content else None
+
+    @property
+    def names(self) -> list[str]:
+        return list(dict.fromkeys(system["name"] for system in self.content["systems"]))
+
+    def part(self, system: str, decoding: str | None, slice_name: str = "all") -> dict[str, Any] | None:
+        """n, metrics and seeds of a system in a slice; references are not decoded in any way."""
+        for one in self.content["systems"]:
+            if one["name"] == system and one["decoding"] in (decoding, None):
+                part = one if slice_name == "all" else one["slices"].get(slice_name)
+                return part and {"seeds": one["seeds"], **part}
+        return None
+
+    def metric(self, system: str, decoding: str | None, metric: str, slice_name: str = "all") -> Figure | None:
+        part = self.part(system, decoding, slice_name)
+        return part["metrics"].get(metric) if part else None
+
+    def compared(self, a: str, b: str, decoding: str, metric: str, slice_name: str = "all") -> dict[str, Any] | None:
+        """`difference` b − a, and `ratio` b / a where they were compared in that order."""
+        for one in self.content["comparisons"]:
+            if (one["decoding"], one["slice"], one["metric"]) == (decoding, slice_name, metric):
+                if (one["a"], one["b"]) == (a, b):
+                    return one
+                if (one["a"], one["b"]) == (b, a):
+                    return {**one, "a": a, "b": b, "difference": negated(one["difference"]), "ratio": None}
+        return None
+
+    def difference(self, a: str, b: str, decoding: str, metric: str, slice_name: str = "all") -> Figure | None:
+        found = self.compared(a, b, decoding, metric, slice_name)
+        return found["difference"] if found else None
+
+    def ratio(self, system: str, decoding: str, metric: str = "toxicity", slice_name: str = "all") -> Figure | None:
+        found = self.compared("base", system, decoding, metric, slice_name)
+        return found["ratio"] if found else None
+
+    def above(self, system: str, decoding: str, slice_name: str = "all") -> dict[str, Any] | None:
+        for one in self.content["above_floor"]:
+            if (one["system"], one["decoding"], one["slice"]) == (system, decoding, slice_name):
+                return one
+        return None
+
+    def seconds(self, system: str) -> list[float]:
+        """Of each training of a system that came to its end."""
+        own = [one for one in self.content["trainings"] if one["system"] == system]
+        return [one["seconds"] for one in own if one["seconds"] and one.get("diverged_after") is None]
+
+
+def negated(figure: Figure) -> Figure:
+    return {"mean": -figure["mean"], "low": -figure["high"], "high": -figure["low"]}
+
+
+def at_most(figure: Figure | None, aim: float) -> Verdict:
+    """Met where the whole interval is, on average where the mean is and the interval is not."""
+    if figure is None:
+        return "cannot be said"
+    return "met" if figure["high"] <= aim else "met on average" if figure["mean"] <= aim else "missed"
+
+
+def at_least(figure: Figure | None, aim: float) -> Verdict:
+    return at_most(figure and negated(figure), -aim)
+
+
+def not_beyond_chance(figure: Figure | None, direction: Literal["lower", "higher"]) -> Verdict:
+    """For "not lower" and "not higher": missed only where the difference is, beyond chance."""
+    if figure is None:
+        return "cannot be said"
+    off = figure["high"] < 0 if direction == "lower" else figure["low"] > 0
+    return "missed" if off else "met"
+
+
+# ---------------------------------------------------------------------------------------------------------- words
+
+
+def number(value: float, digits: int) -> str:
+    """−0.0 is 0.0."""
+    text = f"{value:.{digits}f}"
+    return text.replace("-", "−") if float(text) else text.replace("-", "")
+
+
+def shown(figure: Figure | None, digits: int = 3, *, signed: bool = False) -> str:
+    """`0.031 (0.020 to 0.045)`; a dash where there is none."""
+    if figure is None:
+        return "–"
+    sign = "+" if signed and figure["mean"] > 0 and float(f"{figure['mean']:.{digits}f}") else ""
+    low, high = number(figure["low"], digits), number(figure["high"], digits)
+    return f"{sign}{number(figure['mean'], digits)} ({low} to {high})"
+
+
+def times(ratio: Figure | None) -> str:
+    """A ratio of 0.05 (0.02 to 0.1) is 20 times lower."""
+    if ratio is None:
+        return "–"
+    if ratio["mean"] <= 0:
+        return "at or below 0"
+    lower = 1 / ratio["mean"]
+    return f"{lower:.1f} times lower" if lower < 10 else f"{math.floor(lower)} times lower"

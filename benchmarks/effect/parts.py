@@ -1,0 +1,159 @@
+"""The four parts of the measurement, as lists of what is to be done."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from benchmarks.effect import curve
+from benchmarks.effect.evaluations import PPO, Evaluation, measure
+from benchmarks.effect.heated import SOURCES, write_heated
+from benchmarks.effect.jobs import Job
+from benchmarks.effect.settings import Settings
+from benchmarks.effect.trainings import CALM_SFT, Training, legacy_is_there, train
+from softspoken.config import TrainConfig
+
+CHEAP = ["banned_words", "masked_words"]
+TRL_RATES = {"trl": 1.41e-5, "trl_our_rate": TrainConfig.learning_rate}
+"""TRL 0.11.4's default, which the notebooks keep, and the recipe's own."""
+CHOICES: dict[str, dict[str, dict[str, object]]] = {
+    "adapter_scope": {"decoder": {"adapter_scope": "decoder"}},
+    "kl_coef": {f"kl_coef_{value:g}": {"kl_coef": value} for value in (0.0125, 0.1)},
+    "ppo_epochs": {f"epochs_{count}": {"ppo_epochs": count} for count in (2, 4)},
+    "reward": {"mini_alone": {"reward": "mini"}, "mini_0.2_rougeL": {"reward": "mini + 0.2*rouge:rougeL"}},
+    "samples_per_prompt": {
+        f"{samples}_of_{48 // samples}": {"samples_per_prompt": samples, "batch_size": 48 // samples}
+        for samples in (2, 12)
+    },
+    "algorithm": {"rloo": {"algorithm": "rloo"}, "grpo": {"algorithm": "grpo"}},
+}
+"""Table → row → what differs from the recipe. The recipe itself is a row of each."""
+DEFAULT = "default"
+VALIDATION_DIALOGUES = 120
+
+
+def works(settings: Settings) -> list[Job]:
+    """Three seeds of the recipe, and what one would try before, on every set that there is."""
+    ppo = [recipe(settings, seed) for seed in settings.seeds]
+    calm = Training("calm_sft", 0, settings.work / "runs" / "calm_sft-0", "sft", CALM_SFT | _sft_size(settings))
+    made = settings.work / "heated.jsonl"
+    evaluations = [Evaluation("works-test", "mini", "test", 4, [*ppo, calm], ["best_of_4", *CHEAP])]
+    jobs = [*map(_training_job, [*ppo, calm])]
+    files = {name: settings.data / name for name in SOURCES}
+    missing = [str(path) for path in files.values() if not path.is_file()]
+    if missing:
+        print(f"no {', '.join(missing)}: the embedded test split alone is measured (--data FOLDER says where they are)")
+    else:
+        heated, samsum = str(files["heated/validation.jsonl"]), str(files["samsum/validation.jsonl"])
+        everything: dict[str, Any] = {"trainings": [*ppo, calm], "baselines": ["best_of_2", *CHEAP]}
+        jobs.append(
+            Job(
+                "heat dialogues",
+                3,
+                made.is_file,
+                lambda: print(f"{write_heated(settings.data, made, settings.limit)} of them"),
+            )
+        )
+        evaluations += [
+            Evaluation("works-heated", heated, "validation", 2, size=300, **everything),
+            Evaluation("works-samsum", samsum, "validation", 2, ppo, size=818),
+            Evaluation("works-made", str(made), "validation", 2, size=1018, **everything),
+        ]
+    return jobs + [_evaluation_job(one, settings) for one in evaluations]
+
+
+def trl(settings: Settings) -> list[Job]:
+    """The recipe against TRL's trainer on the same dialogues, reward, samples and steps."""
+    if not legacy_is_there():
+        print("benchmarks/effect/legacy_train.py is not there, so TRL cannot be measured")
+        return []
+    seeds = settings.seeds_of_choices
+    size = {"batch": TrainConfig.batch_size, "samples": TrainConfig.samples_per_prompt}
+    steps = settings.steps or TrainConfig.steps
+    trainings = [recipe(settings, seed) for seed in seeds]
+    for name, rate in TRL_RATES.items():
+        changes = {"steps": steps, "learning_rate": rate, **size}
+        trainings += [Training(name, seed, settings.work / "runs" / f"{name}-{seed}", "trl", changes) for seed in seeds]
+    evaluations = [Evaluation("trl-test", "mini", "test", 2, trainings)]
+    if (heated := settings.data / "heated/validation.jsonl").is_file():
+        evaluations.append(Evaluation("trl-heated", str(heated), "validation", 2, trainings, size=300))
+    return [*map(_training_job, trainings), *(_evaluation_job(one, settings) for one in evaluations)]
+
+
+def choices(settings: Settings) -> list[Job]:
+    """A table for each choice, on the validation split: the test split has no part in choosing."""
+    jobs = []
+    for table, rows in CHOICES.items():
+        trainings = [recipe(settings, seed, DEFAULT) for seed in settings.seeds_of_choices]
+        for row, changes in rows.items():
+            for seed in settings.seeds_of_choices:
+                folder = settings.work / "runs" / f"{row}-{seed}"
+                trainings.append(Training(row, seed, folder, changes={**changes, **_size(settings)}))
+        evaluation = Evaluation(
+            f"choices-{table}", "mini", "validation", 1, trainings, limit=VALIDATION_DIALOGUES, centre=DEFAULT
+        )
+        jobs += [*map(_training_job, trainings), _evaluation_job(evaluation, settings)]
+    return jobs
+
+
+def long_run(settings: Settings) -> list[Job]:
+    """Ten times the recipe's budget, with the adapter as it was on the way."""
+    training = Training(
+        "long",
+        0,
+        settings.work / "runs" / "long-0",
+        changes={"steps": settings.curve_steps, "save_every": settings.snapshot_every},
+    )
+    snapshots = curve.snapshots_folder(training)
+    points = [
+        Training(f"step_{step:03d}", 0, snapshots / f"step-{step:06d}", changes={**training.changes, "steps": step})
+        for step in settings.snapshots
+    ]
+    evaluation = Evaluation("curve", "mini", "validation", 1, points, limit=VALIDATION_DIALOGUES, centre="base")
+    return [
+        Job(
+            f"train {training.changes['steps']} steps",
+            training.expected_seconds,
+            lambda: training.record is not None and all(point.record for point in points),
+            lambda: curve.train_with_snapshots(training, points),
+        ),
+        Job(
+            "evaluate the snapshots",
+            evaluation.expected_seconds(settings),
+            lambda: evaluation.done(settings),
+            lambda: curve.measure_snapshots(evaluation, training, settings),
+        ),
+    ]
+
+
+PARTS = {"works": works, "trl": trl, "choices": choices, "curve": long_run}
+
+
+def recipe(settings: Settings, seed: int, name: str = PPO) -> Training:
+    """The defaults; the one run of a seed is shared by all that compare with it."""
+    return Training(name, seed, settings.work / "runs" / f"ppo-{seed}", changes=_size(settings))
+
+
+def _size(settings: Settings) -> dict[str, object]:
+    return {"steps": settings.steps} if settings.steps else {}
+
+
+def _sft_size(settings: Settings) -> dict[str, object]:
+    return {"max_dialogues": settings.limit} if settings.limit else {}
+
+
+def _training_job(training: Training) -> Job:
+    return Job(
+        f"train {training.system}, seed {training.seed}",
+        training.expected_seconds,
+        lambda: training.record is not None,
+        lambda: train(training),
+    )
+
+
+def _evaluation_job(evaluation: Evaluation, settings: Settings) -> Job:
+    return Job(
+        f"evaluate {evaluation.name} ({', '.join(dict.fromkeys(one.system for one in evaluation.trainings))})",
+        evaluation.expected_seconds(settings),
+        lambda: evaluation.done(settings),
+        lambda: measure(evaluation, settings),
+    )

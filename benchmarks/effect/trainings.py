@@ -1,0 +1,179 @@
+"""One training of a system: by softspoken, by its supervised warm start, or by TRL. Done once, and again only if its settings
+are other ones."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass, field, fields, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Literal
+
+from benchmarks.effect.settings import commit, read_json, write_json
+from softspoken.config import SftConfig, TrainConfig
+from softspoken.types import RunError
+
+DONE_FILE = "done.json"
+LEGACY = "benchmarks.effect.legacy_train"
+STEP_SECONDS = {"ppo": 2.4, "sft": 0.7, "trl": 6.0}
+"""Guesses, for the time that is left."""
+OF_THE_FOLDER = ("output", "overwrite", "resume")
+CALM_SFT = {"lora": True, "batch_size": 16, "learning_rate": 2e-3}
+"""The same adapter as the recipe's, all 3,200 dialogues of the training split once, with their calm references."""
+
+
+@dataclass(frozen=True)
+class Training:
+    system: str
+    seed: int
+    folder: Path
+    """Holds `adapter/` afterwards, and done.json: settings, seconds, command, commit."""
+    kind: Literal["ppo", "sft", "trl"] = "ppo"
+    changes: dict[str, Any] = field(default_factory=dict)
+    """Settings that are not the defaults."""
+
+    @property
+    def adapter(self) -> Path:
+        return self.folder / "adapter"
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Everything that it depends on, as JSON gives it back."""
+        if self.kind == "ppo":
+            return _settings(train_config(self))
+        if self.kind == "sft":
+            return _settings(sft_config(self))
+        return {**self.changes, "seed": self.seed}
+
+    @property
+    def record(self) -> dict[str, Any] | None:
+        """What done.json says; None where it was not done, or with other settings. One that diverged is done and has no adapter."""
+        done = read_json(self.folder / DONE_FILE)
+        there = (
+            done and done["config"] == self.config and (self.adapter.is_dir() or done.get("diverged_after") is not None)
+        )
+        return done if there else None
+
+    @property
+    def expected_seconds(self) -> float:
+        if self.kind == "sft":
+            return 200 * STEP_SECONDS["sft"] + 20
+        steps = self.changes.get("steps", TrainConfig.steps)
+        return 15 + steps * STEP_SECONDS[self.kind] * (1 + 0.4 * (self.changes.get("ppo_epochs", 1) - 1))
+
+    @property
+    def command(self) -> str:
+        """What does the same without this benchmark."""
+        if self.kind == "trl":
+            return " ".join(["python", "-m", LEGACY, *_legacy_arguments(self)])
+        config = train_config(self) if self.kind == "ppo" else sft_config(self)
+        given = asdict(config)
+        changed = {one.name: given[one.name] for one in fields(config) if given[one.name] != one.default}
+        options = [f"--{name} {_quoted(value)}" for name, value in changed.items()]
+        return " ".join(["softspoken", "train" if self.kind == "ppo" else "sft", *options])
+
+
+def train_config(training: Training) -> TrainConfig:
+    """Without an evaluation of its own: those come after, on all systems side by side."""
+    return TrainConfig(**training.changes, seed=training.seed, output=str(training.folder), eval_limit=0)
+
+
+def sft_config(training: Training) -> SftConfig:
+    return SftConfig(**training.changes, seed=training.seed, output=str(training.adapter))
+
+
+def train(training: Training) -> None:
+    """A run that was stopped goes on from its last checkpoint if its settings are the same."""
+    {"ppo": _train_ppo, "sft": _train_sft, "trl": _train_trl}[training.kind](training)
+    write_json(
+        training.folder / DONE_FILE,
+        {
+            "config": training.config,
+            "seconds": round(_seconds(training), 1),
+            "command": training.command,
+            "commit": commit(),
+            "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "diverged_after": _diverged_after(training),
+        },
+    )
+
+
+def legacy_is_there() -> bool:
+    return importlib.util.find_spec(LEGACY) is not None
+
+
+def _train_ppo(training: Training) -> None:
+    from softspoken.train import train as run
+
+    config = train_config(training)
+    if may_resume(training.folder, training.config):
+        config = replace(config, resume=str(training.folder))
+    elif training.folder.exists():
+        config = replace(config, overwrite=True)
+    run(config)
+
+
+def may_resume(folder: Path, config: dict[str, Any]) -> bool:
+    """Whether `folder` holds a run of just these settings."""
+    import yaml
+
+    path = folder / "config.yaml"
+    return path.is_file() and _settings_of(yaml.safe_load(path.read_text(encoding="utf-8"))["config"]) == config
+
+
+def _train_sft(training: Training) -> None:
+    from softspoken.sft import sft
+
+    shutil.rmtree(training.folder, ignore_errors=True)
+    start = time.perf_counter()
+    sft(sft_config(training))
+    write_json(training.folder / "seconds.json", {"seconds": time.perf_counter() - start})
+
+
+def _train_trl(training: Training) -> None:
+    """In an environment of its own, which the script sees to. It may diverge, which the script says and leaves no adapter of."""
+    shutil.rmtree(training.folder, ignore_errors=True)
+    ended = subprocess.run([sys.executable, "-m", LEGACY, *_legacy_arguments(training)])
+    if ended.returncode and _diverged_after(training) is None:
+        raise RunError(f"{LEGACY} ended with status {ended.returncode}; what it said is above and in {training.folder}")
+
+
+def _diverged_after(training: Training) -> int | None:
+    """Steps, of TRL's trainer alone."""
+    record = read_json(training.folder / "seconds.json") or {}
+    return record["steps"] if record.get("diverged") else None
+
+
+def _legacy_arguments(training: Training) -> list[str]:
+    options = {"output": training.folder, "seed": training.seed, **training.changes}
+    return [part for name, value in options.items() for part in (f"--{name}", str(value))]
+
+
+def _seconds(training: Training) -> float:
+    """Of the steps alone, without loading; softspoken's own record of them also covers those before a stop."""
+    if training.kind != "ppo":
+        return float(read_json(training.folder / "seconds.json")["seconds"])
+    return sum(row["time/step"] for row in read_metrics(training.folder))
+
+
+def read_metrics(folder: Path) -> list[dict[str, float]]:
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return list({row["step"]: row for row in map(json.loads, lines)}.values())
+
+
+def _settings(config: TrainConfig | SftConfig) -> dict[str, Any]:
+    return _settings_of(json.loads(json.dumps(asdict(config))))
+
+
+def _settings_of(config: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in config.items() if name not in OF_THE_FOLDER}
+
+
+def _quoted(value: Any) -> str:
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return f'"{text}"' if " " in text else text
