@@ -81,7 +81,7 @@ class Legacy:
         ours = {
             "model": str(mini.path),
             "targets": ["q", "v"],  # the family's query and value projections, as softspoken takes them
-            "scope": OURS.adapter_scope,
+            "scope": "all",
             "lora_r": OURS.lora_r,
             "lora_alpha": OURS.lora_alpha,
             "batch": settings.batch * settings.samples,

@@ -16,10 +16,14 @@ CHEAP = ["banned_words", "masked_words"]
 TRL_RATES = {"trl": 1.41e-5, "trl_our_rate": TrainConfig.learning_rate}
 """TRL 0.11.4's default, which the notebooks keep, and the recipe's own."""
 CHOICES: dict[str, dict[str, dict[str, object]]] = {
-    "adapter_scope": {"decoder": {"adapter_scope": "decoder"}},
+    "adapter_scope": {"everywhere": {"adapter_scope": "all"}},
     "kl_coef": {f"kl_coef_{value:g}": {"kl_coef": value} for value in (0.0125, 0.1)},
     "ppo_epochs": {f"epochs_{count}": {"ppo_epochs": count} for count in (2, 4)},
-    "reward": {"mini_alone": {"reward": "mini"}, "mini_0.2_rougeL": {"reward": "mini + 0.2*rouge:rougeL"}},
+    "reward": {
+        "mini_alone": {"reward": "mini"},
+        "mini_0.2_rougeL": {"reward": "mini + 0.2*rouge:rougeL"},
+        "mini_0.5_rougeL": {"reward": "mini + 0.5*rouge:rougeL"},
+    },
     "samples_per_prompt": {
         f"{samples}_of_{48 // samples}": {"samples_per_prompt": samples, "batch_size": 48 // samples}
         for samples in (2, 12)

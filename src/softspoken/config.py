@@ -50,7 +50,7 @@ class TrainConfig:
     truncation_side: Side | None = None
     """which end of a dialogue that is too long is cut off; by default the model's own (right)"""
 
-    reward: str | dict[str, float] = "mini + 0.5*rouge:rougeL"
+    reward: str | dict[str, float] = "mini + rouge:rougeL"
     """what to raise: mini, detoxify:VARIANT, hf:MODEL:LABEL, rouge:rougeL, similarity:MODEL, length:MIN-MAX, or
     package.module:function; several as "A + 0.2*B" or, in YAML, a mapping of reward to weight"""
     judge: list[str] | None = None
@@ -140,8 +140,8 @@ class TrainConfig:
     """scale of the adapter: alpha / r multiplies its output"""
     lora_targets: list[str] | None = None
     """names of the modules that get an adapter; by default the family's query and value projections"""
-    adapter_scope: Literal["all", "decoder"] = "all"
-    """where the adapter lies: in encoder and decoder, or in the decoder alone (the dialogue is then read once a step)"""
+    adapter_scope: Literal["all", "decoder"] = "decoder"
+    """where the adapter lies: in the decoder alone (the dialogue is then read once a step), or in the encoder as well"""
 
     output: str | None = None
     """folder of the run; by default a fresh name under runs/"""

@@ -85,7 +85,13 @@ def family_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
 
 def config_for(folder: Path, **changes) -> TrainConfig:
     base = TrainConfig(
-        model=str(folder), max_new_tokens=8, samples_per_prompt=2, lora_r=2, device="cpu", min_response_chars=0
+        model=str(folder),
+        max_new_tokens=8,
+        samples_per_prompt=2,
+        lora_r=2,
+        adapter_scope="all",
+        device="cpu",
+        min_response_chars=0,
     )
     return replace(base, **changes)
 
@@ -262,7 +268,7 @@ def test_the_saved_adapter_and_value_head_load_back(tiny_t5, dialogues, tmp_path
     inputs = tokenizer([dialogue.text for dialogue in dialogues], padding=True, return_tensors="pt")
     start = torch.zeros(len(dialogues), 1, dtype=torch.long)
     expected = policy.model(**inputs, decoder_input_ids=start).logits
-    assert torch.allclose(plain(**inputs, decoder_input_ids=start).logits, expected, atol=1e-6)
+    assert torch.allclose(plain(**inputs, decoder_input_ids=start).logits, expected, atol=1e-5)
     other = load_policy(config_for(tiny_t5, seed=5))
     assert not torch.equal(other.value_head.weight, policy.value_head.weight)
     other.load_value_head(tmp_path / "adapter")
@@ -342,7 +348,7 @@ def test_an_adapter_in_the_encoder_leaves_nothing_to_reuse(tiny_t5, dialogues):
 @pytest.mark.parametrize("scope", ["all", "decoder"])
 def test_the_fast_way_samples_and_scores_the_same(tiny_t5_each, dialogues, scope):
     fast, plain = (
-        rollout_of(tiny_t5_each, dialogues, adapter_scope=scope, fast=fast, micro_batch_size=2)[2]
+        rollout_of(tiny_t5_each, dialogues, seed=1, adapter_scope=scope, fast=fast, micro_batch_size=2)[2]
         for fast in (True, False)
     )
     assert torch.equal(fast.response_ids, plain.response_ids)

@@ -18,6 +18,7 @@ def prepared(folder, dialogues, **changes):
         "max_new_tokens": 8,
         "samples_per_prompt": 2,
         "lora_r": 2,
+        "adapter_scope": "all",
         "device": "cpu",
         "mini_batch_size": 8,
         "micro_batch_size": 8,
