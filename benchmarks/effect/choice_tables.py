@@ -10,7 +10,10 @@ from softspoken.config import TrainConfig
 
 DEFAULT = "default"
 TABLES: dict[str, tuple[str, dict[str, str]]] = {
-    "adapter_scope": ("Where the adapter lies", {DEFAULT: "{adapter_scope} alone", "everywhere": "encoder and decoder"}),
+    "adapter_scope": (
+        "Where the adapter lies",
+        {DEFAULT: "{adapter_scope} alone", "everywhere": "encoder and decoder"},
+    ),
     "kl_coef": ("Weight of the KL penalty", {DEFAULT: "{kl_coef}"}),
     "ppo_epochs": ("Passes over a step's samples", {DEFAULT: "{ppo_epochs}"}),
     "reward": ("Reward", {DEFAULT: "{reward}"}),

@@ -29,7 +29,7 @@ def config_of(cell: Cell, folder: str) -> TrainConfig:
         ppo_epochs=cell.epochs,
         mini_batch_size=cell.mini_batch,
         micro_batch_size=cell.micro_batch,
-        tokens_per_microbatch=MICRO_BATCH_TOKENS if cell.device == "cpu" else None,
+        tokens_per_microbatch=MICRO_BATCH_TOKENS if cell.device == "cpu" and cell.scope == "all" else None,
         target_kl=None,  # every epoch is run
         learning_rate=LEARNING_RATE,
         lora_r=LORA_RANK,
@@ -53,7 +53,8 @@ def prepare() -> Step:
     config, prompts = config_of(cell, folder), prompts_of(cell)
     keep_freed_memory()  # as `train` does
     policy = load_policy(config)
-    policy.forbidden[policy.eos_id] = True  # every summary has its full length: the work is the same each time
+    ends = torch.arange(len(policy.forbidden), device=policy.device) == policy.eos_id
+    policy.forbid(policy.forbidden | ends)  # every summary has its full length: the work is the same each time
     count = EncoderCount(policy.seq2seq.get_encoder())
     if cell.side == "transformers":
         return lambda number, brief: _generate(policy, prompts, cell, brief) | count.take()

@@ -9,8 +9,9 @@ import json
 import logging
 import math
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -358,7 +359,7 @@ def prompt_batches(
     seed: int,
     first_step: int,
     steps: int,
-) -> Iterator[PromptBatch]:
+) -> Generator[PromptBatch, None, None]:
     """Batches for the steps first_step … steps−1, pass after pass over the data; the same whether or not earlier ones were drawn."""
     require_a_batch(dialogues, batch_size)
     lengths = [len(dialogue.text) for dialogue in dialogues]
@@ -370,6 +371,25 @@ def prompt_batches(
             order = training_order(lengths, batch_size, seed, epoch)
         rows = order[step % per_epoch]
         yield encode_prompts([dialogues[row] for row in rows], tokenizer, prompt_format)
+
+
+def one_ahead(batches: Iterator[PromptBatch], device: torch.device) -> Generator[PromptBatch, None, None]:
+    """The same batches on `device`, each drawn by a thread of its own while the one before it is used.
+
+    What drawing one raises comes out where that one would have. Closing this generator ends the thread.
+    """
+
+    def draw() -> PromptBatch | None:
+        batch = next(batches, None)
+        if batch is None:
+            return None
+        return replace(batch, input_ids=batch.input_ids.to(device), attention_mask=batch.attention_mask.to(device))
+
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        coming = thread.submit(draw)
+        while (batch := coming.result()) is not None:
+            coming = thread.submit(draw)
+            yield batch
 
 
 def padding_share(batch: PromptBatch) -> float:

@@ -66,13 +66,15 @@ class Policy:
         self.eos_id: int = tokenizer.eos_token_id
         self.pad_id: int = tokenizer.pad_token_id
         self.forced_bos_id: int | None = generation.forced_bos_token_id
-        self.forbidden = torch.arange(text_config.vocab_size, device=self.device) >= len(tokenizer)
-        self.forbidden[self.pad_id] = True
+        forbidden = torch.arange(text_config.vocab_size, device=self.device) >= len(tokenizer)
+        forbidden[self.pad_id] = True
+        self.forbid(forbidden)
         self.has_start_adapter = START_ADAPTER in model.peft_config
         encoder = self.seq2seq.get_encoder()
         self.encoder_adapted = any(isinstance(module, BaseTunerLayer) for module in encoder.modules())
         self.vocabulary_adapted = isinstance(self.seq2seq.get_output_embeddings(), BaseTunerLayer)
         self.cross_attention = _cross_attention(self.seq2seq.get_decoder())
+        self.sampling_buffers: dict[Any, Any] = {}  # what sampling on a GPU keeps from step to step (graphs.py)
         self._check_projection()
 
     # ------------------------------------------------------------------------------------------- passes
@@ -142,15 +144,20 @@ class Policy:
         # Sized by use, not by the configuration, whose num_layers is the encoder's (T5 with unequal depths).
         cross = DynamicCache()
         if memory is not None and rows is not None:
-            prompts, place = rows.unique(return_inverse=True)
-            states = memory.states[prompts, :width]
-            for layer, (projections, frozen) in enumerate(zip(self.cross_attention, memory.cross, strict=True)):
-                keys, values = (
-                    _with_adapter_term(part[prompts, :, :width], projection, states)[place]
-                    for part, projection in zip(frozen, projections, strict=True)
-                )
+            for layer, (keys, values) in enumerate(self.cross_of(memory, rows, width)):
                 cross.update(keys, values, layer)
         return EncoderDecoderCache(DynamicCache(), cross)
+
+    def cross_of(self, memory: Memory, rows: Tensor, width: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Each layer's cross-attention keys and values [N, H, P, d] of the prompts `rows` [N], the active adapter's term added."""
+        prompts, place = rows.unique(return_inverse=True)
+        states = memory.states[prompts, :width]
+        for projections, frozen in zip(self.cross_attention, memory.cross, strict=True):
+            keys, values = (
+                _with_adapter_term(part[prompts, :, :width], projection, states)[place]
+                for part, projection in zip(frozen, projections, strict=True)
+            )
+            yield keys, values
 
     def logits(self, states: Tensor, temperature: float) -> Tensor:
         """Decoder states [..., D] → logits [..., V] float32 of the distribution that is sampled, scored and trained.
@@ -158,8 +165,14 @@ class Policy:
         Divided by the temperature; ids that must not come out (padding, logits beyond the vocabulary) are −inf.
         """
         logits = self._project(states).float()
-        # In place: these are the largest tensors of a step.
-        return logits.div_(temperature).masked_fill_(self.forbidden, float("-inf"))
+        # In place, and where there is something to do: these are the largest tensors of a step.
+        if temperature != 1.0:
+            logits.div_(temperature)
+        return logits.index_fill_(-1, self.forbidden_ids, float("-inf"))
+
+    def forbid(self, forbidden: Tensor) -> None:
+        """Ids that must not come out, from now on: [V] bool."""
+        self.forbidden, self.forbidden_ids = forbidden, forbidden.nonzero().squeeze(1)
 
     def token_logprobs(self, states: Tensor, ids: Tensor, temperature: float, *, chunked: bool) -> Tensor:
         """log softmax(logits)[ids]: states [n, D], ids [n] int64 → [n] float32.

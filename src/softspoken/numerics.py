@@ -41,12 +41,11 @@ def whiten(values: Tensor, mask: Tensor, *, shift_mean: bool = True) -> Tensor:
 
 
 def token_logprobs(logits: Tensor, ids: Tensor) -> Tensor:
-    """log softmax(logits)[ids], as logit − logsumexp, so that no [.., V] log-softmax lives on to the backward pass.
+    """log softmax(logits)[ids]. logits: [..., V] float32; ids: [...] int64; returns [...] float32.
 
-    logits: [..., V] float32; ids: [...] int64; returns [...] float32.
+    log_softmax goes over the vocabulary once each way, logsumexp four times; what it keeps, by_rows keeps small.
     """
-    chosen = logits.gather(-1, ids.unsqueeze(-1)).squeeze(-1)
-    return chosen - torch.logsumexp(logits, dim=-1)
+    return torch.log_softmax(logits, dim=-1).gather(-1, ids.unsqueeze(-1)).squeeze(-1)
 
 
 def by_rows(function: RowFunction, states: Tensor, ids: Tensor, rows: int) -> Tensor:
@@ -77,16 +76,18 @@ class _ByRows(torch.autograd.Function):
         return None, gradient.unsqueeze(1).to(own.dtype) * own, None, None
 
 
-def sample_ids(logits: Tensor, uniforms: Tensor) -> Tensor:
-    """Inverse-CDF sampling from softmax(logits): one uniform in [0, 1) a row.
+def sample(logits: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
+    """Inverse-CDF sampling from softmax(logits), one uniform in [0, 1) a row: what is drawn, and its log-probability.
 
-    logits: [N, V] float32, −inf for ids that must not come out; uniforms: [N] float32; returns [N] int64.
+    logits: [N, V] float32, −inf for ids that must not come out; uniforms: [N] float32; returns [N] int64, [N] float32.
     A draw lands on the first id whose cumulative probability exceeds it, so an id of probability 0 is never drawn.
     """
-    cumulative = torch.softmax(logits, dim=-1).cumsum(dim=-1)
+    probabilities = torch.softmax(logits, dim=-1)
+    cumulative = probabilities.cumsum(dim=-1)
     total = cumulative[:, -1]
     drawn = torch.minimum(uniforms * total, torch.nextafter(total, torch.zeros_like(total)))
-    return torch.searchsorted(cumulative, drawn.unsqueeze(-1), right=True).squeeze(-1)
+    ids = torch.searchsorted(cumulative, drawn.unsqueeze(-1), right=True)
+    return ids.squeeze(-1), probabilities.gather(-1, ids).squeeze(-1).log()
 
 
 def kl_k1(logratio: Tensor) -> Tensor:

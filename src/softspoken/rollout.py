@@ -9,7 +9,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from softspoken import numerics
+from softspoken import graphs, numerics
 from softspoken.config import TrainConfig
 from softspoken.model import Policy
 from softspoken.types import Memory, PromptBatch, Rollout
@@ -38,9 +38,12 @@ def generate_rollout(policy: Policy, prompts: PromptBatch, config: TrainConfig, 
     uniforms = torch.rand((len(prompt_index), config.max_new_tokens), generator=generator).to(policy.device)
     group = config.micro_batch_size if config.fast else len(prompts.dialogues)
     memory = policy.read(prompts.input_ids, prompts.attention_mask, group)
-    ids, mask, logprobs, values = _sample(
-        policy, memory, prompt_index, uniforms, config.temperature, drop_ended=config.fast
-    )
+    if config.fast and policy.device.type == "cuda" and graphs.applies_to(policy):
+        ids, mask, logprobs, values = graphs.sample(policy, memory, prompt_index, uniforms, config.temperature)
+    else:
+        ids, mask, logprobs, values = _sample(
+            policy, memory, prompt_index, uniforms, config.temperature, drop_ended=config.fast
+        )
     texts = policy.tokenizer.batch_decode(ids, skip_special_tokens=True)
     rollout = Rollout(
         prompts=prompts,
@@ -86,10 +89,10 @@ def _sample(
         if length == 0 and policy.forced_bos_id is not None:
             token = torch.full_like(token, policy.forced_bos_id)
         else:
-            drawn = numerics.sample_ids(logits, uniforms[live, length])
+            drawn, drawn_logprobs = numerics.sample(logits, uniforms[live, length])
             token = torch.where(running, drawn, policy.pad_id)
             mask[live, length] = running
-            logprobs[live, length] = torch.where(running, numerics.token_logprobs(logits, drawn), 0.0)
+            logprobs[live, length] = torch.where(running, drawn_logprobs, 0.0)
             values[live, length] = torch.where(running, policy.values(states), 0.0)
             running = running & (token != policy.eos_id)
         ids[live, length] = token
@@ -181,6 +184,7 @@ def within_memory(policy: Policy, rollout: Rollout, rows: Tensor, run: Callable[
             if budget <= widest:
                 raise
             policy.tokens_per_microbatch = budget // 2
+            policy.sampling_buffers.clear()
         torch.cuda.empty_cache()
 
 

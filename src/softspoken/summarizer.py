@@ -185,7 +185,7 @@ class Summarizer:
 
         def draw(_: Tensor, scores: Tensor) -> Tensor:
             uniforms = torch.rand(len(scores), generator=generator).to(scores.device)
-            drawn = numerics.sample_ids(scores.float().masked_fill(forbidden, float("-inf")), uniforms)
+            drawn, _ = numerics.sample(scores.float().masked_fill(forbidden, float("-inf")), uniforms)
             return torch.full_like(scores, float("-inf")).scatter_(1, drawn.unsqueeze(1), 0.0)
 
         return draw

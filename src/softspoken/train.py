@@ -6,6 +6,8 @@ import importlib.metadata
 import shutil
 import sys
 import time
+from contextlib import closing
+from copy import deepcopy
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -19,7 +21,14 @@ from softspoken import numerics, ppo, rloo
 from softspoken.allocator import keep_freed_memory
 from softspoken.checkpoint import Progress, load_checkpoint, save_checkpoint
 from softspoken.config import EvaluateConfig, TrainConfig
-from softspoken.data import load_dialogues, padding_share, prompt_batches, require_a_batch, require_references
+from softspoken.data import (
+    load_dialogues,
+    one_ahead,
+    padding_share,
+    prompt_batches,
+    require_a_batch,
+    require_references,
+)
 from softspoken.evaluate import evaluate
 from softspoken.model import Policy, load_policy, require_moved
 from softspoken.numerics import masked_mean
@@ -64,14 +73,16 @@ def train(config: TrainConfig) -> Path:
 
     batches = prompt_batches(
         dialogues,
-        policy.tokenizer,
+        deepcopy(policy.tokenizer),  # another thread may use it
         policy.prompt_format,
         batch_size=config.batch_size,
         seed=config.seed,
         first_step=progress.step,
         steps=config.steps,
     )
-    with Tracker(run, first_step=progress.step, steps=config.steps) as tracker:
+    if config.fast and policy.device.type == "cuda":  # on a CPU the thread would take from what it runs beside
+        batches = one_ahead(batches, policy.device)
+    with closing(batches), Tracker(run, first_step=progress.step, steps=config.steps) as tracker:
         for step, prompts in enumerate(batches, start=progress.step + 1):
             clock = _Clock()
             rollout = generate_rollout(policy, prompts, config, _generator(config, step, purpose=0))  # 1 sample

@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import logging
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from softspoken.data import (
     encode_prompts,
     iterate_dialogues,
     load_dialogues,
+    one_ahead,
     padding_share,
     prompt_batches,
     require_references,
@@ -318,6 +320,48 @@ def test_a_resumed_run_gets_the_batches_it_would_have_got(first_step: int, token
     resumed = batches(tokenizer, 23, 4, 15, first_step=first_step)
     assert [ids(batch) for batch in resumed] == [ids(batch) for batch in whole[first_step:]]
     assert all(torch.equal(a.input_ids, b.input_ids) for a, b in zip(resumed, whole[first_step:], strict=True))
+
+
+def numbered_batch(number: int) -> PromptBatch:
+    ids = torch.full((2, 3), number)
+    return PromptBatch([Dialogue(str(number), "a: b")] * 2, ids, torch.ones_like(ids), truncated=number)
+
+
+def test_one_ahead_gives_the_same_batches_each_drawn_while_the_one_before_is_used() -> None:
+    drawn = [threading.Event() for _ in range(4)]
+
+    def source() -> Iterator[PromptBatch]:
+        for number in range(4):
+            drawn[number].set()
+            yield numbered_batch(number)
+
+    threads = threading.active_count()
+    numbers = []
+    for number, batch in enumerate(one_ahead(source(), torch.device("meta"))):
+        numbers.append(
+            (batch.dialogues[0].id, batch.truncated, batch.input_ids.device.type, batch.attention_mask.is_meta)
+        )
+        assert number == 3 or drawn[number + 1].wait(timeout=10)
+        assert not any(event.is_set() for event in drawn[number + 2 :])
+    assert numbers == [(str(number), number, "meta", True) for number in range(4)]
+    assert threading.active_count() == threads
+
+
+def test_one_ahead_raises_where_the_batch_would_be_used_and_leaves_no_thread() -> None:
+    def source() -> Iterator[PromptBatch]:
+        yield numbered_batch(0)
+        raise InputError("row 2 is no dialogue")
+
+    threads = threading.active_count()
+    batches = one_ahead(source(), torch.device("cpu"))
+    assert next(batches).truncated == 0
+    with pytest.raises(InputError, match="row 2"):
+        next(batches)
+    assert threading.active_count() == threads
+    batches = one_ahead(iter([numbered_batch(0), numbered_batch(1)]), torch.device("cpu"))
+    next(batches)
+    batches.close()
+    assert threading.active_count() == threads
 
 
 def test_batches_are_of_similar_length() -> None:

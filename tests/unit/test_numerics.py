@@ -59,22 +59,24 @@ def test_by_rows_is_the_function_and_its_gradient(rows):
 
 
 @pytest.mark.parametrize(("uniform", "expected"), [(0.0, 1), (0.19, 1), (0.21, 2), (0.99, 2)])
-def test_sample_ids_inverts_the_cumulative_distribution(uniform, expected):
+def test_sampling_inverts_the_cumulative_distribution(uniform, expected):
     logits = torch.log(tensor([[0.0, 0.2, 0.8, 0.0]]))
-    assert numerics.sample_ids(logits, tensor([uniform])).item() == expected
+    assert numerics.sample(logits, tensor([uniform]))[0].item() == expected
 
 
 @given(st.floats(0, 1, exclude_max=True, width=32), st.integers(0, 4))
 def test_an_id_of_probability_zero_is_never_drawn(uniform, forbidden):
     logits = torch.zeros(1, 5)
     logits[0, forbidden] = float("-inf")
-    assert numerics.sample_ids(logits, tensor([uniform])).item() != forbidden
+    assert numerics.sample(logits, tensor([uniform]))[0].item() != forbidden
 
 
-def test_sample_ids_frequencies():
+def test_frequencies_and_log_probabilities_of_what_is_sampled():
     uniforms = torch.rand(20_000, generator=torch.Generator().manual_seed(0))
     logits = torch.log(tensor([0.1, 0.6, 0.3])).expand(20_000, 3)
-    counts = torch.bincount(numerics.sample_ids(logits, uniforms), minlength=3) / 20_000
+    ids, logprobs = numerics.sample(logits, uniforms)
+    assert torch.allclose(logprobs, numerics.token_logprobs(logits, ids), atol=1e-6)
+    counts = torch.bincount(ids, minlength=3) / 20_000
     assert torch.allclose(counts, tensor([0.1, 0.6, 0.3]), atol=0.015)
 
 

@@ -60,7 +60,7 @@ def as_policy(model: Any, tokenizer: Any, config: PPOConfig) -> Policy:
     if wrapped:
         policy.value_head = model.v_head.summary
     if not config.mask_unused_ids:
-        policy.forbidden = torch.zeros_like(policy.forbidden)
+        policy.forbid(torch.zeros_like(policy.forbidden))
     return policy
 
 
