@@ -25,7 +25,7 @@ from typing import Any
 import torch
 
 from benchmarks.speed.cells import ROOT, append
-from benchmarks.speed.rounds import LEGACY
+from benchmarks.speed.rounds import LEGACY, end
 from softspoken import mini
 from softspoken.config import TrainConfig
 from softspoken.data import PromptFormat, load_dialogues, prompt_batches
@@ -106,15 +106,7 @@ class Legacy:
         raise SystemExit(f"TRL's process ended ({' '.join(lines[-1:])}); see {self.log}")
 
     def stop(self) -> None:
-        assert self.process.stdin
-        assert self.process.stdout
-        self.process.stdin.close()  # its loop ends with its input
-        self.process.stdout.close()
-        try:
-            self.process.wait(timeout=30)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        end(self.process)
 
 
 def train(settings: Settings, watch: Callable[[Path], bool] | None = None) -> dict[str, Any]:

@@ -60,15 +60,7 @@ class Worker:
         return self._answer()
 
     def stop(self) -> None:
-        assert self.process.stdin
-        assert self.process.stdout
-        self.process.stdin.close()  # its loop ends with its input
-        self.process.stdout.close()
-        try:
-            self.process.wait(timeout=30)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        end(self.process)
 
     def _answer(self) -> dict[str, Any]:
         assert self.process.stdout
@@ -79,6 +71,19 @@ class Worker:
             raise SystemExit(f"the worker ended ({' '.join(last)}); see {self.log}")
         answer: dict[str, Any] = json.loads(line)
         return answer
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    """Stop a worker whose loop ends with its input."""
+    assert process.stdin
+    assert process.stdout
+    process.stdin.close()
+    process.stdout.close()
+    try:
+        process.wait(timeout=30)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def measure(group: Group, settings: Settings) -> None:
@@ -117,7 +122,7 @@ def _sample(cell: Cell, number: int, group: Group, workers: dict[Cell, Worker], 
         "kept": others <= load.LIMIT,
         "others": round(others, 4),
         "started": datetime.fromtimestamp(started, timezone.utc).isoformat(timespec="seconds"),
-        "commit": _commit(),
+        "commit": commit(),
         "versions": worker.versions,
         **result,
     }
@@ -184,7 +189,7 @@ def _program(cell: Cell) -> tuple[str, str]:
     return sys.executable, "benchmarks.speed.our_worker"
 
 
-def _commit() -> str:
+def commit() -> str:
     found = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True)
     return found.stdout.strip() or "unknown"
 

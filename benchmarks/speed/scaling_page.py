@@ -129,10 +129,10 @@ def draw(records: list[Record], picture: Path) -> None:
     page = ROOT / ".work" / "speed" / "scaling.html"
     page.parent.mkdir(parents=True, exist_ok=True)
     figure.write_html(page, include_plotlyjs=True, config={"staticPlot": True})
-    _screenshot(page, picture)
+    screenshot(page, picture)
 
 
-def _screenshot(page: Path, picture: Path) -> None:
+def screenshot(page: Path, picture: Path) -> None:
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
         raise SystemExit(f"no Chromium to draw {picture.name} with; install it and draw again, or open {page}")

@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.speed import load
 from benchmarks.speed.cells import ROOT
-from benchmarks.speed.scaling_page import _screenshot
+from benchmarks.speed.scaling_page import screenshot
 from benchmarks.time_to_effect.arrival import FIFTH, Point, Time, median, ratio, remaining_toxicity
 from benchmarks.time_to_effect.runs import Record, point_of, points_of, read_record, time_to_effect
 
@@ -185,7 +185,7 @@ def draw(base_record: Record, runs: list[Record], picture: Path) -> None:
     html = ROOT / ".work" / "time_to_effect" / "time-to-effect.html"
     html.parent.mkdir(parents=True, exist_ok=True)
     figure.write_html(html, include_plotlyjs=True, config={"staticPlot": True})
-    _screenshot(html, picture)
+    screenshot(html, picture)
 
 
 def write_page(results: Path) -> None:

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from benchmarks.effect import legacy_train
 from benchmarks.speed import load
 from benchmarks.speed.cells import ROOT
-from benchmarks.speed.rounds import _commit
+from benchmarks.speed.rounds import commit
 from benchmarks.time_to_effect.arrival import Figures, Point, Time, arrival, is_due, is_there, time_of
 from softspoken.checkpoint import whole_checkpoints
 from softspoken.config import TrainConfig
@@ -111,7 +111,7 @@ def measure(run: Run, settings: Settings, base: Point) -> Record:
         "dialogues": settings.dialogues,
         "cap": settings.cap,
         "others": round(watch.share(), 4),
-        "commit": _commit(),
+        "commit": commit(),
         **found,
     }
     write_record(path, record)
