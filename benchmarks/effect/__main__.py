@@ -20,7 +20,8 @@ from pathlib import Path
 from benchmarks.effect import page
 from benchmarks.effect.jobs import run_all
 from benchmarks.effect.parts import PARTS
-from benchmarks.effect.settings import ROOT, Settings, short
+from benchmarks.effect.settings import Settings, short
+from benchmarks.provenance import ROOT
 from softspoken.types import InputError, RunError
 
 

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from benchmarks.effect.settings import OTHER_JUDGE, REWARD_JUDGE, Settings, commit, machine, read_json, write_json
+from benchmarks.effect.settings import OTHER_JUDGE, REWARD_JUDGE, Settings, read_json
 from benchmarks.effect.trainings import Training
+from benchmarks.provenance import commit, describe_machine, write_json
 from softspoken import resampling
 from softspoken.config import EvaluateConfig, TrainConfig
 from softspoken.data import load_dialogues
@@ -148,7 +150,7 @@ def measure(evaluation: Evaluation, settings: Settings) -> None:
             "command": from_the_root(evaluation.command(settings), settings),
             "seconds": state.get("seconds"),
             "commit": state.get("commit"),
-            "machine": machine(),
+            "machine": describe_machine(torch.get_num_threads(), "cuda" if torch.cuda.is_available() else "cpu"),
             "written": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         },
     )

@@ -24,7 +24,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.speed.cells import ROOT, append
+from benchmarks.provenance import ROOT
+from benchmarks.speed.cells import append
 from benchmarks.speed.rounds import LEGACY, end
 from softspoken import mini
 from softspoken.config import TrainConfig

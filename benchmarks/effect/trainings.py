@@ -14,7 +14,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
 
-from benchmarks.effect.settings import commit, read_json, write_json
+from benchmarks.effect.settings import read_json
+from benchmarks.provenance import commit, write_json
 from softspoken.config import SftConfig, TrainConfig
 from softspoken.types import RunError
 

@@ -12,10 +12,11 @@ import argparse
 import os
 import subprocess
 
+from benchmarks.provenance import ROOT, describe_machine
 from benchmarks.speed import cells, page
-from benchmarks.speed.cells import ROOT, Group, missing, read
+from benchmarks.speed.cells import Group, missing, read
 from benchmarks.speed.figures import Results
-from benchmarks.speed.rounds import LEGACY, Settings, describe_machine, measure, measure_rate, record_machine
+from benchmarks.speed.rounds import LEGACY, Settings, measure, measure_rate, record_machine
 
 
 def main() -> None:

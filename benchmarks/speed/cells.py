@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-ROOT = Path(__file__).parents[2]
 Scope = Literal["all", "decoder"]
 SCOPES: tuple[Scope, ...] = ("all", "decoder")
 LORA_RANK = 16

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from benchmarks.speed.cells import ROOT, Cell, Scope, read
+from benchmarks.provenance import ROOT
+from benchmarks.speed.cells import Cell, Scope, read
 from benchmarks.speed.figures import Figure, Results, legacy_of
 from benchmarks.speed.scaling_page import scaling_section
 

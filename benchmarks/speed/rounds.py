@@ -13,8 +13,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from benchmarks.provenance import ROOT, commit
 from benchmarks.speed import load
-from benchmarks.speed.cells import ROOT, Cell, Group, append, missing, read
+from benchmarks.speed.cells import Cell, Group, append, missing, read
 from benchmarks.speed.models import model_folder
 
 WORK = ROOT / ".work" / "speed"
@@ -155,29 +156,6 @@ def record_machine(settings: Settings, machine: dict[str, Any]) -> None:
         raise SystemExit(f"{settings.results} holds results of another machine ({known}); give another --name")
 
 
-def describe_machine(threads: int, device: str) -> dict[str, Any]:
-    import torch
-
-    if device == "cuda" and not torch.cuda.is_available():
-        raise SystemExit("no GPU here (or this build of torch has no CUDA); run this where there is one")
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    processor = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
-    memory = next(int(line.split()[1]) for line in Path("/proc/meminfo").read_text().splitlines())
-    gpu = torch.cuda.get_device_name() if device == "cuda" else None
-    flags = next((line.split() for line in lines if line.startswith("flags")), [])
-    widest = next((name for name in ("amx_tile", "avx512f", "avx2") if name in flags), "none of AVX2, AVX-512, AMX")
-    return {
-        "cpu": processor,
-        "cores": os.cpu_count(),
-        "threads": threads,
-        "vector": widest,
-        "memory_gib": round(memory / 2**20),
-        "gpu": gpu,
-        "torch": torch.__version__,
-        "blas": "MKL" if torch.backends.mkl.is_available() else "other",
-    }
-
-
 def _environment(settings: Settings) -> dict[str, str]:
     threads = str(settings.threads)
     return os.environ | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "HF_HUB_OFFLINE": "1"}
@@ -187,11 +165,6 @@ def _program(cell: Cell) -> tuple[str, str]:
     if cell.side == "legacy":
         return str(LEGACY / "bin" / "python"), "benchmarks.speed.legacy_worker"
     return sys.executable, "benchmarks.speed.our_worker"
-
-
-def commit() -> str:
-    found = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True)
-    return found.stdout.strip() or "unknown"
 
 
 def _line(cell: Cell, record: dict[str, Any]) -> str:

@@ -19,10 +19,11 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks.speed.cells import FIRST_WORD, ROOT, WORDS, append, read
+from benchmarks.provenance import ROOT, describe_machine
+from benchmarks.speed.cells import FIRST_WORD, WORDS, append, read
 from benchmarks.speed.models import model_folder
 from benchmarks.speed.page import RESULTS, write_page
-from benchmarks.speed.rounds import WORK, Settings, describe_machine, measure, record_machine
+from benchmarks.speed.rounds import WORK, Settings, measure, record_machine
 from benchmarks.speed.scaling_page import draw, long_run_rows, long_run_words
 from benchmarks.speed.sweeps import LONG_RUN, groups
 from benchmarks.speed.timing import memory_bytes

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.speed.cells import ROOT, SCOPES, Cell, Scope
+from benchmarks.provenance import ROOT
+from benchmarks.speed.cells import SCOPES, Cell, Scope
 from benchmarks.speed.figures import Record, Results
 from benchmarks.speed.floor import cell_flops
 from benchmarks.speed.sweeps import LONG_RUN, ROUNDS, START, SWEEPS, Sweep

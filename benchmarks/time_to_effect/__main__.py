@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.speed.rounds import describe_machine
+from benchmarks.provenance import describe_machine
 from benchmarks.time_to_effect.page import RESULTS, TRL_DEFAULT, best_rate, write_page
 from benchmarks.time_to_effect.runs import Run, Settings, measure, measure_base, point_of
 

@@ -6,8 +6,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from benchmarks.provenance import ROOT
 from benchmarks.speed import load
-from benchmarks.speed.cells import ROOT
 from benchmarks.speed.scaling_page import screenshot
 from benchmarks.time_to_effect.arrival import FIFTH, Point, Time, median, ratio, remaining_toxicity
 from benchmarks.time_to_effect.runs import Record, point_of, points_of, read_record, time_to_effect

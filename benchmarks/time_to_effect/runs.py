@@ -16,9 +16,8 @@ import torch
 from safetensors.torch import load_file
 
 from benchmarks.effect import legacy_train
+from benchmarks.provenance import ROOT, commit, write_json
 from benchmarks.speed import load
-from benchmarks.speed.cells import ROOT
-from benchmarks.speed.rounds import commit
 from benchmarks.time_to_effect.arrival import Figures, Point, Time, arrival, is_due, is_there, time_of
 from softspoken.checkpoint import whole_checkpoints
 from softspoken.config import TrainConfig
@@ -87,7 +86,7 @@ def measure_base(settings: Settings, machine: Record) -> Record:
     if not known or known["dialogues"] != settings.dialogues:
         point = Evaluator(settings.dialogues)(None)
         known = {"machine": machine, "dialogues": settings.dialogues, "point": asdict(point)}
-        write_record(path, known)
+        write_json(path, known)
     return known
 
 
@@ -114,7 +113,7 @@ def measure(run: Run, settings: Settings, base: Point) -> Record:
         "commit": commit(),
         **found,
     }
-    write_record(path, record)
+    write_json(path, record)
     print(f"{run.name}: {time_to_effect(record, base)} ({record['steps']} steps, others {record['others']:.0%})")
     return record
 
@@ -223,10 +222,3 @@ def read_record(path: Path) -> Record | None:
         return None
     record: Record = json.loads(path.read_text(encoding="utf-8"))
     return record
-
-
-def write_record(path: Path, record: Record) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.writing")
-    beside.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    beside.replace(path)

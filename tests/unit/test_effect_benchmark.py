@@ -15,8 +15,9 @@ from benchmarks.effect.curve_page import Point, course, knee
 from benchmarks.effect.evaluations import Evaluation, above_floor, from_the_root, judged, kept, ratio_of
 from benchmarks.effect.figures import Results, at_least, at_most, not_beyond_chance, shown, times
 from benchmarks.effect.jobs import Job, run_all
-from benchmarks.effect.settings import Settings, read_json, write_json
+from benchmarks.effect.settings import Settings, read_json
 from benchmarks.effect.trainings import DONE_FILE, Training, may_resume
+from benchmarks.provenance import write_json
 from softspoken.types import Dialogue
 
 

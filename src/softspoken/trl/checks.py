@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from softspoken.trl.config import PPOConfig
 from softspoken.trl.models import DECODER_ONLY, AutoModelForSeq2SeqLMWithValueHead, require_reached
-from softspoken.types import InputError
+from softspoken.types import InputError, RunError
 
 
 def check_arguments(config: Any, model: Any, ref_model: Any, tokenizer: Any, dataset: Any, lr_scheduler: Any) -> None:
@@ -84,6 +84,17 @@ def check_step(
     for number, score in enumerate(scores):
         if score.numel() != 1 or not bool(torch.isfinite(score).all()):
             raise InputError(f"score {number} is {score.tolist()}; give one finite number for each response")
+
+
+def require_gradient(model: AutoModelForSeq2SeqLMWithValueHead) -> bool:
+    """Whether this backward pass reached the weights; RunError where it reached some but left a LoRA matrix out."""
+    trained = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
+    if all(weight.grad is None for _, weight in trained):
+        return False
+    still = [name for name, weight in trained if "lora_" in name and weight.grad is None]
+    if still:
+        raise RunError(f"{len(still)} adapter matrices got no gradient (the first is {still[0]}); no step trains them")
+    return True
 
 
 def _kind(value: Any) -> str:

@@ -115,6 +115,12 @@ def forward_all(
     return Pass(logprobs, values, vocabulary)
 
 
+def trained_logits(logits: Tensor, batch: Responses, rows: Tensor) -> Tensor:
+    """Of one row for each position that is scored, those of the positions that are trained as well."""
+    among = batch.trained[rows][batch.scored[rows]]
+    return logits.detach() if bool(among.all()) else logits.detach()[among]
+
+
 @contextlib.contextmanager
 def at_start(weights: list[nn.Parameter], start: list[Tensor]) -> Iterator[None]:
     """Inside, the weights have the values they had when `start` was taken. For use under no_grad."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import time
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -92,3 +94,11 @@ def as_numpy(stats: Mapping[str, Any], *, scalars: bool) -> dict[str, Any]:
 def _std(values: Tensor) -> Tensor:
     """Unbiased; 0 for a single one."""
     return values.std() if len(values) > 1 else values.new_zeros(())
+
+
+@contextlib.contextmanager
+def clock(timing: dict[str, float], name: str) -> Iterator[None]:
+    """Write into `timing` how many seconds the block took."""
+    begun = time.time()
+    yield
+    timing[f"time/ppo/{name}"] = time.time() - begun

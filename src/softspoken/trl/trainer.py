@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +19,16 @@ from torch import Tensor
 from softspoken.trl import publish, shaping
 from softspoken.trl import stats as statistics
 from softspoken.trl.align import Prompts, Responses, model_inputs, read_queries, read_responses, with_something_to_train
-from softspoken.trl.checks import check_arguments, check_step, warn_of_overrides
+from softspoken.trl.checks import check_arguments, check_step, require_gradient, warn_of_overrides
 from softspoken.trl.config import PPOConfig, native_config
 from softspoken.trl.control import KLController, RunningMoments
 from softspoken.trl.core import set_seed
-from softspoken.trl.passes import as_policy, forward, forward_all, read_once
+from softspoken.trl.passes import as_policy, forward, forward_all, read_once, trained_logits
 from softspoken.trl.record import Record, Special, weights_version
 from softspoken.trl.reference import Reference
 from softspoken.trl.sampling import respond
 from softspoken.trl.watch import Watch, say_negative_kl
-from softspoken.types import InputError, RunError
+from softspoken.types import InputError
 
 COLUMNS = ("label", "query", "response")
 """Columns of a dataset that are kept beside those that the model takes."""
@@ -189,17 +188,17 @@ class PPOTrainer:
         these_scores = every_score[torch.tensor(batch.rows)]
         self._watch.responses(prompts, batch, in_update)
 
-        with _clock(timing, "forward_pass"), torch.no_grad(), self.accelerator.autocast():
+        with statistics.clock(timing, "forward_pass"), torch.no_grad(), self.accelerator.autocast():
             memory = read_once(self.policy, prompts, self.config.mini_batch_size)
             logprobs, values, ref_logprobs, distributions = self._old_passes(prompts, batch, memory)
         masks = batch.trained
-        with _clock(timing, "compute_rewards"), torch.no_grad():
+        with statistics.clock(timing, "compute_rewards"), torch.no_grad():
             rewards, non_score_reward, kls = self.compute_rewards(these_scores, *distributions, masks)
-        with _clock(timing, "compute_advantages"), torch.no_grad():
+        with statistics.clock(timing, "compute_advantages"), torch.no_grad():
             values, advantages, returns = self.compute_advantages(values, rewards, masks)
-        with _clock(timing, "optimize_step"):
+        with statistics.clock(timing, "optimize_step"):
             minis, skipped_updates = self._optimise(prompts, batch, memory, logprobs, values, advantages, returns)
-        with _clock(timing, "calc_stats"):
+        with statistics.clock(timing, "calc_stats"):
             stats = self.record_step_stats(
                 kl_coef=self.kl_ctl.value,
                 scores=these_scores,
@@ -292,7 +291,7 @@ class PPOTrainer:
                     policy_loss, value_loss, stats = self.loss(
                         old_logprobs[rows],
                         values[rows],
-                        _trained_logits(new.logits, batch, rows),
+                        trained_logits(new.logits, batch, rows),
                         new.values,
                         new.logprobs,
                         batch.trained[rows],
@@ -315,22 +314,11 @@ class PPOTrainer:
 
     def _apply_gradient(self) -> None:
         if not self._reached:
-            self._require_gradient()
+            self._reached = require_gradient(self.model)
         if self.config.max_grad_norm is not None:
             self.accelerator.clip_grad_norm_(self.model_params, self.config.max_grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
-
-    def _require_gradient(self) -> None:
-        """After the first backward pass each LoRA matrix has a gradient; one that has not is not in the graph."""
-        trained = [(name, weight) for name, weight in self.model.named_parameters() if weight.requires_grad]
-        if any(weight.grad is not None for _, weight in trained):
-            still = [name for name, weight in trained if "lora_" in name and weight.grad is None]
-            if still:
-                raise RunError(
-                    f"{len(still)} adapter matrices got no gradient (the first is {still[0]}); no step trains them"
-                )
-            self._reached = True
 
     # ------------------------------------------------------------------ the parts of a step, under TRL's names
 
@@ -452,16 +440,3 @@ class PPOTrainer:
             self._best_score = scores.mean().item()
             self.push_to_hub(**options)
         self._compare_step += 1
-
-
-def _trained_logits(logits: Tensor, batch: Responses, rows: Tensor) -> Tensor:
-    """Of one row for each position that is scored, those of the positions that are trained as well."""
-    among = batch.trained[rows][batch.scored[rows]]
-    return logits.detach() if bool(among.all()) else logits.detach()[among]
-
-
-@contextlib.contextmanager
-def _clock(timing: dict[str, float], name: str) -> Iterator[None]:
-    begun = time.time()
-    yield
-    timing[f"time/ppo/{name}"] = time.time() - begun

@@ -1,0 +1,55 @@
+"""What a result says of where it came from, and how it is written."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+
+
+def commit() -> str:
+    """Of the checkout, with -dirty where it holds changes that are not committed."""
+    found = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True)
+    return found.stdout.strip() or "unknown"
+
+
+def describe_machine(threads: int, device: str) -> dict[str, Any]:
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise SystemExit("no GPU here (or this build of torch has no CUDA); run this where there is one")
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    processor = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+    memory = next(int(line.split()[1]) for line in Path("/proc/meminfo").read_text().splitlines())
+    gpu = torch.cuda.get_device_name() if device == "cuda" else None
+    flags = next((line.split() for line in lines if line.startswith("flags")), [])
+    widest = next((name for name in ("amx_tile", "avx512f", "avx2") if name in flags), "none of AVX2, AVX-512, AMX")
+    return {
+        "cpu": processor,
+        "cores": os.cpu_count(),
+        "threads": threads,
+        "vector": widest,
+        "memory_gib": round(memory / 2**20),
+        "gpu": gpu,
+        "torch": torch.__version__,
+        "blas": "MKL" if torch.backends.mkl.is_available() else "other",
+    }
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """A line for each field and, of a field that is a list of objects, for each of them: so that a change is a change of lines."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.saving")
+    fields = ",\n".join(f"{json.dumps(name)}: {_by_line(value)}" for name, value in content.items())
+    beside.write_text(f"{{\n{fields}\n}}\n", encoding="utf-8")
+    beside.replace(path)
+
+
+def _by_line(value: Any) -> str:
+    if isinstance(value, list) and value and all(isinstance(one, dict) for one in value):
+        return "[\n" + ",\n".join(json.dumps(one, ensure_ascii=False) for one in value) + "\n]"
+    return json.dumps(value, ensure_ascii=False)
