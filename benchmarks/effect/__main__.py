@@ -1,7 +1,7 @@
 """Does it work, against what, by which choices, at what cost? One command; it goes on where it was stopped.
 
 .venv/bin/python -m benchmarks.effect            everything (hours on two cores), then docs/results.md
-.venv/bin/python -m benchmarks.effect works      the recipe, three seeds, beside the cheap alternatives, on four sets
+.venv/bin/python -m benchmarks.effect works      PPO, three seeds, beside the cheap alternatives, on four sets
 .venv/bin/python -m benchmarks.effect trl        the same training through TRL 0.11.4
 .venv/bin/python -m benchmarks.effect choices    a table for each choice in the recipe
 .venv/bin/python -m benchmarks.effect curve      ten times the budget

@@ -1,4 +1,5 @@
-"""Heated dialogues to measure on: everyday ones with toxic lines said in between, none of which any model here has seen.
+"""Heated dialogues: everyday ones with toxic lines said in between. A set to measure on, none of which any model here has seen,
+and one to train on.
 
 The recipe is that of heated/validation.jsonl, read off its rows: one to three toxic lines of 5 to 20 words (1 : 2 : 1),
 each said by one of the speakers, anywhere but at the beginning; the summary stays the calm one.
@@ -6,7 +7,8 @@ each said by one of the speakers, anywhere but at the beginning; the summary sta
 SAMSum's train split has no unused part: the embedded summarizer's warm start saw all of it. So the dialogues are those of SAMSum's
 validation split that heated/validation.jsonl leaves, and DialogSum's validation split, its #Person1# given names. The lines are of the
 tenth of ParaDetox that neither the summarizer nor the embedded classifier was trained on (recipes/mini; of the lines in
-heated/validation.jsonl nine in ten were).
+heated/validation.jsonl nine in ten were). The set to train on is of SAMSum's train split and the other nine tenths, with
+embedded dialogues among them.
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ from typing import Any
 
 import yaml
 
+from softspoken.data import load_dialogues
+
 Row = dict[str, Any]
 HELD_OUT = 0.1
 WORDS = range(5, 21)
@@ -27,12 +31,10 @@ LINES = (1, 2, 2, 3)
 NUMBERED = re.compile(r"#Person\d+#")
 SPEAKER = re.compile(r"^([^:\n]{1,40}):")
 NAMES = Path("recipes/mini/bank.yaml")
-SOURCES = (
-    "samsum/validation.jsonl",
-    "heated/validation.jsonl",
-    "dialogsum/validation.jsonl",
-    "toxicity/paradetox.jsonl",
-)
+TRAIN, PAIRS = "samsum/train.jsonl", "toxicity/paradetox.jsonl"
+SOURCES = ("samsum/validation.jsonl", "heated/validation.jsonl", "dialogsum/validation.jsonl", PAIRS)
+HEATED, PLAIN, EMBEDDED = 800, 200, 1000
+"""Dialogues of the set to train on."""
 
 
 def write_heated(data: Path, path: Path, limit: int | None = None) -> int:
@@ -40,7 +42,25 @@ def write_heated(data: Path, path: Path, limit: int | None = None) -> int:
     samsum, taken, dialogsum, pairs = (_read(data / name) for name in SOURCES)
     names = yaml.safe_load(NAMES.read_text(encoding="utf-8"))["names"]
     rng = random.Random(0)
-    rows = [heat(rng, row, held_out_lines(pairs)) for row in unseen(rng, samsum, taken, dialogsum, names)][:limit]
+    _, held_out = toxic_lines(pairs)
+    rows = [heat(rng, row, held_out) for row in unseen(rng, samsum, taken, dialogsum, names)][:limit]
+    return _write(rows, path)
+
+
+def write_training(data: Path, path: Path, limit: int | None = None) -> int:
+    """HEATED dialogues of SAMSum's train split with toxic lines, PLAIN others as they are, EMBEDDED ones; in mixed order."""
+    rng = random.Random(0)
+    lines, _ = toxic_lines(_read(data / PAIRS))
+    samsum = [row for row in _read(data / TRAIN) if speakers(row["dialogue"]) and row["summary"].strip()]
+    samsum = rng.sample(samsum, HEATED + PLAIN)
+    embedded = rng.sample(load_dialogues("mini", "train"), EMBEDDED)
+    rows = [heat(rng, row, lines) for row in samsum[:HEATED]] + samsum[HEATED:]
+    rows += [{"id": one.id, "dialogue": one.text, "summary": one.reference} for one in embedded]
+    rng.shuffle(rows)
+    return _write(rows[:limit], path)
+
+
+def _write(rows: list[Row], path: Path) -> int:
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.saving")
     beside.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
@@ -60,10 +80,12 @@ def unseen(
     return rows
 
 
-def held_out_lines(pairs: list[Row]) -> list[str]:
-    """The last tenth, as recipes/mini cuts it."""
-    lines = (" ".join(pair["toxic"].split()) for pair in pairs[int(len(pairs) * (1 - HELD_OUT)) :])
-    return sorted({line for line in lines if len(line.split()) in WORDS})
+def toxic_lines(pairs: list[Row]) -> tuple[list[str], list[str]]:
+    """Those trained on, and those held out: the last tenth, as recipes/mini cuts it."""
+    lines = [" ".join(pair["toxic"].split()) for pair in pairs]
+    cut = int(len(pairs) * (1 - HELD_OUT))
+    seen = {line for line in lines[:cut] if len(line.split()) in WORDS}
+    return sorted(seen), sorted({line for line in lines[cut:] if len(line.split()) in WORDS} - seen)
 
 
 def named(rng: random.Random, row: Row, names: list[str]) -> Row:

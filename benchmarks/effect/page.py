@@ -8,7 +8,9 @@ from typing import Any
 from benchmarks.effect.choice_tables import choice_section
 from benchmarks.effect.curve_page import curve_section
 from benchmarks.effect.figures import WAYS, Figure, Results, Verdict, at_least, at_most, not_beyond_chance, shown, times
+from benchmarks.effect.heated import EMBEDDED, HEATED, PLAIN
 from benchmarks.effect.settings import Settings
+from softspoken.config import TrainConfig
 
 LOWER, LOWER_BY_OTHER, ROUGE_LOSS = 10, 3, 1.0
 """Of issue 4: times lower by the reward's judge, times lower above the floor by the other one, points of ROUGE-L."""
@@ -25,6 +27,7 @@ SYSTEMS = {
     "human": "human references",
     "base": "base",
     "ppo": "**PPO**",
+    "demo": "PPO, `make demo`",
     "calm_sft": "warm start on calm references",
     "banned_words": "banned words",
     "masked_words": "masked words",
@@ -74,7 +77,7 @@ def missing(part: str, what: str = "") -> str:
 def works_section(settings: Settings) -> str:
     found = {name: results for name in SETS if (results := Results.read(settings.results, name))}
     if not found:
-        return missing("works", "The recipe beside the cheap alternatives: ")
+        return missing("works", "PPO beside the cheap alternatives: ")
     parts = [f"### Goals\n\n{goals(found)}"]
     for name, results in found.items():
         title, slices = SETS[name]
@@ -287,17 +290,19 @@ run today and than what costs less, which of its choices matter, and what does m
 TRL = """The same base, dialogues, reward, number of samples and steps through TRL 0.11.4's `PPOTrainer`, in its own environment, with
 its defaults as the notebooks use them — at its own learning rate, and at the recipe's. Same evaluation for both."""
 
-METHOD = """## How it was measured
+METHOD = f"""## How it was measured
 
-- **Systems.** *base*: the embedded summarizer. *PPO*: `softspoken train` as it stands, a training for each seed, means over them.
-  *warm start on calm references*: `softspoken sft` of the same adapter on all dialogues of the training split with their calm
+- **Systems.** *base*: the embedded summarizer. *PPO*: `softspoken train` on {HEATED} dialogues of SAMSum's train split with toxic
+  lines said in between, {PLAIN} as they are and {EMBEDDED} embedded ones, each once; a training for each seed, means over them.
+  *PPO, `make demo`*: the defaults, which is {TrainConfig.steps} steps on embedded dialogues alone, so that the other sets are foreign to it.
+  *warm start on calm references*: `softspoken sft` of the same adapter on the same dialogues as *PPO*, once, with their calm
   references. *best of N*: of N samples of the base the least toxic by the reward's judge (the reward's ROUGE term needs a
   reference, which nobody has when they summarize). *banned words* and *masked words*: the base kept from writing, or its summaries
   rid of, those words of these very dialogues that the reward's judge finds toxic standing alone.
 - **Dialogues.** The embedded test split has 50 scenarios that no training saw. *SAMSum validation, heated* has 300 of its
   dialogues with toxic ParaDetox lines said in between. *SAMSum and DialogSum validation, heated* is made the same way from dialogues and
   lines that neither the summarizer nor the classifier saw (`benchmarks/effect/heated.py`; SAMSum's train split has no such part: the
-  warm start of the embedded summarizer saw all of it). References of heated dialogues are calm.
+  warm start of the embedded summarizer saw all of it). No training here saw any of these. References of heated dialogues are calm.
 - **Judges.** `mini`, the embedded classifier, is in the reward. `profanity` (alt-profanity-check) was never seen by it. A linear
   classifier gives every text something, so its figures are also given above its floor: its mean on the human references of calm
   dialogues (those of the set; in a set that was heated afterwards, all).

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from benchmarks.effect import curve
 from benchmarks.effect.evaluations import PPO, Evaluation, measure
-from benchmarks.effect.heated import SOURCES, write_heated
+from benchmarks.effect.heated import SOURCES, TRAIN, write_heated, write_training
 from benchmarks.effect.jobs import Job
 from benchmarks.effect.settings import Settings
 from benchmarks.effect.trainings import CALM_SFT, Training, legacy_is_there, train
 from softspoken.config import TrainConfig
+from softspoken.types import InputError
 
 CHEAP = ["banned_words", "masked_words"]
+WORKS = {"steps": 125, "batch_size": 16, "mini_batch_size": 48}
+"""Once through the made set to train on; for the rest, the recipe. The warm start on calm references sees the same dialogues once."""
 TRL_RATES = {"trl": 1.41e-5, "trl_our_rate": TrainConfig.learning_rate}
 """TRL 0.11.4's default, which the notebooks keep, and the recipe's own."""
 CHOICES: dict[str, dict[str, dict[str, object]]] = {
@@ -31,38 +36,36 @@ CHOICES: dict[str, dict[str, dict[str, object]]] = {
     "algorithm": {"rloo": {"algorithm": "rloo"}, "grpo": {"algorithm": "grpo"}},
 }
 """Table → row → what differs from the recipe. The recipe itself is a row of each."""
-DEFAULT = "default"
+DEFAULT, DEMO = "default", "demo"
 VALIDATION_DIALOGUES = 120
 
 
 def works(settings: Settings) -> list[Job]:
-    """Three seeds of the recipe, and what one would try before, on every set that there is."""
-    ppo = [recipe(settings, seed) for seed in settings.seeds]
-    calm = Training("calm_sft", 0, settings.work / "runs" / "calm_sft-0", "sft", CALM_SFT | _sft_size(settings))
-    made = settings.work / "heated.jsonl"
-    evaluations = [Evaluation("works-test", "mini", "test", 4, [*ppo, calm], ["best_of_4", *CHEAP])]
-    jobs = [*map(_training_job, [*ppo, calm])]
-    files = {name: settings.data / name for name in SOURCES}
-    missing = [str(path) for path in files.values() if not path.is_file()]
+    """PPO on heated dialogues and on embedded ones alone, three seeds each, and what one would try before, on four sets."""
+    missing = [str(settings.data / name) for name in (TRAIN, *SOURCES) if not (settings.data / name).is_file()]
     if missing:
-        print(f"no {', '.join(missing)}: the embedded test split alone is measured (--data FOLDER says where they are)")
-    else:
-        heated, samsum = str(files["heated/validation.jsonl"]), str(files["samsum/validation.jsonl"])
-        everything: dict[str, Any] = {"trainings": [*ppo, calm], "baselines": ["best_of_2", *CHEAP]}
-        jobs.append(
-            Job(
-                "heat dialogues",
-                3,
-                made.is_file,
-                lambda: print(f"{write_heated(settings.data, made, settings.limit)} of them"),
-            )
-        )
-        evaluations += [
-            Evaluation("works-heated", heated, "validation", 2, size=300, **everything),
-            Evaluation("works-samsum", samsum, "validation", 2, ppo, size=818),
-            Evaluation("works-made", str(made), "validation", 2, size=1018, **everything),
-        ]
-    return jobs + [_evaluation_job(one, settings) for one in evaluations]
+        raise InputError(f"no {', '.join(missing)}; --data FOLDER says where they are")
+    runs, made, training = settings.work / "runs", settings.work / "heated.jsonl", settings.work / "training.jsonl"
+    ppo = [
+        Training(PPO, seed, runs / f"works-{seed}", changes={**WORKS, "dataset": str(training), **_size(settings)})
+        for seed in settings.seeds
+    ]
+    demo = [recipe(settings, seed, DEMO) for seed in settings.seeds]
+    calm = Training("calm_sft", 0, runs / "calm_sft-0", "sft", CALM_SFT | {"dataset": str(training)})
+    trained: dict[str, Any] = {"trainings": [*ppo, *demo, calm]}
+    heated, samsum = str(settings.data / "heated/validation.jsonl"), str(settings.data / "samsum/validation.jsonl")
+    evaluations = [
+        Evaluation("works-test", "mini", "test", 4, baselines=["best_of_4", *CHEAP], **trained),
+        Evaluation("works-heated", heated, "validation", 2, size=300, baselines=["best_of_2", *CHEAP], **trained),
+        Evaluation("works-samsum", samsum, "validation", 1, [*ppo, *demo], size=818),
+        Evaluation("works-made", str(made), "validation", 2, size=1018, baselines=["best_of_2", *CHEAP], **trained),
+    ]
+    return [
+        _writing_job("heat dialogues to train on", training, write_training, settings),
+        _writing_job("heat dialogues to measure on", made, write_heated, settings),
+        *map(_training_job, [*ppo, *demo, calm]),
+        *(_evaluation_job(one, settings) for one in evaluations),
+    ]
 
 
 def trl(settings: Settings) -> list[Job]:
@@ -141,8 +144,8 @@ def _size(settings: Settings) -> dict[str, object]:
     return {"steps": settings.steps} if settings.steps else {}
 
 
-def _sft_size(settings: Settings) -> dict[str, object]:
-    return {"max_dialogues": settings.limit} if settings.limit else {}
+def _writing_job(name: str, path: Path, write: Callable[[Path, Path, int | None], int], settings: Settings) -> Job:
+    return Job(name, 3, path.is_file, lambda: print(f"{write(settings.data, path, settings.limit)} of them"))
 
 
 def _training_job(training: Training) -> Job:

@@ -25,7 +25,7 @@ STEP_SECONDS = {"ppo": 2.4, "sft": 0.7, "trl": 6.0}
 """Guesses, for the time that is left."""
 OF_THE_FOLDER = ("output", "overwrite", "resume")
 CALM_SFT = {"lora": True, "batch_size": 16, "learning_rate": 2e-3}
-"""The same adapter as the recipe's, all 3,200 dialogues of the training split once, with their calm references."""
+"""The same adapter as the recipe's, its dialogues once, with their calm references."""
 
 
 @dataclass(frozen=True)
@@ -63,9 +63,10 @@ class Training:
     @property
     def expected_seconds(self) -> float:
         if self.kind == "sft":
-            return 200 * STEP_SECONDS["sft"] + 20
+            return 125 * STEP_SECONDS["sft"] + 20
         steps = self.changes.get("steps", TrainConfig.steps)
-        return 15 + steps * STEP_SECONDS[self.kind] * (1 + 0.4 * (self.changes.get("ppo_epochs", 1) - 1))
+        size = self.changes.get("batch_size", TrainConfig.batch_size) / TrainConfig.batch_size
+        return 15 + steps * size * STEP_SECONDS[self.kind] * (1 + 0.4 * (self.changes.get("ppo_epochs", 1) - 1))
 
     @property
     def command(self) -> str:

@@ -137,7 +137,7 @@ PAIRS += [{"toxic": "only these two   odd lines are held out"}, {"toxic": "too s
 
 
 def test_only_the_lines_that_no_model_was_trained_on():
-    assert heated.held_out_lines(PAIRS) == ["only these two odd lines are held out"]
+    assert heated.toxic_lines(PAIRS)[1] == ["only these two odd lines are held out"]
 
 
 def test_unseen_dialogues_leave_out_what_is_taken_and_name_the_numbered():
