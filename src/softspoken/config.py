@@ -50,7 +50,7 @@ class TrainConfig:
     truncation_side: Side | None = None
     """which end of a dialogue that is too long is cut off; by default the model's own (right)"""
 
-    reward: str | dict[str, float] = "mini + rouge:rougeL"
+    reward: str | dict[str, float] = "mini + 1.5*rouge:rougeL"
     """what to raise: mini, detoxify:VARIANT, hf:MODEL:LABEL, rouge:rougeL, similarity:MODEL, length:MIN-MAX, or
     package.module:function; several as "A + 0.2*B" or, in YAML, a mapping of reward to weight"""
     judge: list[str] | None = None
