@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.provenance import ROOT
-from benchmarks.speed.cells import Cell, Scope, read
+from benchmarks.speed.cells import MICRO_BATCH, MICRO_BATCH_TOKENS, Cell, Scope, read
 from benchmarks.speed.figures import Figure, Results, legacy_of
 from benchmarks.speed.scaling_page import scaling_section
 
@@ -202,12 +202,14 @@ NO_GPU = """Not measured: there was no GPU. On a machine with one, `.venv/bin/py
 flan-t5-base, batch 64, 60 new tokens, in float32 and bfloat16 — sampling against transformers' eager `generate`, the step
 against TRL on the same card — and writes it here."""
 
-METHOD = """## What is measured
+METHOD = f"""## What is measured
 
 - **The work.** FLAN-T5's architectures with random weights and its 32,128 logits. Prompts are random token ids, 151 on
   average and 382 at most, as SAMSum's dialogues have; each is answered with 48 sampled tokens (60 on a GPU). The end of
   sequence is never drawn, so the work is the same on every side and in every round. LoRA of rank 16 on q and v,
-  mini-batches of 8 (16 on a GPU). Scoring the texts with a classifier is left out: it costs both sides the same.
+  mini-batches of 8 (16 on a GPU). Ours work through a mini-batch {MICRO_BATCH} rows at a time on a CPU (the same gradient; with the
+  adapter everywhere, no more than {MICRO_BATCH_TOKENS:,} tokens at a time), TRL through a whole one, as it is used. Scoring
+  the texts with a classifier is left out: it costs both sides the same.
 - **A step** is softspoken's `generate_rollout`, `build_experience` and `update`, as `train.py` calls them; for TRL it is
   `generate`, decoding to text, and `step`. *reference* is our pass with the adapter off; in TRL's row it is `forward_pass`,
   which also computes the old log-probabilities that we record while sampling. *other* is what is left of the step.
@@ -220,7 +222,7 @@ METHOD = """## What is measured
 - **Intervals** are 95 % by Student's t (of ratios: paired by round, in the logarithm); with two samples their range; with
   one there is none.
 - **Padding** is the share of positions computed by the encoder, in all passes of a step, that hold no token. **Peak GB** is
-  the process's high-water mark (`VmHWM`) or, on a GPU, of its allocated memory. **tokens/s** are generated tokens over the
+  the process's high-water mark (`VmHWM`) or, on a GPU, of what torch holds of its memory. **tokens/s** are generated tokens over the
   seconds of sampling.
 - **The floor** is the count of floating-point operations that the step needs, given where the adapter lies, over the rate
   of `torch.mm` on this model's shapes (`benchmarks/speed/floor.py` counts, and says what it leaves out)."""

@@ -50,7 +50,8 @@ def run_long(steps: int, threads: int) -> list[dict[str, float]]:
             seconds = _step_seconds(run / "metrics.jsonl")
             if len(seconds) >= EVERY + (rows[-1]["step"] if rows else 0):
                 latest = statistics.median(seconds[-EVERY:])
-                rows.append({"step": len(seconds), "bytes": memory_bytes(process.pid, "VmRSS"), "seconds": latest})
+                if held := memory_bytes(process.pid, "VmRSS"):
+                    rows.append({"step": len(seconds), "bytes": held, "seconds": latest})
     if process.returncode:
         raise SystemExit(f"the long run failed; see {log.name}")
     return rows

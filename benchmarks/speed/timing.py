@@ -63,9 +63,9 @@ def peak_bytes() -> int:
 
 
 def memory_bytes(process: int, name: str) -> int:
-    """VmHWM (the most so far) or VmRSS (now) of a process, as Linux counts them."""
+    """VmHWM (the most so far) or VmRSS (now) of a process, as Linux counts them; 0 once it has ended."""
     lines = Path(f"/proc/{process}/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:")), 0)
 
 
 def serve(prepare: Callable[[], Step], packages: list[str]) -> None:
@@ -83,5 +83,5 @@ def serve(prepare: Callable[[], Step], packages: list[str]) -> None:
         result = step(order["round"], order["brief"])
         result["peak_bytes"] = peak_bytes()
         if torch.cuda.is_initialized():
-            result["peak_gpu_bytes"] = torch.cuda.max_memory_allocated()
+            result["peak_gpu_bytes"] = torch.cuda.max_memory_reserved()  # of CUDA graphs' own memory too
         print(json.dumps(result), file=answers)

@@ -48,7 +48,8 @@ def page(base_record: Record, runs: list[Record]) -> str:
         "Written by `python -m benchmarks.time_to_effect` from `benchmarks/time_to_effect/results`; not to be edited.",
         f"Seconds of training until mean toxicity on {base_record['dialogues']} dialogues of the embedded validation split "
         f"has fallen to {FIFTH:g} of the base's, decoded greedily and sampled alike, at ROUGE-L no more than one point below "
-        f"the base's. {machine['cpu']}, {machine['cores']} cores, {machine['threads']} threads, torch {machine['torch']}.",
+        f"the base's. {machine['cpu']}, {machine['cores']} cores, {machine['threads']} threads, torch {machine['torch']}; "
+        f"commit {', '.join(sorted({record['commit'] for record in runs}))}.",
         _headline(runs, base),
         "![Toxicity against seconds of training](time-to-effect.png)",
         _table(runs, base),
@@ -203,11 +204,12 @@ def write_page(results: Path) -> None:
 NOTES = """\
 ## How it is measured
 
-- **Alike on both sides**: the embedded summarizer and its LoRA adapter (rank, scale, modules), the dialogues of the train
+- **Alike on both sides**: the embedded summarizer, the rank, scale and projections of its LoRA adapter, the dialogues of the train
   split in the same order, the prompts' token ids, the reward (softspoken's default one, by its own code), the summaries
   sampled a step (8 dialogues, 6 of each), their longest length, the machine and all its cores.
-- **softspoken** is `softspoken train` with no setting changed. **TRL** is 0.11.4's `PPOTrainer` with
-  `AutoModelForSeq2SeqLMWithValueHead` as public notebooks use it: mini-batches of 8, 4 epochs, its adaptive KL control, its
+- **softspoken** is `softspoken train` with no setting changed: its adapter lies in the decoder, it makes one pass over the samples.
+  **TRL** is 0.11.4's `PPOTrainer` with
+  `AutoModelForSeq2SeqLMWithValueHead` as public notebooks use it: the adapter in encoder and decoder, mini-batches of 8, 4 epochs, its adaptive KL control, its
   own defaults elsewhere. It generates the whole batch at once, which is faster than its default.
 - **Time** is that of sampling, scoring and the update, step by step (`time/step` in ours); start-up, saving and evaluation do
   not count.

@@ -110,6 +110,7 @@ def measure(run: Run, settings: Settings, base: Point) -> Record:
         "dialogues": settings.dialogues,
         "cap": settings.cap,
         "others": round(watch.share(), 4),
+        "defaults": defaults(),
         "commit": commit(),
         **found,
     }
@@ -119,10 +120,16 @@ def measure(run: Run, settings: Settings, base: Point) -> Record:
 
 
 def is_whole(record: Record, settings: Settings) -> bool:
-    """Measured on these dialogues, and to its end: one that was given up sooner than is now asked is to be run again."""
+    """Measured on these dialogues, with today's defaults, and to its end: one given up sooner than is now asked is run again."""
     ended = record["arrived"] or record["diverged"] or record["run"]["side"] == "softspoken"
-    same: bool = record["dialogues"] == settings.dialogues
+    same: bool = record["dialogues"] == settings.dialogues and record["defaults"] == defaults()
     return same and (ended or record["seconds"] >= settings.cap)
+
+
+def defaults() -> Record:
+    """Of softspoken, as JSON gives them back: TRL's side takes its reward, rank and sizes from them as well."""
+    found: Record = json.loads(json.dumps(asdict(TrainConfig())))
+    return found
 
 
 def time_to_effect(record: Record, base: Point) -> Time:

@@ -82,8 +82,8 @@ class TrainConfig:
     micro_batch_size: int = 24
     """summaries in one forward pass; changes memory and speed, not the result"""
     tokens_per_microbatch: int | None = None
-    """at most so many tokens of prompts and summaries (padding included) in one forward pass; on a GPU that runs out of
-    memory it is found by halving"""
+    """at most so many tokens of prompts and summaries (padding included) in a forward pass of the update, and eight times as
+    many in sampling; on a GPU that runs out of memory it is found by halving"""
     fast: bool = True
     """take what shortens a step without changing its numbers: prompts grouped by length and, where the adapter leaves the
     encoder alone, read once a step; false computes every pass plainly"""

@@ -6,6 +6,8 @@ reads and writes the same memory each time, so the cache, the prompts and the re
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicCache, EncoderDecoderCache, StaticLayer
@@ -168,7 +170,7 @@ class _Buffers:
     def capture(self) -> None:
         """Record a step as a graph. What it writes is overwritten when sampling begins."""
         with torch.cuda.device(self.policy.device):
-            stream = torch.cuda.Stream()
+            stream = _side_stream(self.policy.device)
             stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(stream):
                 for _ in range(WARM_UP):
@@ -185,3 +187,9 @@ class _Buffers:
         self.position.zero_()
         for layer in self.cache.self_attention_cache.layers:
             layer.reset()
+
+
+@functools.cache
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    """One for all captures: cuBLAS keeps memory for every stream that it has worked on."""
+    return torch.cuda.Stream(device)

@@ -13,6 +13,7 @@ import torch
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from peft.tuners.lora import LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils.other import AuxiliaryTrainingWrapper
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -76,8 +77,8 @@ class Policy:
         self.forbid(forbidden)
         self.has_start_adapter = START_ADAPTER in model.peft_config
         encoder = self.seq2seq.get_encoder()
-        self.encoder_adapted = any(isinstance(module, BaseTunerLayer) for module in encoder.modules())
-        self.vocabulary_adapted = isinstance(self.seq2seq.get_output_embeddings(), BaseTunerLayer)
+        self.encoder_adapted = _is_adapted(encoder)
+        self.vocabulary_adapted = _is_adapted(self.seq2seq.get_output_embeddings())
         self.cross_attention = _cross_attention(self.seq2seq.get_decoder())
         self.sampling_buffers: dict[Any, Any] = {}  # what sampling on a GPU keeps from step to step (graphs.py)
         self._check_projection()
@@ -345,6 +346,11 @@ def add_lora(model: PreTrainedModel, *, r: int, alpha: int, targets: list[str] |
         where = rf".*\bdecoder\..*\.({'|'.join(targets)})"
     lora = LoraConfig(task_type=TaskType.SEQ_2_SEQ_LM, r=r, lora_alpha=alpha, target_modules=where)
     return get_peft_model(model, lora)
+
+
+def _is_adapted(module: nn.Module) -> bool:
+    """Whether an adapter lies in it, or a whole copy that an adapter trains (PEFT's modules_to_save)."""
+    return any(isinstance(part, (BaseTunerLayer, AuxiliaryTrainingWrapper)) for part in module.modules())
 
 
 def _fuse_gelu(model: nn.Module) -> None:

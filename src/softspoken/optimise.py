@@ -11,7 +11,7 @@ from torch import Tensor
 from softspoken import numerics
 from softspoken.config import TrainConfig
 from softspoken.model import Policy
-from softspoken.rollout import micro_batches, within_memory
+from softspoken.rollout import micro_batches, widest, within_memory
 from softspoken.types import Experience, Rollout, UpdateStats
 
 Loss = Callable[[Policy, Experience, Tensor, TrainConfig], tuple[Tensor, dict[str, Tensor]]]
@@ -35,7 +35,7 @@ def optimise(
     plan = _mini_batches(experience.rollout, config, generator)
     for done, rows in enumerate(plan):
         accumulate = partial(_accumulate_gradient, policy, optimizer, experience, rows, config, loss_of)
-        losses = within_memory(policy, experience.rollout, rows, accumulate)
+        losses = within_memory(policy, len(rows), widest(experience.rollout, rows), accumulate)
         if config.target_kl is not None and losses["approx_kl"] > config.target_kl:
             totals.skipped += len(plan) - done
             break

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from softspoken import graphs, numerics
@@ -15,9 +16,15 @@ from softspoken.model import Policy
 from softspoken.types import Memory, PromptBatch, Rollout
 
 Result = TypeVar("Result")
+Sampled = tuple[Tensor, Tensor, Tensor, Tensor]
+"""response_ids int64, response_mask bool, old_logprobs and old_values float32, each [N, T]."""
 
 WORTH_KEEPING = 0.75
 """Rows that have ended are let go once fewer than this share of those decoded run on: what stays is copied."""
+LIGHTER = 8
+"""So many times the tokens of a micro-batch are sampled at once: without a gradient, a token holds its keys and values only."""
+MISMATCH = 0.01
+"""The most that a token's recorded log-probability may be off, in nats (design section 4)."""
 
 
 @torch.no_grad()
@@ -36,14 +43,13 @@ def generate_rollout(policy: Policy, prompts: PromptBatch, config: TrainConfig, 
         config.samples_per_prompt
     )
     uniforms = torch.rand((len(prompt_index), config.max_new_tokens), generator=generator).to(policy.device)
-    group = config.micro_batch_size if config.fast else len(prompts.dialogues)
-    memory = policy.read(prompts.input_ids, prompts.attention_mask, group)
-    if config.fast and policy.device.type == "cuda" and graphs.applies_to(policy):
-        ids, mask, logprobs, values = graphs.sample(policy, memory, prompt_index, uniforms, config.temperature)
-    else:
-        ids, mask, logprobs, values = _sample(
-            policy, memory, prompt_index, uniforms, config.temperature, drop_ended=config.fast
-        )
+
+    def run() -> tuple[Memory, Sampled]:
+        memory = _read(policy, prompts, config)
+        return memory, _sample_pieces(policy, memory, prompt_index, uniforms, config)
+
+    width = prompts.input_ids.shape[1] + config.max_new_tokens
+    memory, (ids, mask, logprobs, values) = within_memory(policy, len(prompt_index), width, run, LIGHTER)
     texts = policy.tokenizer.batch_decode(ids, skip_special_tokens=True)
     rollout = Rollout(
         prompts=prompts,
@@ -57,7 +63,52 @@ def generate_rollout(policy: Policy, prompts: PromptBatch, config: TrainConfig, 
         old_values=values if config.algorithm == "ppo" else None,
         memory=memory if config.fast and not policy.encoder_adapted else None,
     )
+    if policy.seq2seq.dtype != torch.float32:
+        rollout = _rescored(policy, rollout, config)
     return replace(rollout, ref_logprobs=reference_logprobs(policy, rollout, config))
+
+
+def _read(policy: Policy, prompts: PromptBatch, config: TrainConfig) -> Memory:
+    group = config.micro_batch_size if config.fast else len(prompts.dialogues)
+    fitting = _rows_that_fit(policy, prompts.input_ids.shape[1], group)
+    return policy.read(prompts.input_ids, prompts.attention_mask, fitting)
+
+
+def _sample_pieces(
+    policy: Policy, memory: Memory, prompt_index: Tensor, uniforms: Tensor, config: TrainConfig
+) -> Sampled:
+    """All rows, as many at a time as the policy's `tokens_per_microbatch` allows; each has its own uniforms, so that no
+    row's tokens depend on the others."""
+    on_graphs = config.fast and policy.device.type == "cuda" and graphs.applies_to(policy)
+    rows = _rows_that_fit(policy, memory.attention_mask.shape[1] + uniforms.shape[1], len(prompt_index))
+    parts: list[Sampled] = []
+    for index, draws in zip(prompt_index.split(rows), uniforms.split(rows), strict=True):
+        if on_graphs:
+            parts.append(graphs.sample(policy, memory, index, draws, config.temperature))
+        else:
+            parts.append(_sample(policy, memory, index, draws, config.temperature, drop_ended=config.fast))
+    length = max(ids.shape[1] for ids, *_ in parts)
+    ids, mask, logprobs, values = (
+        torch.cat([F.pad(part, (0, length - part.shape[1]), value=filler) for part in column])
+        for column, filler in zip(zip(*parts, strict=True), (policy.pad_id, 0, 0, 0), strict=True)
+    )
+    return ids, mask, logprobs, values
+
+
+def _rows_that_fit(policy: Policy, width: int, rows: int) -> int:
+    budget = policy.tokens_per_microbatch
+    return rows if budget is None else max(1, min(rows, LIGHTER * budget // width))
+
+
+def _rescored(policy: Policy, rollout: Rollout, config: TrainConfig) -> Rollout:
+    """The rollout with what one token at a time and all at once differ by, which below float32 is more than rounding's last
+    digit; past MISMATCH, with the log-probabilities and values of the latter, which are what the update compares with."""
+    logprobs, values = teacher_forced(policy, rollout, config)
+    mismatch = (logprobs - rollout.old_logprobs).abs().max().item()
+    rollout = replace(rollout, mismatch=mismatch)
+    if mismatch <= MISMATCH:
+        return rollout
+    return replace(rollout, old_logprobs=logprobs, old_values=None if rollout.old_values is None else values)
 
 
 def _sample(
@@ -68,11 +119,8 @@ def _sample(
     temperature: float,
     *,
     drop_ended: bool = True,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """One token at a time until every row has its EOS, or for as many as there are uniforms.
-
-    Returns response_ids int64, response_mask bool, old_logprobs and old_values float32, each [N, T].
-    """
+) -> Sampled:
+    """One token at a time until every row has its EOS, or for as many as there are uniforms."""
     rows, limit = uniforms.shape
     ids = torch.full((rows, limit), policy.pad_id, device=policy.device)
     mask = torch.zeros((rows, limit), dtype=torch.bool, device=policy.device)
@@ -108,16 +156,23 @@ def _sample(
 @torch.no_grad()
 def reference_logprobs(policy: Policy, rollout: Rollout, config: TrainConfig) -> Tensor:
     """Log-probabilities [N, T] float32 of the sampled tokens under the frozen reference, 0 off the mask."""
+    with policy.reference():
+        return teacher_forced(policy, rollout, config)[0]
+
+
+@torch.no_grad()
+def teacher_forced(policy: Policy, rollout: Rollout, config: TrainConfig) -> tuple[Tensor, Tensor]:
+    """Log-probabilities and values of all rows in one pass over their tokens, each [N, T] float32, 0 off the mask."""
     every = torch.arange(len(rollout.responses))
 
-    def run() -> Tensor:
-        logprobs = torch.zeros_like(rollout.old_logprobs)
-        with policy.reference():
-            for rows in micro_batches(policy, rollout, every, config):
-                logprobs[rows, : _longest(rollout, rows)], _ = score_rows(policy, rollout, rows, config)
-        return logprobs
+    def run() -> tuple[Tensor, Tensor]:
+        logprobs, values = torch.zeros_like(rollout.old_logprobs), torch.zeros_like(rollout.old_logprobs)
+        for rows in micro_batches(policy, rollout, every, config):
+            length = longest(rollout, rows)
+            logprobs[rows, :length], values[rows, :length] = score_rows(policy, rollout, rows, config)
+        return logprobs, values
 
-    return within_memory(policy, rollout, every, run)
+    return within_memory(policy, len(every), widest(rollout, every), run)
 
 
 def score_rows(policy: Policy, rollout: Rollout, rows: Tensor, config: TrainConfig) -> tuple[Tensor, Tensor]:
@@ -127,7 +182,7 @@ def score_rows(policy: Policy, rollout: Rollout, rows: Tensor, config: TrainConf
     among the rows is encoded once, however many samples answer it. Nothing is padded beyond the longest, and only
     positions that count reach the vocabulary.
     """
-    length = _longest(rollout, rows)
+    length = longest(rollout, rows)
     ids, mask = rollout.response_ids[rows, :length], rollout.response_mask[rows, :length]
     if rollout.memory is not None:
         states = policy.decode_from(ids, rollout.memory, rollout.prompt_index[rows])
@@ -154,7 +209,7 @@ def micro_batches(policy: Policy, rollout: Rollout, rows: Tensor, config: TrainC
     if config.fast:
         index = lengths.argsort(stable=True).argsort()[index]
     ordered = rows[index.sort(stable=True).indices]
-    widths = lengths[prompt_index[ordered]] + _longest(rollout, rows)
+    widths = lengths[prompt_index[ordered]] + longest(rollout, rows)
     return [ordered[piece] for piece in _pieces(widths.tolist(), config.micro_batch_size, policy.tokens_per_microbatch)]
 
 
@@ -170,8 +225,9 @@ def _pieces(widths: list[int], rows: int, tokens: int | None) -> list[slice]:
     return [*pieces, slice(first, len(widths))]
 
 
-def within_memory(policy: Policy, rollout: Rollout, rows: Tensor, run: Callable[[], Result]) -> Result:
-    """`run()`, which works on `rows`; again with half the tokens in a micro-batch each time that the GPU's memory runs out.
+def within_memory(policy: Policy, rows: int, width: int, run: Callable[[], Result], lighter: int = 1) -> Result:
+    """`run()`, which works on `rows` of at most `width` tokens; again each time that the GPU's memory runs out: first without
+    what sampling keeps from step to step, then with half the tokens at once (`lighter` times those of a micro-batch).
 
     The policy keeps the number it came to. Raises torch.OutOfMemoryError where a single row does not fit.
     """
@@ -179,12 +235,13 @@ def within_memory(policy: Policy, rollout: Rollout, rows: Tensor, run: Callable[
         try:
             return run()
         except torch.OutOfMemoryError:
-            widest = int(rollout.prompts.attention_mask.sum(dim=1).max()) + _longest(rollout, rows)
-            budget = policy.tokens_per_microbatch or len(rows) * widest
-            if budget <= widest:
-                raise
-            policy.tokens_per_microbatch = budget // 2
-            policy.sampling_buffers.clear()
+            if policy.sampling_buffers:
+                policy.sampling_buffers.clear()
+            else:
+                tokens = min(lighter * (policy.tokens_per_microbatch or rows * width), rows * width)
+                if tokens <= width:
+                    raise
+                policy.tokens_per_microbatch = max(1, tokens // 2 // lighter)
         torch.cuda.empty_cache()
 
 
@@ -218,5 +275,11 @@ def sibling_mean(values: Tensor, rollout: Rollout) -> tuple[Tensor, Tensor]:
     return torch.where(siblings > 0, (total - values) / siblings.clamp(min=1), 0.0), siblings
 
 
-def _longest(rollout: Rollout, rows: Tensor) -> int:
+def widest(rollout: Rollout, rows: Tensor) -> int:
+    """Tokens of the longest prompt among the rows and of their longest response."""
+    lengths = rollout.prompts.attention_mask.sum(dim=1)[rollout.prompt_index[rows]]
+    return int(lengths.max()) + longest(rollout, rows)
+
+
+def longest(rollout: Rollout, rows: Tensor) -> int:
     return max(1, int(numerics.last_true(rollout.response_mask[rows]).max()) + 1)

@@ -35,10 +35,10 @@ from softspoken.numerics import masked_mean
 from softspoken.ppo import next_kl_coef
 from softspoken.pretrained import require_seq2seq
 from softspoken.report import write_model_card, write_report
-from softspoken.rewards import default_judge, judge_term, load_reward
+from softspoken.rewards import WeightedReward, default_judge, judge_term, load_reward
 from softspoken.rollout import drop_short, generate_rollout
 from softspoken.tracking import Tracker
-from softspoken.types import Experience, InputError, UpdateStats
+from softspoken.types import Dialogue, Experience, InputError, UpdateStats
 
 PACKAGES = ("softspoken", "torch", "transformers", "peft", "accelerate", "datasets", "tokenizers")
 
@@ -58,10 +58,21 @@ def train(config: TrainConfig) -> Path:
     reward = load_reward(config.reward, device=config.device, detoxify_sha256=config.detoxify_sha256)
     if reward.needs_references:
         require_references(dialogues, config.dataset, reward.needs_references[0])
+    _learn(config, run, dialogues, reward, fresh=resumed is None)
+    if config.eval_limit != 0:
+        evaluate(_evaluation(config, run))
+    write_model_card(run)
+    shutil.copy(run / "README.md", run / "adapter" / "README.md")
+    write_report(run)
+    return run
+
+
+def _learn(config: TrainConfig, run: Path, dialogues: list[Dialogue], reward: WeightedReward, *, fresh: bool) -> None:
+    """The steps, and the adapter they end in; a function of its own, so that their memory is free for the evaluation."""
     policy = load_policy(config)  # the largest comes last: what is wrong with the rest is said in seconds
     optimizer, scheduler = _optimizer(policy, config)
 
-    if not resumed:
+    if fresh:
         _start_folder(run, config)
     progress = load_checkpoint(run, policy, optimizer) or Progress(0, config.kl_coef, scheduler.state_dict())
     scheduler.load_state_dict(progress.schedule)
@@ -121,13 +132,7 @@ def train(config: TrainConfig) -> Path:
                 reward.clear_cache()  # a resumed run starts without one, and must give the same last digits
 
     policy.save(run / "adapter", config.max_new_tokens)
-    del policy, optimizer
-    if config.eval_limit != 0:
-        evaluate(_evaluation(config, run))
-    write_model_card(run)
-    shutil.copy(run / "README.md", run / "adapter" / "README.md")
-    write_report(run)
-    return run
+    policy.sampling_buffers.clear()  # they refer to the policy, and it to them
 
 
 # ------------------------------------------------------------------------------------------------- before the loop
@@ -215,6 +220,8 @@ def _metrics(experience: Experience, stats: UpdateStats, config: TrainConfig) ->
     }
     if judge := judge_term(config.reward):
         metrics["objective/toxicity"] = 1 - scores.terms[judge].mean().item()
+    if rollout.mismatch is not None:
+        metrics["objective/sampling_mismatch"] = rollout.mismatch
     if experience.returns is not None:
         metrics |= {"ppo/value/loss": stats.value_loss, "ppo/value/explained_variance": stats.explained_variance}
     return metrics | {

@@ -1,11 +1,14 @@
 """The conventions of the design's section 4, on tiny random models of each family."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from peft import LoraConfig, TaskType, get_peft_model
 from transformers import (
+    AutoModelForSeq2SeqLM,
     AutoTokenizer,
     BartConfig,
     BartForConditionalGeneration,
@@ -18,11 +21,14 @@ from transformers import (
     T5GemmaForConditionalGeneration,
 )
 
+from likely_end import with_likely_end
 from softspoken import mini
 from softspoken.config import TrainConfig
 from softspoken.data import PromptFormat, encode_prompts
 from softspoken.model import FEW_ROWS, Policy, _times_few, load_policy
 from softspoken.rollout import (
+    LIGHTER,
+    MISMATCH,
     _pieces,
     _sample,
     drop_short,
@@ -104,7 +110,7 @@ def with_value_head(policy: Policy) -> Policy:
 
 def rollout_of(folder: Path, dialogues, seed: int = 0, **changes):
     config = config_for(folder, **changes)
-    policy = with_value_head(load_policy(config))
+    policy = with_likely_end(with_value_head(load_policy(config)))
     prompts = encode_prompts(dialogues, policy.tokenizer, policy.prompt_format)
     return policy, config, generate_rollout(policy, prompts, config, torch.Generator().manual_seed(seed))
 
@@ -124,6 +130,7 @@ def move_adapter(policy: Policy, size: float = 0.3) -> None:
 def check_conventions(folder: Path, dialogues) -> None:
     policy, config, rollout = rollout_of(folder, dialogues, temperature=0.7)
     mask = rollout.response_mask
+    assert len(mask.sum(dim=1).unique()) > 1, "some must end early"
     # Teacher-forced log-probabilities equal the sampled ones, the first token's too (conventions 1 and 4).
     logprobs, values = score_rows(policy, rollout, all_rows(rollout), config)
     assert (logprobs - rollout.old_logprobs).abs().max() < 1e-5
@@ -363,16 +370,8 @@ def check_letting_go_of_ended_rows_changes_nothing(folder: Path, dialogues) -> N
     memory = policy.read(prompts.input_ids, prompts.attention_mask, 2)
     index = torch.arange(len(dialogues)).repeat_interleave(4)
     uniforms = torch.rand((len(index), 12), generator=torch.Generator().manual_seed(3))
-    plain_logits, widths = policy.logits, []
-
-    def logits(states, temperature):
-        """An end of sequence that is likely, so that rows end one after another."""
-        found = plain_logits(states, temperature)
-        found[:, policy.eos_id] = found.logsumexp(dim=-1) - 1.0
-        widths.append(len(states))
-        return found
-
-    policy.logits = logits
+    likely_end, widths = policy.logits, []
+    policy.logits = lambda states, temperature: widths.append(len(states)) or likely_end(states, temperature)
     whole = _sample(policy, memory, index, uniforms, 1.0, drop_ended=False)
     assert set(widths) == {len(index)}
     widths.clear()
@@ -445,7 +444,10 @@ def test_when_memory_runs_out_the_pieces_are_halved_with_the_same_result(tiny_t5
         return score_rows(policy, rollout, rows, config)
 
     monkeypatch.setattr("softspoken.rollout.score_rows", tight)
+    policy.sampling_buffers["kept"] = "since sampling"
     again = reference_logprobs(policy, rollout, config)
+    assert not policy.sampling_buffers
+    assert sizes[:2] == [8, 8], "what is kept goes first, before anything is halved"
     assert (again - rollout.ref_logprobs).abs().max() < 1e-5
     assert max(sizes) == 8
     assert max(sizes[-3:]) <= 3
@@ -453,6 +455,63 @@ def test_when_memory_runs_out_the_pieces_are_halved_with_the_same_result(tiny_t5
     monkeypatch.setattr("softspoken.rollout.score_rows", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("x")))
     with pytest.raises(torch.OutOfMemoryError):
         reference_logprobs(policy, rollout, config)
+
+
+@pytest.mark.parametrize("scope", ["all", "decoder"])
+def test_sampling_keeps_to_the_token_budget_with_the_same_result(tiny_t5, dialogues, monkeypatch, scope):
+    whole = rollout_of(tiny_t5, dialogues, adapter_scope=scope)[2]
+    sizes = []
+
+    def counting(policy, memory, index, *given, **options):
+        sizes.append(len(index))
+        return _sample(policy, memory, index, *given, **options)
+
+    monkeypatch.setattr("softspoken.rollout._sample", counting)
+    budget = math.ceil(3 * (whole.prompts.input_ids.shape[1] + 8) / LIGHTER)
+    pieces = rollout_of(tiny_t5, dialogues, adapter_scope=scope, tokens_per_microbatch=budget)[2]
+    assert sizes == [3, 3, 2]
+    assert torch.equal(whole.response_ids, pieces.response_ids)
+    assert torch.equal(whole.response_mask, pieces.response_mask)
+    for name in ("old_logprobs", "ref_logprobs", "old_values"):
+        assert (getattr(whole, name) - getattr(pieces, name)).abs().max() < 1e-5
+
+
+def test_sampling_that_runs_out_of_memory_goes_on_in_pieces(tiny_t5, dialogues, monkeypatch):
+    whole = rollout_of(tiny_t5, dialogues)[2]
+
+    def tight(policy, memory, index, *given, **options):
+        if len(index) > 3:
+            raise torch.OutOfMemoryError("as CUDA says it")
+        return _sample(policy, memory, index, *given, **options)
+
+    monkeypatch.setattr("softspoken.rollout._sample", tight)
+    assert torch.equal(rollout_of(tiny_t5, dialogues)[2].response_ids, whole.response_ids)
+
+
+def test_below_float32_the_mismatch_is_known_and_the_update_compares_with_what_it_computes(tiny_t5, dialogues):
+    assert rollout_of(tiny_t5, dialogues)[2].mismatch is None
+    policy, config, rollout = rollout_of(tiny_t5, dialogues, dtype="bfloat16", temperature=0.3)
+    assert rollout.mismatch > MISMATCH, "else this tests nothing"
+    with torch.no_grad():
+        logprobs, values = score_rows(policy, rollout, all_rows(rollout), config)
+    assert torch.equal(logprobs, rollout.old_logprobs)
+    assert torch.equal(values, rollout.old_values)
+    assert torch.equal(rollout.ref_logprobs, rollout.old_logprobs)
+
+
+def test_a_module_that_is_trained_whole_is_no_frozen_one(tiny_t5, dialogues, tmp_path):
+    """PEFT's modules_to_save: were it taken for frozen, the fast way would leave it without its gradient."""
+    base = AutoModelForSeq2SeqLM.from_pretrained(tiny_t5)
+    lora = LoraConfig(task_type=TaskType.SEQ_2_SEQ_LM, r=2, target_modules=["q"], modules_to_save=["lm_head"])
+    get_peft_model(base, lora).save_pretrained(tmp_path / "start")
+    gradients = []
+    for fast in (True, False):
+        policy, config, rollout = rollout_of(tiny_t5, dialogues, adapter=str(tmp_path / "start"), fast=fast)
+        assert policy.vocabulary_adapted
+        score_rows(policy, rollout, all_rows(rollout), config)[0].sum().backward()
+        gradients.append(next(w.grad for name, w in policy.adapter_parameters().items() if "lm_head" in name))
+    assert gradients[0].any()
+    assert torch.allclose(gradients[0], gradients[1], rtol=1e-4, atol=1e-5)
 
 
 def test_unknown_lora_targets_name_the_modules_there_are(tiny_t5):

@@ -1,15 +1,17 @@
 """Steps 3 and 4 on a tiny T5: rewards, advantages, the clipped update, and what must not change its result."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 
+from likely_end import with_likely_end
 from softspoken import optimise, ppo
 from softspoken.config import TrainConfig
 from softspoken.data import encode_prompts
-from softspoken.model import load_policy, require_moved
-from softspoken.rollout import generate_rollout
+from softspoken.model import VOCABULARY_ROWS, load_policy, require_moved
+from softspoken.rollout import generate_rollout, widest, within_memory
 from softspoken.types import Experience, RunError, Scores
 
 
@@ -28,7 +30,7 @@ def prepared(folder, dialogues, **changes):
         "kl_in": "reward",
     }
     config = TrainConfig(model=str(folder), **(settings | changes))
-    policy = load_policy(config)
+    policy = with_likely_end(load_policy(config))
     prompts = encode_prompts(dialogues, policy.tokenizer, policy.prompt_format)
     rollout = generate_rollout(policy, prompts, config, torch.Generator().manual_seed(0))
     total = torch.linspace(0, 1, len(rollout.responses))
@@ -186,6 +188,41 @@ def test_micro_batches_give_the_same_gradient(tiny_t5_each, dialogues, micro_bat
     for name, gradient in gradients[0].items():
         difference = (gradient - gradients[1][name]).norm()
         assert difference <= 1e-4 * gradient.norm().clamp(min=1e-6), name
+
+
+@pytest.mark.parametrize("scope", ["all", "decoder"])
+def test_the_fast_way_has_the_plain_ways_gradient(tiny_t5_each, dialogues, scope):
+    """Of long and short responses, of more tokens than are projected at once, in pieces, and after memory ran out halfway."""
+    gradients, ids = [], []
+    for fast in (False, True):
+        changes = {"adapter_scope": scope, "fast": fast, "samples_per_prompt": 16, "max_new_tokens": 16}
+        policy, config, rollout, scores = prepared(tiny_t5_each, dialogues, micro_batch_size=64, **changes)
+        torch.manual_seed(1)
+        for name, weight in policy.adapter_parameters().items():
+            if "lora_B" in name:
+                weight.data.normal_(std=0.1)
+        experience = ppo.build_experience(rollout, scores, config, 0.1)
+        every, calls = torch.arange(len(rollout.responses)), []
+
+        def loss_of(policy, experience, rows, config, fast=fast, calls=calls):
+            calls.append(len(rows))
+            if fast and len(calls) == 2:
+                raise torch.OutOfMemoryError("as CUDA says it")
+            return ppo.ppo_loss(policy, experience, rows, config)
+
+        policy.tokens_per_microbatch = 32 * widest(rollout, every) if fast else None
+        accumulate = partial(
+            optimise._accumulate_gradient, policy, optimizer_for(policy), experience, every, config, loss_of
+        )
+        within_memory(policy, len(every), widest(rollout, every), accumulate)
+        gradients.append({name: weight.grad for name, weight in policy.trainable().items()})
+        ids.append(rollout.response_ids)
+    assert len(calls) > 4, "pieces, and again with smaller ones"
+    assert len(rollout.response_mask.sum(dim=1).unique()) > 1
+    assert rollout.response_mask.sum() > VOCABULARY_ROWS[0]
+    assert torch.equal(*ids)
+    for name, gradient in gradients[0].items():
+        assert (gradient - gradients[1][name]).norm() <= 1e-4 * gradient.norm().clamp(min=1e-6), name
 
 
 def test_the_update_stops_at_the_target_kl_and_counts_what_it_left_out(tiny_t5, dialogues):

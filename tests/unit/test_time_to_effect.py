@@ -19,7 +19,7 @@ from benchmarks.time_to_effect.arrival import (
     time_of,
 )
 from benchmarks.time_to_effect.page import best_rate, page
-from benchmarks.time_to_effect.runs import Settings, is_whole, time_to_effect
+from benchmarks.time_to_effect.runs import Settings, defaults, is_whole, time_to_effect
 
 BASE = Point(0, 0.0, Figures(0.5, 40.0), Figures(0.25, 30.0))
 
@@ -89,6 +89,7 @@ def record(rate: float | None, seed: int, points: list[Point], seconds: float, *
     return {
         "run": {"side": "legacy" if rate else "softspoken", "seed": seed, "learning_rate": rate},
         "dialogues": 100,
+        "defaults": defaults(),
         "cap": 900.0,
         "others": 0.01,
         "commit": "abc",
@@ -120,6 +121,7 @@ def test_a_run_given_up_sooner_than_is_now_asked_is_run_again():
     assert is_whole(record(1e-4, 0, arriving(4), 50.0), settings)
     assert is_whole(record(1e-4, 0, far(2), 20.0, diverged=True), settings)
     assert not is_whole(record(1e-4, 0, arriving(4), 50.0, dialogues=50), settings)
+    assert not is_whole(record(1e-4, 0, arriving(4), 50.0, defaults=defaults() | {"reward": "mini"}), settings)
 
 
 def test_the_best_rate_arrived_first_or_came_furthest():
