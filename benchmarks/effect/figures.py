@@ -112,10 +112,10 @@ def shown(figure: Figure | None, digits: int = 3, *, signed: bool = False) -> st
 
 
 def times(ratio: Figure | None) -> str:
-    """A ratio of 0.05 (0.02 to 0.1) is 20 times lower."""
+    """A ratio of 0.05 (0.02 to 0.1) is 20 times lower. Of one that may be 0 only the worse end says something."""
     if ratio is None:
         return "–"
-    if ratio["mean"] <= 0:
-        return "at or below 0"
+    if ratio["low"] <= 0:
+        return f"at least {1 / ratio['high']:.1f} times lower" if 0 < ratio["high"] < 1 else "not told from the base"
     lower = 1 / ratio["mean"]
     return f"{lower:.1f} times lower" if lower < 10 else f"{math.floor(lower)} times lower"

@@ -249,7 +249,8 @@ def test_figures_in_words():
     assert shown(None) == "–"
     assert times(figure(0.05)) == "20 times lower"
     assert times(figure(0.3)) == "3.3 times lower"
-    assert times(figure(-0.1)) == "at or below 0"
+    assert times(figure(0.01, -0.1, 0.2)) == "at least 5.0 times lower"
+    assert times(figure(-0.1, -0.2, 1.1)) == "not told from the base"
 
 
 # --------------------------------------------------------------------------------------------------------- the page
