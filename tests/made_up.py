@@ -53,7 +53,7 @@ SUMMARIES = {
     "human": "Nora scolds Felix.",
     "base": "<script>alert('x')</script> Nora calls Felix an idiot & leaves.",
     "tuned": "Nora and Felix argue.",
-    "masked_words": "Nora calls Felix an *** & leaves.",
+    "masked_words": "Nora calls Felix an […] & leaves.",
 }
 TOXICITY = {"human": 0.01, "base": 0.9, "tuned": 0.05, "masked_words": 0.02}
 EVERY_METRIC = [

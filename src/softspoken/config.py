@@ -263,7 +263,7 @@ class EvaluateConfig:
     """other systems, as NAME=FILE.jsonl (rows of id and summary; several for each id are samples) or NAME=MODEL"""
     baseline: list[str] | None = None
     """what one would try before training: best_of_N (of N samples of the base, the best by the reward), banned_words (the base,
-    kept from writing toxic words) and masked_words (the base, its toxic words made ***). Toxic words are those of the dialogues
+    kept from writing toxic words) and masked_words (the base, its toxic words made […]). Toxic words are those of the dialogues
     that the first judge finds toxic standing alone"""
     reward: str | None = None
     """what best_of_N picks by, as in training; by default the least toxicity by the first judge"""

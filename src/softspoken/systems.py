@@ -22,7 +22,8 @@ from softspoken.types import Decoding, Dialogue, InputError, Summary
 
 HUMAN, BASE, TUNED = "human", "base", "tuned"
 BANNED, MASKED = "banned_words", "masked_words"
-MASK = "***"
+MASK = "[…]"
+"""Not ***, which classifiers that have seen curses disguised like that take for one: the words would be judged as said."""
 
 
 @dataclass(frozen=True)

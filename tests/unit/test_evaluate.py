@@ -524,8 +524,8 @@ def test_best_of_n_takes_the_best_of_each_n():
 
 def test_masking_takes_whole_words_of_any_case():
     mask = masking(["idiot", "you idiot", "c++"])
-    assert mask(window([DIALOGUE]), [["You Idiot, IDIOT idiots"]]) == [["***, *** idiots"]]
-    assert mask(window([DIALOGUE]), [["a c++ b"]]) == [["a *** b"]]
+    assert mask(window([DIALOGUE]), [["You Idiot, IDIOT idiots"]]) == [["[…], […] idiots"]]
+    assert mask(window([DIALOGUE]), [["a c++ b"]]) == [["a […] b"]]
     assert masking([])(window([DIALOGUE]), [["idiot"]]) == [["idiot"]]
 
 
