@@ -299,8 +299,8 @@ METHOD = f"""## How it was measured
   *warm start on calm references*: `softspoken sft` of the same adapter on the same dialogues as *PPO*, once, with their calm
   references. *best of N*: of N samples of the base the least toxic by the reward's judge (the reward's ROUGE term needs a
   reference, which nobody has when they summarize). *banned words* and *masked words*: the base kept from writing, or its summaries
-  rid of, those words of these very dialogues that the reward's judge finds toxic standing alone (masked by […]: that judge
-  takes *** for a curse).
+  rid of, those words of these very dialogues that the reward's judge finds toxic standing alone (masked by ***, which that judge takes for a
+  curse: go by the other one here; `softspoken evaluate` masks by […] since).
 - **Dialogues.** The embedded test split has 50 scenarios that no training saw. *SAMSum validation, heated* has 300 of its
   dialogues with toxic ParaDetox lines said in between. *SAMSum and DialogSum validation, heated* is made the same way from dialogues and
   lines that neither the summarizer nor the classifier saw (`benchmarks/effect/heated.py`; SAMSum's train split has no such part: the
