@@ -121,6 +121,9 @@ def measure(evaluation: Evaluation, settings: Settings) -> None:
     state = read_json(folder / STATE_FILE)
     same = state is not None and state["key"] == key
     if not (same and (folder / "eval.json").is_file()):
+        if not same:  # were this stopped, what an earlier one left would pass for its result
+            for old in (folder / "eval.json", settings.results / f"{evaluation.name}.json"):
+                old.unlink(missing_ok=True)
         write_json(folder / STATE_FILE, {"key": key})
         start = time.perf_counter()
         evaluate(replace(config, resume=True) if same else replace(config, overwrite=True))

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from softspoken.measures import HOW, find, given_systems, is_alternative, toxicity
+from softspoken.measures import HOW, ROUGE_MARGIN, find, given_systems, is_alternative, toxicity
 from softspoken.types import Decoding, EvalReport, Interval
 
 Sign = Literal[-1, 0, 1]
@@ -13,22 +13,42 @@ Sign = Literal[-1, 0, 1]
 
 def weighed(report: EvalReport, name: str) -> list[str]:
     """A sentence for each system that `name` does not beat in every way of decoding, and one for those it does."""
-    beaten, found = [], []
+    beaten: dict[str, list[str]] = {}
+    found = []
     pairs = _pairs(report, name)
     for other in dict.fromkeys(other for other, _ in pairs):
         decodings = [decoding for each, decoding in pairs if each == other]
         signs = {decoding: _compared(report, name, other, decoding) for decoding in decodings}
         if all(toxic < 0 and rouge >= 0 for toxic, rouge in signs.values()):
-            beaten.append(other)
+            beaten.setdefault(_cost(report, name, other, decodings), []).append(other)
         else:
             cheap = ", which needs no reinforcement learning" if is_alternative(other) else ""
             parts = [
                 f"{_judgement(*signs[how])} {HOW[how]} ({_figures(report, name, other, how)})" for how in decodings
             ]
             found.append(f"Against {other}{cheap}, {name} is {' and '.join(parts)}.")
-    if beaten:
-        found.append(f"{name} is less toxic than {' and than '.join(beaten)}, at no cost in ROUGE-L.")
-    return found
+    return found + [
+        f"{name} is less toxic than {' and than '.join(others)}, {cost}." for cost, others in beaten.items()
+    ]
+
+
+def _cost(report: EvalReport, name: str, other: str, decodings: list[Decoding]) -> str:
+    """What `name` pays in ROUGE-L for being calmer than `other`: nothing only where the interval says so."""
+    losses = [_lowest_rouge(report, name, other, decoding) for decoding in decodings]
+    if any(low is None for low in losses):
+        return "and ROUGE-L, which would show a cost, was not measured"
+    if all(low is not None and low > -ROUGE_MARGIN for low in losses):
+        return "at no cost in ROUGE-L"
+    return "with no loss in ROUGE-L shown, nor one of a point ruled out"
+
+
+def _lowest_rouge(report: EvalReport, name: str, other: str, decoding: Decoding) -> float | None:
+    """The lower end of `name` − `other`, in points; None where it was not measured."""
+    for one in report.comparisons:
+        if (one.decoding, one.slice, one.metric) == (decoding, "all", "rougeL") and {one.a, one.b} == {name, other}:
+            return one.difference.low if one.b == name else -one.difference.high
+    own, others = (find(report, system, decoding).metrics.get("rougeL") for system in (name, other))
+    return None if own is None or others is None else own.low - others.high
 
 
 def _judgement(toxic: Sign, rouge: Sign) -> str:

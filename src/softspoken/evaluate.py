@@ -145,7 +145,8 @@ def evaluate_systems(
         _forget(task)
         for system in systems:
             measure(system, task)
-        truncated = max((sum(rows.cut(system.name, "greedy")) for system in systems), default=0)
+        trainings = [(system.name, training) for system in systems for training in range(max(1, len(system.loads)))]
+        truncated = max((sum(rows.cut(name, "greedy", str(training))) for name, training in trainings), default=0)
         groups = resampling.group_numbers([dialogue.group or f"id:{dialogue.id}" for dialogue in dialogues])
         samples = {(system.name, way): number for system in systems for way, number in system.ways.items()}
         results, comparisons = analyse(collect(rows, groups, samples), groups, slices, seed)

@@ -14,6 +14,8 @@ NO_BREAK = "\N{NO-BREAK SPACE}"
 HUMAN, BASE, TUNED = "human", "base", "tuned"
 DECODINGS = {"greedy": "Decoded greedily", "sampled": "Sampled at temperature 1"}
 HOW = {"greedy": "decoded greedily", "sampled": "sampled at temperature 1"}
+ROUGE_MARGIN = 1.0
+"""Points of ROUGE-L whose loss must be ruled out before quality counts as kept."""
 TOXICITY, QUALITY, FORM, LABELS, OTHER = "Toxicity", "Quality", "Form", "The judge's other labels", "Other figures"
 GROUPS = (TOXICITY, QUALITY, FORM, LABELS, OTHER)
 
@@ -142,7 +144,9 @@ def other_judges(report: EvalReport) -> dict[str, str]:
 
 def is_alternative(name: str) -> bool:
     """A way to calmer summaries that needs no reinforcement learning: `evaluate`'s own, or a warm start by its name."""
-    return re.fullmatch(r"best_of_\d+|banned_words|masked_words|(calm|warm|sft)\w*|\w+_sft", name) is not None
+    if re.search(r"ppo|rloo|grpo|warm_?up|(^|_)rl(_|$)", name.replace("-", "_").lower()):
+        return False
+    return re.fullmatch(r"best_of_\d+|banned_words|masked_words|(calm|warm|sft)[\w-]*|[\w-]+[_-]sft", name) is not None
 
 
 def given_systems(report: EvalReport) -> dict[str, str]:

@@ -6,11 +6,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from softspoken.alternatives import unbeaten, weighed
-from softspoken.measures import HOW, find, given_systems, is_alternative, measure, other_judges, toxicity
+from softspoken.measures import HOW, ROUGE_MARGIN, find, given_systems, is_alternative, measure, other_judges, toxicity
 from softspoken.types import Comparison, EvalReport, Interval
 
-ROUGE_MARGIN = 1.0
-"""Points of ROUGE-L whose loss must be ruled out before quality counts as kept."""
 LENGTH_MARGIN = 0.25
 """Share by which the length may change without a remark."""
 FEW_DIALOGUES = 100

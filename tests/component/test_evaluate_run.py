@@ -207,10 +207,10 @@ def test_few_dialogues_and_cut_ones_are_said(rows, tmp_path, caplog, monkeypatch
             return super().__call__(window)
 
     monkeypatch.setattr(evaluation, "WINDOW", 6)
-    report = evaluate_systems(systems(3, base=lambda: Cutting("x")), rows, [WordJudge()], output=tmp_path)
+    report = evaluate_systems(systems(3, base=[lambda: Cutting("x")] * 2), rows, [WordJudge()], output=tmp_path)
     assert "only 12 dialogues" in caplog.text
     assert "4 of 12 dialogues were longer" in caplog.text
-    assert report.dataset["truncated"] == 4  # of each way of decoding the same ones
+    assert report.dataset["truncated"] == 4  # of each way of decoding, and each training, the same ones
 
 
 def test_an_evaluation_that_fails_at_once_leaves_nothing(rows, tmp_path):

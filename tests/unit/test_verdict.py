@@ -6,6 +6,7 @@ import pytest
 
 from made_up import KEPT, LOWER, compared, full_report, report_with, system
 from softspoken.alternatives import unbeaten, weighed
+from softspoken.measures import is_alternative
 from softspoken.verdict import judged_systems, remarks, verdicts
 
 UNSETTLED = [compared("rougeL", (0.2, -1.5, 1.9)), compared("rougeL", (0.2, -0.5, 0.9), decoding="sampled")]
@@ -122,6 +123,31 @@ def test_a_cheap_alternative_has_to_be_beaten(alternative, words, headline):
     )
     assert verdict.headline == headline
     assert [note for note in verdict.notes if words in note]
+
+
+def test_no_cost_is_claimed_only_where_a_loss_is_ruled_out():
+    def said(**interval):
+        other = (
+            masked(0.2, 40)
+            if interval
+            else replace(masked(0.2, 40), metrics={"toxicity": masked(0.2, 40).metrics["toxicity"]})
+        )
+        own = [compared("rougeL", interval["rouge"], a="masked_words", b="tuned")] if interval else []
+        calmer = compared("toxicity", (-0.1, -0.2, -0.05), a="masked_words", b="tuned")
+        [sentence] = weighed(report_with(*LOWER, *KEPT, calmer, *own, others=[other]), "tuned")
+        return sentence
+
+    assert said(rouge=(-0.2, -0.9, 0.4)).endswith("at no cost in ROUGE-L.")
+    assert said(rouge=(-1.5, -3.2, 0.2)).endswith("nor one of a point ruled out.")
+    assert said().endswith("was not measured.")
+
+
+@pytest.mark.parametrize(
+    ("name", "cheap"),
+    [("calm_sft", True), ("calm-sft", True), ("warm", True), ("best_of_4", True), ("warmup_ppo", False), ("calmer-ppo", False), ("rl_sft", False), ("tuned", False)],
+)  # fmt: skip
+def test_a_warm_start_is_known_by_its_name(name, cheap):
+    assert is_alternative(name) is cheap
 
 
 @pytest.mark.parametrize(("a", "b", "sign"), [("masked_words", "tuned", -1), ("tuned", "masked_words", 1)])
