@@ -230,12 +230,13 @@ def above_floor(rows: Iterable[dict[str, Any]], dialogues: list[Dialogue], judge
         draws = resampling.bootstrap_means(np.column_stack(list(columns.values())), groups, seed=0)
         drawn = dict(zip(columns, draws.T, strict=True))
         floor = (HUMAN, None, None)
-        for system, decoding in dict.fromkeys((system, decoding) for system, decoding, _ in columns if decoding):
+        ways = dict.fromkeys((system, decoding) for system, decoding, _ in columns if decoding)
+        for place, (system, decoding) in enumerate(ways):
             own = [way for way in columns if way[:2] == (system, decoding)]
             base = (BASE, decoding, None)
             if system == BASE or base not in columns:
                 continue
-            pooled = resampling.over_seeds(np.stack([drawn[way] for way in own]), seed=0)
+            pooled = resampling.over_seeds(np.stack([drawn[way] for way in own]), seed=0, system=place)
             excess = float(np.mean([means[way] for way in own])) - means[floor], means[base] - means[floor]
             ratio = ratio_of(*excess, pooled - drawn[floor], drawn[base] - drawn[floor])
             found.append(

@@ -3,12 +3,8 @@ they brought. Reinforcement learning has to beat the former where it claims to, 
 
 from __future__ import annotations
 
-from typing import Literal
-
-from softspoken.measures import HOW, ROUGE_MARGIN, find, given_systems, is_alternative, toxicity
-from softspoken.types import Decoding, EvalReport, Interval
-
-Sign = Literal[-1, 0, 1]
+from softspoken.measures import HOW, ROUGE_MARGIN, Sign, beyond_chance, find, given_systems, is_alternative, toxicity
+from softspoken.types import Decoding, EvalReport
 
 
 def weighed(report: EvalReport, name: str) -> list[str]:
@@ -91,16 +87,12 @@ def _sign(report: EvalReport, name: str, other: str, decoding: Decoding, metric:
     """By the paired interval where the two were compared with each other; else only intervals that do not touch decide."""
     for one in report.comparisons:
         if (one.decoding, one.slice, one.metric) == (decoding, "all", metric) and {one.a, one.b} == {name, other}:
-            sign = _beyond_chance(one.difference)
+            sign = beyond_chance(one)
             return sign if one.b == name else (-1 if sign > 0 else 1 if sign < 0 else 0)
     own, others = (find(report, system, decoding).metrics.get(metric) for system in (name, other))
     if own is None or others is None:
         return 0
     return -1 if own.high < others.low else 1 if own.low > others.high else 0
-
-
-def _beyond_chance(difference: Interval) -> Sign:
-    return -1 if difference.high < 0 else 1 if difference.low > 0 else 0
 
 
 def _figures(report: EvalReport, name: str, other: str, decoding: Decoding) -> str:

@@ -127,7 +127,7 @@ def _columns(entries: list[_Entry], members: NDArray[np.bool_], groups: Groups, 
     columns: list[dict[str, _Column]] = [{} for _ in entries]
     first = 0
     for place, metric, width in widths:
-        own = resampling.over_seeds(draws[:, first : first + width].T, seed=seed)
+        own = resampling.over_seeds(draws[:, first : first + width].T, seed=seed, system=place)
         columns[place][metric] = _Column(_over_samples(tables[place][metric]), own)
         first += width
     return columns

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Literal
 
-from softspoken.types import EvalReport, SystemResult
+from softspoken.types import Comparison, EvalReport, SystemResult
 
+Sign = Literal[-1, 0, 1]
 NO_BREAK = "\N{NO-BREAK SPACE}"
 HUMAN, BASE, TUNED = "human", "base", "tuned"
 DECODINGS = {"greedy": "Decoded greedily", "sampled": "Sampled at temperature 1"}
 HOW = {"greedy": "decoded greedily", "sampled": "sampled at temperature 1"}
+ALPHA = 0.05
 ROUGE_MARGIN = 1.0
 """Points of ROUGE-L whose loss must be ruled out before quality counts as kept."""
 TOXICITY, QUALITY, FORM, LABELS, OTHER = "Toxicity", "Quality", "Form", "The judge's other labels", "Other figures"
@@ -140,6 +142,14 @@ def other_judges(report: EvalReport) -> dict[str, str]:
     there = {metric for system in report.systems for metric in system.metrics}
     there |= {one.metric for one in report.comparisons}
     return {judge: metric for judge in report.judges[1:] for metric in (f"judge:{judge}", judge) if metric in there}
+
+
+def beyond_chance(one: Comparison) -> Sign:
+    """The sign of b − a where both the interval and the permutation test rule out 0, else 0: a bootstrap of a few groups is
+    too narrow, and of one group it has no width at all."""
+    if not one.p_value < ALPHA:
+        return 0
+    return -1 if one.difference.high < 0 else 1 if one.difference.low > 0 else 0
 
 
 def is_alternative(name: str) -> bool:

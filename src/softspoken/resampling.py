@@ -79,13 +79,19 @@ def quantile_interval(
     return _interval(float(np.quantile(flat, quantile, method="inverted_cdf")), np.concatenate(draws))
 
 
-def over_seeds(draws: Array, *, seed: int) -> Array:
-    """Bootstrap means of S trainings [S, R] → of S trainings drawn with replacement, anew for each resample: [R]."""
+def over_seeds(draws: Array, *, seed: int, system: int) -> Array:
+    """Bootstrap means of S trainings of a system [S, R] → of their mean, with what another S trainings would differ by: [R].
+
+    To the resampled mean comes s/√S · t, where s is the trainings' standard deviation and t a draw of Student's distribution
+    with S − 1 degrees of freedom; resampling two or three trainings could reach no further than they do. `system` is a number
+    of its own for each system, so that no two are taken to have had the same luck. What is never negative stays so.
+    """
     trainings, resamples = draws.shape
     if trainings == 1:
         return draws[0]
-    drawn = np.random.default_rng([seed, trainings]).integers(0, trainings, size=(resamples, trainings))
-    return draws[drawn, np.arange(resamples)[:, None]].mean(axis=1)
+    spread = np.nanmean(draws, axis=1).std(ddof=1) / np.sqrt(trainings)
+    luck = np.random.default_rng([seed, system]).standard_t(trainings - 1, size=resamples)
+    return np.maximum(draws.mean(axis=0) + spread * luck, min(0.0, float(np.nanmin(draws))))
 
 
 def distinct_interval(pieces: list[tuple[NDArray[np.int64], Groups]], n_groups: int) -> Interval | None:

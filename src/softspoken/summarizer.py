@@ -54,6 +54,8 @@ MAX_NEW_TOKENS = 60
 """The longest summary of a model that does not say its own; transformers' default, 20, cuts most summaries off."""
 WINDOW = 8
 """Batches that are read ahead and sorted by length: less padding, at constant memory."""
+SAMPLES_AT_ONCE = 4
+"""A batch has no more rows than so many for each of its dialogues: with more samples it has fewer dialogues."""
 
 
 @dataclass
@@ -115,7 +117,8 @@ class Summarizer:
         """Each dialogue's summaries, and whether the length limit ended them: so many sampled or, for 0, the greedy one."""
         generator = torch.Generator().manual_seed(seed)  # on the CPU: the draws are the same on every device
         found: dict[int, list[Summary]] = {}
-        for rows in _by_length(dialogues, batch_size):
+        fewer = max(1, batch_size * SAMPLES_AT_ONCE // max(samples, SAMPLES_AT_ONCE))
+        for rows in _by_length(dialogues, fewer):
             batch = [dialogues[row] for row in rows]
             found.update(
                 zip(rows, self._batch(batch, samples, generator) if samples else self._batch(batch), strict=True)

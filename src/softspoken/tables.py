@@ -13,6 +13,7 @@ from softspoken.measures import (
     NO_BREAK,
     TOXICITY,
     Measure,
+    beyond_chance,
     describe_system,
     measure,
     metrics_of,
@@ -182,7 +183,7 @@ def find_change(report: EvalReport, system: str, decoding: str, slice_name: str,
 def change_of(comparison: Comparison, known: Measure) -> Change:
     difference, ratio = comparison.difference, comparison.ratio
     mark = ""
-    if known.better and (difference.low > 0 or difference.high < 0):
+    if known.better and beyond_chance(comparison):
         mark = "better" if (difference.mean > 0) == (known.better == "higher") else "worse"
     p = comparison.p_value
     return Change(

@@ -6,7 +6,17 @@ from dataclasses import dataclass
 from typing import Literal
 
 from softspoken.alternatives import unbeaten, weighed
-from softspoken.measures import HOW, ROUGE_MARGIN, find, given_systems, is_alternative, measure, other_judges, toxicity
+from softspoken.measures import (
+    HOW,
+    ROUGE_MARGIN,
+    beyond_chance,
+    find,
+    given_systems,
+    is_alternative,
+    measure,
+    other_judges,
+    toxicity,
+)
 from softspoken.types import Comparison, EvalReport, Interval
 
 LENGTH_MARGIN = 0.25
@@ -105,8 +115,8 @@ def _of(report: EvalReport, metric: str, system: str | None = None) -> list[Comp
 
 def _verdict(report: EvalReport, name: str) -> Verdict:
     toxicity, rouge = _of(report, "toxicity", name), _of(report, "rougeL", name)
-    fell = [one.difference.high < 0 for one in toxicity]
-    rose = [one.difference.low > 0 for one in toxicity]
+    fell = [beyond_chance(one) < 0 for one in toxicity]
+    rose = [beyond_chance(one) > 0 for one in toxicity]
     kept = all(one.difference.low > -ROUGE_MARGIN for one in rouge)
     lost = any(one.difference.high < -ROUGE_MARGIN for one in rouge)
     outcome: Outcome
@@ -207,8 +217,8 @@ def _more(one: Comparison, label: str) -> Figure:
 
 def _on_toxicity(report: EvalReport, comparisons: list[Comparison]) -> str:
     a, b = comparisons[0].a, comparisons[0].b
-    fell = [one.difference.high < 0 for one in comparisons]
-    if any(one.difference.low > 0 for one in comparisons):
+    fell = [beyond_chance(one) < 0 for one in comparisons]
+    if any(beyond_chance(one) > 0 for one in comparisons):
         opening = f"{b} writes more toxic summaries than {a}"
     elif all(fell):
         opening = f"{b} writes less toxic summaries than {a}"

@@ -242,6 +242,10 @@ def test_sampling_reads_a_dialogue_once_for_all_its_samples(tiny_t5: Path) -> No
     summarizer.model.get_encoder().register_forward_hook(lambda *call: read.append(len(call[2].last_hidden_state)))
     summarizer.sample(TEXTS, samples=5, seed=0)
     assert read == [len(TEXTS)]
+    read.clear()
+    summarizer.sample(TEXTS, samples=8, seed=0, batch_size=4)
+    assert sum(read) == len(TEXTS)
+    assert max(read) == 2, "twice as many samples as are had at once: half as many dialogues"
 
 
 def test_decoding_keeps_a_cache_whatever_the_saved_config_says(tiny_t5: Path, tmp_path: Path) -> None:

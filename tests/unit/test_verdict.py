@@ -125,6 +125,15 @@ def test_a_cheap_alternative_has_to_be_beaten(alternative, words, headline):
     assert [note for note in verdict.notes if words in note]
 
 
+@pytest.mark.parametrize("p_value", [0.2, float("nan")])
+def test_an_interval_that_the_permutation_test_does_not_bear_out_is_no_proof(p_value):
+    """As of dialogues that share one group, whose bootstrap has no width."""
+    unsure = [replace(one, p_value=p_value) for one in LOWER]
+    [verdict] = verdicts(report_with(*unsure, *KEPT))
+    assert verdict.headline == "It did not work"
+    assert "No drop in toxicity" in verdict.sentences[0]
+
+
 def test_no_cost_is_claimed_only_where_a_loss_is_ruled_out():
     def said(**interval):
         other = (
