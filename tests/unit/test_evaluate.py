@@ -459,12 +459,12 @@ def test_a_dialogues_value_is_the_mean_of_what_its_samples_have():
 
 def test_trainings_of_one_name_are_one_system():
     base = measured("base", "greedy", toxicity=[[0.8]] * 3, length=[[1]] * 3)
-    tuned = [measured("tuned", "greedy", toxicity=[[value]] * 3, length=[[1]] * 3) for value in (0.2, 0.4)]
+    tuned = [measured("tuned", "greedy", toxicity=[[value]] * 3, length=[[1]] * 3) for value in (0.2, 0.3, 0.4)]
     results, comparisons = analyse([base, *tuned], np.arange(3), {"all": np.ones(3, dtype=bool)}, seed=0)
-    assert [(one.name, one.n, one.seeds) for one in results] == [("base", 3, 1), ("tuned", 3, 2)]
-    # No dialogue differs from another, so all of the interval's width is the trainings'.
-    assert ends(results[1].metrics["toxicity"]) == pytest.approx((0.3, 0.2, 0.4))
-    assert ends(comparisons[0].difference) == pytest.approx((-0.5, -0.6, -0.4))
+    assert [(one.name, one.n, one.seeds) for one in results] == [("base", 3, 1), ("tuned", 3, 3)]
+    # No dialogue differs from another, so all of the interval's width is the trainings': 4.303 · 0.1 / √3 to each side.
+    assert ends(results[1].metrics["toxicity"]) == pytest.approx((0.3, 0.052, 0.548), abs=0.04)
+    assert ends(comparisons[0].difference) == pytest.approx((-0.5, -0.748, -0.252), abs=0.04)
 
 
 def test_every_two_systems_are_compared_on_all_dialogues():
