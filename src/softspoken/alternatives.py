@@ -4,7 +4,7 @@ they brought. Reinforcement learning has to beat the former where it claims to, 
 from __future__ import annotations
 
 from softspoken.measures import HOW, ROUGE_MARGIN, Sign, beyond_chance, find, given_systems, is_alternative, toxicity
-from softspoken.types import Decoding, EvalReport
+from softspoken.types import Comparison, Decoding, EvalReport
 
 
 def weighed(report: EvalReport, name: str) -> list[str]:
@@ -31,18 +31,18 @@ def weighed(report: EvalReport, name: str) -> list[str]:
 def _cost(report: EvalReport, name: str, other: str, decodings: list[Decoding]) -> str:
     """What `name` pays in ROUGE-L for being calmer than `other`: nothing only where the interval says so."""
     losses = [_lowest_rouge(report, name, other, decoding) for decoding in decodings]
-    if any(low is None for low in losses):
+    known = [low for low in losses if low is not None]
+    if len(known) < len(losses):
         return "and ROUGE-L, which would show a cost, was not measured"
-    if all(low is not None and low > -ROUGE_MARGIN for low in losses):
+    if all(low > -ROUGE_MARGIN for low in known):
         return "at no cost in ROUGE-L"
     return "with no loss in ROUGE-L shown, nor one of a point ruled out"
 
 
 def _lowest_rouge(report: EvalReport, name: str, other: str, decoding: Decoding) -> float | None:
     """The lower end of `name` − `other`, in points; None where it was not measured."""
-    for one in report.comparisons:
-        if (one.decoding, one.slice, one.metric) == (decoding, "all", "rougeL") and {one.a, one.b} == {name, other}:
-            return one.difference.low if one.b == name else -one.difference.high
+    if one := _paired(report, name, other, decoding, "rougeL"):
+        return one.difference.low if one.b == name else -one.difference.high
     own, others = (find(report, system, decoding).metrics.get("rougeL") for system in (name, other))
     return None if own is None or others is None else own.low - others.high
 
@@ -85,14 +85,21 @@ def _compared(report: EvalReport, name: str, other: str, decoding: Decoding) -> 
 
 def _sign(report: EvalReport, name: str, other: str, decoding: Decoding, metric: str) -> Sign:
     """By the paired interval where the two were compared with each other; else only intervals that do not touch decide."""
-    for one in report.comparisons:
-        if (one.decoding, one.slice, one.metric) == (decoding, "all", metric) and {one.a, one.b} == {name, other}:
-            sign = beyond_chance(one)
-            return sign if one.b == name else (-1 if sign > 0 else 1 if sign < 0 else 0)
+    if one := _paired(report, name, other, decoding, metric):
+        sign = beyond_chance(one)
+        return sign if one.b == name else (-1 if sign > 0 else 1 if sign < 0 else 0)
     own, others = (find(report, system, decoding).metrics.get(metric) for system in (name, other))
     if own is None or others is None:
         return 0
     return -1 if own.high < others.low else 1 if own.low > others.high else 0
+
+
+def _paired(report: EvalReport, name: str, other: str, decoding: Decoding, metric: str) -> Comparison | None:
+    """The two compared on all dialogues, whichever of them came first."""
+    key = (decoding, "all", metric, {name, other})
+    return next(
+        (one for one in report.comparisons if (one.decoding, one.slice, one.metric, {one.a, one.b}) == key), None
+    )
 
 
 def _figures(report: EvalReport, name: str, other: str, decoding: Decoding) -> str:

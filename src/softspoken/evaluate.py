@@ -138,14 +138,14 @@ def evaluate_systems(
         "files": files or {},
         "versions": _versions(),
     }
-    total = len(dialogues) * sum(max(1, len(system.loads)) * sum(system.ways.values()) for system in systems)
+    total = len(dialogues) * sum(len(system.trainings) * sum(system.ways.values()) for system in systems)
     with RowsFile(output, made_of, resume=resume) as rows, _progress(total) as advance:
         slices = slice_dialogues(dialogues, judges[0])
         task = Task(dialogues, slices, list(judges), similarity, seed, rows, advance)
         _forget(task)
         for system in systems:
             measure(system, task)
-        trainings = [(system.name, training) for system in systems for training in range(max(1, len(system.loads)))]
+        trainings = [(system.name, training) for system in systems for training in system.trainings]
         truncated = max((sum(rows.cut(name, "greedy", str(training))) for name, training in trainings), default=0)
         groups = resampling.group_numbers([dialogue.group or f"id:{dialogue.id}" for dialogue in dialogues])
         samples = {(system.name, way): number for system in systems for way, number in system.ways.items()}
@@ -200,8 +200,8 @@ def _score(config: EvaluateConfig, judge: Judge, device: str, dialogues: list[Di
 
 def measure(system: System, task: Task) -> None:
     """Summarize, score and write all dialogues, a window at a time; windows that were written before the stop are left out."""
-    several = len(system.loads) > 1
-    for training in range(max(1, len(system.loads))):
+    several = len(system.trainings) > 1
+    for training in system.trainings:
         generate: Generate | None = None
         for decoding, samples in system.ways.items():
             for first in range(0, len(task.dialogues), WINDOW):

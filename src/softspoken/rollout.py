@@ -168,7 +168,7 @@ def teacher_forced(policy: Policy, rollout: Rollout, config: TrainConfig) -> tup
     def run() -> tuple[Tensor, Tensor]:
         logprobs, values = torch.zeros_like(rollout.old_logprobs), torch.zeros_like(rollout.old_logprobs)
         for rows in micro_batches(policy, rollout, every, config):
-            length = longest(rollout, rows)
+            length = _longest(rollout, rows)
             logprobs[rows, :length], values[rows, :length] = score_rows(policy, rollout, rows, config)
         return logprobs, values
 
@@ -182,7 +182,7 @@ def score_rows(policy: Policy, rollout: Rollout, rows: Tensor, config: TrainConf
     among the rows is encoded once, however many samples answer it. Nothing is padded beyond the longest, and only
     positions that count reach the vocabulary.
     """
-    length = longest(rollout, rows)
+    length = _longest(rollout, rows)
     ids, mask = rollout.response_ids[rows, :length], rollout.response_mask[rows, :length]
     if rollout.memory is not None:
         states = policy.decode_from(ids, rollout.memory, rollout.prompt_index[rows])
@@ -209,7 +209,7 @@ def micro_batches(policy: Policy, rollout: Rollout, rows: Tensor, config: TrainC
     if config.fast:
         index = lengths.argsort(stable=True).argsort()[index]
     ordered = rows[index.sort(stable=True).indices]
-    widths = lengths[prompt_index[ordered]] + longest(rollout, rows)
+    widths = lengths[prompt_index[ordered]] + _longest(rollout, rows)
     return [ordered[piece] for piece in _pieces(widths.tolist(), config.micro_batch_size, policy.tokens_per_microbatch)]
 
 
@@ -278,8 +278,8 @@ def sibling_mean(values: Tensor, rollout: Rollout) -> tuple[Tensor, Tensor]:
 def widest(rollout: Rollout, rows: Tensor) -> int:
     """Tokens of the longest prompt among the rows and of their longest response."""
     lengths = rollout.prompts.attention_mask.sum(dim=1)[rollout.prompt_index[rows]]
-    return int(lengths.max()) + longest(rollout, rows)
+    return int(lengths.max()) + _longest(rollout, rows)
 
 
-def longest(rollout: Rollout, rows: Tensor) -> int:
+def _longest(rollout: Rollout, rows: Tensor) -> int:
     return max(1, int(numerics.last_true(rollout.response_mask[rows]).max()) + 1)

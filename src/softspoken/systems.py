@@ -58,6 +58,11 @@ class System:
     rework: Rework | None = None
     """Instead of `loads`: what is done to the base's summaries."""
 
+    @property
+    def trainings(self) -> range:
+        """Their numbers; what reworks the base's summaries counts as one."""
+        return range(max(1, len(self.loads)))
+
 
 def human(dialogues: list[Dialogue]) -> System:
     def references(window: Window) -> list[list[Summary]]:
