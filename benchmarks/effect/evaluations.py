@@ -166,7 +166,7 @@ def from_the_root(text: str, settings: Settings) -> str:
 
 def _recorded(training: Training) -> dict[str, Any]:
     record = training.record or {}
-    return {name: record.get(name) for name in ("seconds", "command", "commit", "diverged_after")}
+    return {name: record.get(name) for name in ("seconds", "threads", "command", "commit", "diverged_after")}
 
 
 def kept(report: dict[str, Any], centre: str) -> dict[str, Any]:

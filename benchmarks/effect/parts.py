@@ -73,13 +73,14 @@ def trl(settings: Settings) -> list[Job]:
     if not legacy_is_there():
         print("benchmarks/effect/legacy_train.py is not there, so TRL cannot be measured")
         return []
-    seeds = settings.seeds_of_choices
     size = {"batch": TrainConfig.batch_size, "samples": TrainConfig.samples_per_prompt}
     steps = settings.steps or TrainConfig.steps
-    trainings = [recipe(settings, seed) for seed in seeds]
+    trainings = [recipe(settings, seed) for seed in settings.seeds]
     for name, rate in TRL_RATES.items():
         changes = {"steps": steps, "learning_rate": rate, **size}
-        trainings += [Training(name, seed, settings.work / "runs" / f"{name}-{seed}", "trl", changes) for seed in seeds]
+        trainings += [
+            Training(name, seed, settings.work / "runs" / f"{name}-{seed}", "trl", changes) for seed in settings.seeds
+        ]
     evaluations = [Evaluation("trl-test", "mini", "test", 2, trainings)]
     if (heated := settings.data / "heated/validation.jsonl").is_file():
         evaluations.append(Evaluation("trl-heated", str(heated), "validation", 2, trainings, size=300))
@@ -87,12 +88,14 @@ def trl(settings: Settings) -> list[Job]:
 
 
 def choices(settings: Settings) -> list[Job]:
-    """A table for each choice, on the validation split: the test split has no part in choosing."""
+    """A table for each choice, on the validation split: the test split has no part in choosing.
+
+    The default is trained once more for it, so that all rows' seconds are those of one machine at one time."""
     jobs = []
     for table, rows in CHOICES.items():
-        trainings = [recipe(settings, seed, DEFAULT) for seed in settings.seeds_of_choices]
-        for row, changes in rows.items():
-            for seed in settings.seeds_of_choices:
+        trainings = []
+        for row, changes in {DEFAULT: {}, **rows}.items():
+            for seed in settings.seeds:
                 folder = settings.work / "runs" / f"{row}-{seed}"
                 trainings.append(Training(row, seed, folder, changes={**changes, **_size(settings)}))
         evaluation = Evaluation(

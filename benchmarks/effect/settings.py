@@ -25,7 +25,6 @@ class Settings:
     limit: int | None = None
     """dialogues of each evaluation; by default as many as it is meant to have"""
     seeds: tuple[int, ...] = (0, 1, 2)
-    seeds_of_choices: tuple[int, ...] = (0, 1)
     curve_steps: int = 500
     snapshots: tuple[int, ...] = (10, 20, 30, 40, 50, 70, 100, 150, 200, 250, 300, 350, 400, 450, 500)
     snapshot_every: int = 10
@@ -40,7 +39,6 @@ def short(limit: int | None) -> Settings:
         steps=2,
         limit=limit or 24,
         seeds=(0, 1),
-        seeds_of_choices=(0,),
         curve_steps=6,
         snapshots=(2, 4, 6),
         snapshot_every=2,

@@ -14,6 +14,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from benchmarks.effect.settings import read_json
 from benchmarks.provenance import commit, write_json
 from softspoken.config import SftConfig, TrainConfig
@@ -33,7 +35,7 @@ class Training:
     system: str
     seed: int
     folder: Path
-    """Holds `adapter/` afterwards, and done.json: settings, seconds, command, commit."""
+    """Holds `adapter/` afterwards, and done.json: settings, seconds, threads, command, commit."""
     kind: Literal["ppo", "sft", "trl"] = "ppo"
     changes: dict[str, Any] = field(default_factory=dict)
     """Settings that are not the defaults."""
@@ -97,6 +99,7 @@ def train(training: Training) -> None:
         {
             "config": training.config,
             "seconds": round(_seconds(training), 1),
+            "threads": torch.get_num_threads(),
             "command": training.command,
             "commit": commit(),
             "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
