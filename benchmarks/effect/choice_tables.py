@@ -27,7 +27,7 @@ TABLES: dict[str, tuple[str, dict[str, str]]] = {
 
 
 def choice_section(settings: Settings, missing: Callable[[str, str], str]) -> str:
-    parts, verdicts, commands = [], [], []
+    parts, verdicts, measured = [], [], []
     for name, (title, labels) in TABLES.items():
         results = Results.read(settings.results, f"choices-{name}")
         if results is None:
@@ -35,22 +35,18 @@ def choice_section(settings: Settings, missing: Callable[[str, str], str]) -> st
             continue
         parts.append(f"### {title}\n\n{choice_table(results, labels)}")
         verdicts.append(f"- {title}: {verdict(results)}")
-        commands.append(results.content["command"])
-    if not verdicts:
+        measured.append(results)
+    if not measured:
         return missing("choices", "A table for each choice: ")
-    measured = Results.read(settings.results, f"choices-{next(name for name in TABLES if _there(settings, name))}")
-    content = measured.content if measured else {}
+    content = measured[0].content
     seeds = sorted({one["seed"] for one in content["trainings"]})
     said = (
         f"The recipe with one thing changed at a time: {len(seeds)} seed{'s' if len(seeds) > 1 else ''} each, evaluated on {content['dataset']['n']} dialogues of the "
         f"validation split, greedy and {content['samples']} sample{'s' if content['samples'] > 1 else ''}. *Against the default* is by "
-        f"paired interval. The first table's command:\n\n    {commands[0]}"
+        f"paired interval; seconds are those of the steps, torch having {measured[0].threads(DEFAULT)} of the machine's threads. "
+        f"The first table's command:\n\n    {content['command']}"
     )
     return "\n\n".join([said, *parts, f"### What follows for the defaults\n\n{SUMMARY}\n\n" + "\n".join(verdicts)])
-
-
-def _there(settings: Settings, name: str) -> bool:
-    return Results.read(settings.results, f"choices-{name}") is not None
 
 
 def choice_table(results: Results, labels: dict[str, str]) -> str:

@@ -69,6 +69,11 @@ class Results:
         own = [one for one in self.content["trainings"] if one["system"] == system]
         return [one["seconds"] for one in own if one["seconds"] and one.get("diverged_after") is None]
 
+    def threads(self, system: str) -> str:
+        """How many torch had in these seconds."""
+        counts = {one.get("threads") for one in self.content["trainings"] if one["system"] == system}
+        return " and ".join(str(count or "–") for count in sorted(counts, key=str))
+
 
 def negated(figure: Figure) -> Figure:
     return {"mean": -figure["mean"], "low": -figure["high"], "high": -figure["low"]}

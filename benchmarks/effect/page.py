@@ -264,11 +264,14 @@ def cost_table(results: Results) -> str:
         seconds = results.seconds(name)
         command = next(one["command"] for one in results.content["trainings"] if one["system"] == name)
         spread = f"{min(seconds):.0f} to {max(seconds):.0f}" if seconds else "–"
+        threads = results.threads(name)
         mean = f"{sum(seconds) / len(seconds):.0f}" if seconds else "–"
         ends = [one["diverged_after"] for one in results.content["trainings"] if one["system"] == name]
         lost = ", ".join(f"after {steps} steps" for steps in ends if steps is not None) or "none"
-        rows.append([name_of(name), str(len(ends)), mean, spread, lost, f"`{command}`"])
-    return table(["", "trainings", "seconds", "from to", "diverged", "the first one's command"], rows, left=1)
+        rows.append([name_of(name), str(len(ends)), mean, spread, threads, lost, f"`{command}`"])
+    return table(
+        ["", "trainings", "seconds", "from to", "threads", "diverged", "the first one's command"], rows, left=1
+    )
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> str:
@@ -299,8 +302,7 @@ METHOD = f"""## How it was measured
   *warm start on calm references*: `softspoken sft` of the same adapter on the same dialogues as *PPO*, once, with their calm
   references. *best of N*: of N samples of the base the least toxic by the reward's judge (the reward's ROUGE term needs a
   reference, which nobody has when they summarize). *banned words* and *masked words*: the base kept from writing, or its summaries
-  rid of, those words of these very dialogues that the reward's judge finds toxic standing alone (masked by ***, which that judge takes for a
-  curse: go by the other one here; `softspoken evaluate` masks by […] since).
+  rid of, those words of these very dialogues that the reward's judge finds toxic standing alone (as […]).
 - **Dialogues.** The embedded test split has 50 scenarios that no training saw. *SAMSum validation, heated* has 300 of its
   dialogues with toxic ParaDetox lines said in between. *SAMSum and DialogSum validation, heated* is made the same way from dialogues and
   lines that neither the summarizer nor the classifier saw (`benchmarks/effect/heated.py`; SAMSum's train split has no such part: the

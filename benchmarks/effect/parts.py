@@ -88,9 +88,7 @@ def trl(settings: Settings) -> list[Job]:
 
 
 def choices(settings: Settings) -> list[Job]:
-    """A table for each choice, on the validation split: the test split has no part in choosing.
-
-    The default is trained once more for it, so that all rows' seconds are those of one machine at one time."""
+    """A table for each choice, on the validation split: the test split has no part in choosing."""
     jobs = []
     for table, rows in CHOICES.items():
         trainings = []
@@ -140,7 +138,7 @@ PARTS = {"works": works, "trl": trl, "choices": choices, "curve": long_run}
 
 def recipe(settings: Settings, seed: int, name: str = PPO) -> Training:
     """The defaults; the one run of a seed is shared by all that compare with it."""
-    return Training(name, seed, settings.work / "runs" / f"ppo-{seed}", changes=_size(settings))
+    return Training(name, seed, settings.work / "runs" / f"{DEFAULT}-{seed}", changes=_size(settings))
 
 
 def _size(settings: Settings) -> dict[str, object]:

@@ -101,7 +101,7 @@ def evaluate(config: EvaluateConfig) -> EvalReport:
         similarity=similarity.cosine if similarity else None,
         dataset={"id": config.dataset, "split": config.split},
         config=_recorded(config),
-        files=_stamps([config.model, *adapters, *(config.system or [])]),
+        files=_stamps([config.model, *adapters, *(config.system or []), *specs, config.similarity or ""]),
         resume=config.resume,
     )
     write_report(output)
@@ -172,16 +172,18 @@ def _require_free(config: EvaluateConfig, output: Path) -> None:
     """An evaluation, finished or stopped, is neither replaced nor gone on with unasked."""
     if config.overwrite:
         return
+    if is_started(output):  # perhaps in place of a finished one, which stays until it is replaced
+        if not config.resume:
+            raise InputError(
+                f"output {output} holds an evaluation that was stopped; pass --resume true to go on with it, or --overwrite "
+                "true to start again"
+            )
+        return
     if (output / EVAL_FILE).exists():
         raise InputError(
             f"output {output} holds an evaluation; pass --overwrite true to replace it, or give another folder"
         )
-    if is_started(output) and not config.resume:
-        raise InputError(
-            f"output {output} holds an evaluation that was stopped; pass --resume true to go on with it, or --overwrite true "
-            "to start again"
-        )
-    if config.resume and not is_started(output):
+    if config.resume:
         log.info("resume: no stopped evaluation in %s; starting one", output)
 
 
@@ -314,10 +316,12 @@ def _warn(report: EvalReport, systems: Sequence[System]) -> None:
 
 
 def _stamps(sources: list[str]) -> dict[str, Any]:
-    """Size and time of each local file that the summaries come from: an adapter trained anew is another."""
+    """Size and time of each local file that summaries and scores come from: an adapter trained anew is another. A source is a
+    path, or has one in it: NAME=PATH, hf:PATH:LABEL."""
     stamps = {}
-    for source in sources:
-        place = next((p for p in (Path(source), Path(source.partition("=")[2] or source)) if p.exists()), None)
+    for source in filter(None, sources):
+        parts = (source, source.partition("=")[2], source.removeprefix("hf:").rpartition(":")[0])
+        place = next((Path(part) for part in parts if part and Path(part).exists()), None)
         for path in sorted(place.iterdir()) if place and place.is_dir() else [place] if place else []:
             stamps[str(path)] = [path.stat().st_size, path.stat().st_mtime_ns]
     return stamps

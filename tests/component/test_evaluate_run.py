@@ -401,18 +401,24 @@ def test_an_evaluation_is_not_overwritten_unasked(config, adapter):
     assert read_report(adapter.parent).systems
 
 
-def test_the_command_goes_on_after_a_stop(config, tmp_path, monkeypatch):
-    whole = evaluate(replace(config, output=str(tmp_path / "whole")))
-    stopped = replace(config, output=str(tmp_path / "stopped"))
+def die_at(monkeypatch, number):
+    """The summarizer dies when it is called for the `number`-th time; the list grows with each call."""
     real, windows = Summarizer.generate, []
 
     def killed(self, dialogues, *arguments, **options):
         windows.append(len(dialogues))
-        if len(windows) == 3:
+        if len(windows) == number:
             raise Killed
         return real(self, dialogues, *arguments, **options)
 
     monkeypatch.setattr(Summarizer, "generate", killed)
+    return windows
+
+
+def test_the_command_goes_on_after_a_stop(config, tmp_path, monkeypatch):
+    whole = evaluate(replace(config, output=str(tmp_path / "whole")))
+    stopped = replace(config, output=str(tmp_path / "stopped"))
+    windows = die_at(monkeypatch, 3)
     with pytest.raises(Killed):
         evaluate(stopped)
     with pytest.raises(InputError, match="--resume true to go on"):
@@ -434,6 +440,26 @@ def test_an_adapter_trained_anew_is_not_gone_on_with(config, tmp_path, adapter, 
     with pytest.raises(InputError, match="another files"):
         evaluate(replace(stopped, resume=True))
     monkeypatch.undo()
+
+
+def test_files_of_judges_are_known_too(tmp_path):
+    (tmp_path / "judge").mkdir()
+    (tmp_path / "judge/config.json").write_text("{}", encoding="utf-8")
+    folder = str(tmp_path / "judge")
+    stamps = [
+        list(evaluation._stamps([source])) for source in (folder, f"name={folder}", f"hf:{folder}:toxic", "mini", "")
+    ]
+    assert stamps == [[f"{folder}/config.json"]] * 3 + [[], []]
+
+
+def test_one_that_was_to_replace_another_is_gone_on_with(config, monkeypatch):
+    evaluate(replace(config, samples=0))
+    die_at(monkeypatch, 2)
+    with pytest.raises(Killed):
+        evaluate(replace(config, overwrite=True))
+    with pytest.raises(InputError, match="--resume true to go on"):
+        evaluate(config)
+    assert {one.decoding for one in evaluate(replace(config, resume=True)).systems} == {None, "greedy", "sampled"}
 
 
 def test_the_command_compares_whatever_it_is_given(config, tiny_t5, tmp_path):

@@ -283,6 +283,7 @@ def results(systems, comparisons, trainings=()):
                 "seed": 0,
                 "changes": changes,
                 "seconds": 60.0,
+                "threads": 2,
                 "command": "softspoken train",
                 "commit": "abc",
                 "diverged_after": None,
@@ -370,7 +371,7 @@ def test_what_diverged_is_said_and_left_out_of_the_seconds():
     made = results([], [], [("trl", {}), ("trl", {})])
     made["trainings"][1] |= {"diverged_after": 7, "seconds": 5.0}
     (row,) = page.cost_table(Results(made)).splitlines()[2:]
-    assert row == "| TRL 0.11.4, its own learning rate | 2 | 60 | 60 to 60 | after 7 steps | `softspoken train` |"
+    assert row == "| TRL 0.11.4, its own learning rate | 2 | 60 | 60 to 60 | 2 | after 7 steps | `softspoken train` |"
 
 
 def test_no_text_of_a_dialogue_is_kept():
