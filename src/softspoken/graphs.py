@@ -31,7 +31,7 @@ KEPT_BYTES = 4 * 2**30
 def applies_to(policy: Policy) -> bool:
     return (
         policy.seq2seq.config.model_type in FAMILIES
-        and bool(policy.cross_attention)  # else its keys and values cannot be known beforehand
+        and bool(policy.cross_projections)  # else its keys and values cannot be known beforehand
         and policy.forced_bos_id is None
     )
 
@@ -40,7 +40,7 @@ def applies_to(policy: Policy) -> bool:
 def sample(
     policy: Policy, memory: Memory, prompt_index: Tensor, uniforms: Tensor, temperature: float, *, capture: bool = True
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The same as rollout's `_sample`, with the adapter that trains switched on. `capture=False` runs on any device.
+    """The same as rollout's `sample_rows`, with the adapter that trains switched on. `capture=False` runs on any device.
 
     Rows that have ended are decoded on, into padding, until all have.
     """

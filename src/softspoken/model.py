@@ -16,7 +16,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import GenerationConfig, PreTrainedModel
 from transformers.activations import NewGELUActivation
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
@@ -47,15 +47,17 @@ class Policy:
 
     def __init__(
         self,
-        model: PeftModel,
+        model: PeftModel | PreTrainedModel,
         tokenizer: Any,
         prompt_format: PromptFormat,
         tokens_per_microbatch: int | None = None,
         *,
         fast: bool = False,
+        generation: GenerationConfig | None = None,
     ) -> None:
+        """`generation` says which ids begin and force, where it is not the model's own."""
         self.model = model.eval()
-        self.seq2seq: Any = model.get_base_model()
+        self.seq2seq: Any = model.get_base_model() if isinstance(model, PeftModel) else model
         self.tokenizer = tokenizer
         self.prompt_format = prompt_format
         self.tokens_per_microbatch = tokens_per_microbatch
@@ -66,7 +68,7 @@ class Policy:
         # At 0 the first advantages are the scores themselves; a random head drowns them in its own noise for many steps.
         nn.init.zeros_(self.value_head.weight)
         nn.init.zeros_(self.value_head.bias)
-        generation = self.seq2seq.generation_config
+        generation = generation or self.seq2seq.generation_config
         text_config = self.seq2seq.config.get_text_config(decoder=True)
         self.start_id: int = _first_set(generation.decoder_start_token_id, self.seq2seq.config.decoder_start_token_id)
         self.eos_id: int = tokenizer.eos_token_id
@@ -75,11 +77,12 @@ class Policy:
         forbidden = torch.arange(text_config.vocab_size, device=self.device) >= len(tokenizer)
         forbidden[self.pad_id] = True
         self.forbid(forbidden)
-        self.has_start_adapter = START_ADAPTER in model.peft_config
+        self.has_start_adapter = START_ADAPTER in getattr(model, "peft_config", {})
         encoder = self.seq2seq.get_encoder()
         self.encoder_adapted = _is_adapted(encoder)
         self.vocabulary_adapted = _is_adapted(self.seq2seq.get_output_embeddings())
         self.cross_attention = _cross_attention(self.seq2seq.get_decoder())
+        self.cross_projections = _projections(self.cross_attention)
         self.sampling_buffers: dict[Any, Any] = {}  # what sampling on a GPU keeps from step to step (graphs.py)
         self._check_projection()
 
@@ -158,7 +161,7 @@ class Policy:
         """Each layer's cross-attention keys and values [N, H, P, d] of the prompts `rows` [N], the active adapter's term added."""
         prompts, place = rows.unique(return_inverse=True)
         states = memory.states[prompts, :width]
-        for projections, frozen in zip(self.cross_attention, memory.cross, strict=True):
+        for projections, frozen in zip(self.cross_projections, memory.cross, strict=True):
             keys, values = (
                 _with_adapter_term(part[prompts, :, :width], projection, states)[place]
                 for part, projection in zip(frozen, projections, strict=True)
@@ -202,7 +205,7 @@ class Policy:
     def reference(self) -> Iterator[None]:
         """Inside, the same weights without the trained adapter: the frozen reference. For use under no_grad."""
         if not self.has_start_adapter:
-            with self.model.disable_adapter():
+            with self._without_adapter():
                 yield
             return
         self.model.set_adapter(START_ADAPTER)
@@ -214,17 +217,20 @@ class Policy:
             for name, weight in self.model.named_parameters():
                 weight.requires_grad_(".default." in name)
 
+    def _without_adapter(self) -> contextlib.AbstractContextManager[None]:
+        return self.model.disable_adapter() if isinstance(self.model, PeftModel) else contextlib.nullcontext()
+
     def _shifted(self, response_ids: Tensor) -> Tensor:
         start = torch.full_like(response_ids[:, :1], self.start_id)
         return torch.cat([start, response_ids[:, :-1]], dim=1)
 
     def _frozen_cross(self, states: Tensor, attention_mask: Tensor) -> list[tuple[Tensor, Tensor]]:
         """The cross-attention's keys and values without the adapter, as the family's own decoder computes and shapes them."""
-        if not self.cross_attention:
+        if not self.cross_projections:
             return []
         cache = self.new_cache()
         start = torch.full_like(attention_mask[:, :1], self.start_id)
-        with self.model.disable_adapter():
+        with self._without_adapter():
             self._decoder(start, states, attention_mask, cache)
         return [(layer.keys, layer.values) for layer in cache.cross_attention_cache.layers]
 
@@ -384,14 +390,18 @@ def require_moved(policy: Policy) -> None:
         )
 
 
-def _cross_attention(decoder: nn.Module) -> list[tuple[nn.Module, nn.Module]]:
-    """Each decoder layer's key and value projections of the cross-attention, in the order of the layers.
+def _cross_attention(decoder: nn.Module) -> list[nn.Module]:
+    """Each decoder layer's cross-attention, in the order of the layers; none for a family that names it otherwise."""
+    return [module for name, module in decoder.named_modules() if name.rsplit(".", 1)[-1] in CROSS_ATTENTION]
 
-    Empty, so that the model computes them itself in each pass, for a family that names them otherwise and for adapters
-    that are more than a term to add (DoRA, IA³).
+
+def _projections(cross_attention: list[nn.Module]) -> list[tuple[nn.Module, nn.Module]]:
+    """Key and value projections of each cross-attention.
+
+    Empty, so that the model computes keys and values itself in each pass, for adapters that are more than a term to add
+    (DoRA, IA³).
     """
-    found = [module for name, module in decoder.named_modules() if name.rsplit(".", 1)[-1] in CROSS_ATTENTION]
-    pairs: list[Any] = [(m.k, m.v) if hasattr(m, "k") else (m.k_proj, m.v_proj) for m in found]
+    pairs: list[Any] = [(m.k, m.v) if hasattr(m, "k") else (m.k_proj, m.v_proj) for m in cross_attention]
     tuned = [part for pair in pairs for part in pair if isinstance(part, BaseTunerLayer)]
     return pairs if all(isinstance(part, LoraLayer) and not part.lora_variant for part in tuned) else []
 

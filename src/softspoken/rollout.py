@@ -13,6 +13,7 @@ from torch import Tensor
 from softspoken import graphs, numerics
 from softspoken.config import TrainConfig
 from softspoken.model import Policy
+from softspoken.reading import Reading
 from softspoken.types import Memory, PromptBatch, Rollout
 
 Result = TypeVar("Result")
@@ -27,34 +28,27 @@ MISMATCH = 0.01
 """The most that a token's recorded log-probability may be off, in nats (design section 4)."""
 
 
+Bend = Callable[[Tensor, Tensor], Tensor]
+"""Ids so far [n, t] and logits [n, V] → logits."""
+
+
 @torch.no_grad()
 def generate_rollout(policy: Policy, prompts: PromptBatch, config: TrainConfig, generator: torch.Generator) -> Rollout:
     """`samples_per_prompt` summaries of each dialogue, sampled at `temperature` from the distribution that is trained.
 
     Log-probabilities and values are recorded while sampling; one more pass, with the adapter off, scores the same tokens
-    under the reference. `generator` is a CPU generator: the draws are the same on every device.
+    under the reference.
     """
     prompts = replace(
         prompts,
         input_ids=prompts.input_ids.to(policy.device),
         attention_mask=prompts.attention_mask.to(policy.device),
     )
-    prompt_index = torch.arange(len(prompts.dialogues), device=policy.device).repeat_interleave(
-        config.samples_per_prompt
-    )
-    uniforms = torch.rand((len(prompt_index), config.max_new_tokens), generator=generator).to(policy.device)
-
-    def run() -> tuple[Memory, Sampled]:
-        memory = _read(policy, prompts, config)
-        return memory, _sample_pieces(policy, memory, prompt_index, uniforms, config)
-
-    width = prompts.input_ids.shape[1] + config.max_new_tokens
-    memory, (ids, mask, logprobs, values) = within_memory(policy, len(prompt_index), width, run, LIGHTER)
-    texts = policy.tokenizer.batch_decode(ids, skip_special_tokens=True)
+    memory, prompt_index, (ids, mask, logprobs, values) = sample(policy, prompts, config, generator)
     rollout = Rollout(
         prompts=prompts,
         prompt_index=prompt_index,
-        responses=[text.strip() for text in texts],
+        responses=[text.strip() for text in policy.tokenizer.batch_decode(ids, skip_special_tokens=True)],
         response_ids=ids,
         response_mask=mask,
         truncated=~(ids == policy.eos_id).any(dim=1),
@@ -68,6 +62,32 @@ def generate_rollout(policy: Policy, prompts: PromptBatch, config: TrainConfig, 
     return replace(rollout, ref_logprobs=reference_logprobs(policy, rollout, config))
 
 
+@torch.no_grad()
+def sample(
+    policy: Policy,
+    prompts: PromptBatch,
+    config: TrainConfig,
+    generator: torch.Generator,
+    bend: Bend | None = None,
+) -> tuple[Memory, Tensor, Sampled]:
+    """What was read of the prompts, each row's prompt [N], and the rows: `samples_per_prompt` of each prompt, side by side.
+
+    `generator` is a CPU generator: the draws are the same on every device. `bend` changes the distribution before a draw.
+    """
+    prompt_index = torch.arange(len(prompts.dialogues), device=policy.device).repeat_interleave(
+        config.samples_per_prompt
+    )
+    uniforms = torch.rand((len(prompt_index), config.max_new_tokens), generator=generator).to(policy.device)
+
+    def run() -> tuple[Memory, Sampled]:
+        memory = _read(policy, prompts, config)
+        return memory, _sample_pieces(policy, memory, prompt_index, uniforms, config, bend)
+
+    width = prompts.input_ids.shape[1] + config.max_new_tokens
+    memory, sampled = within_memory(policy, len(prompt_index), width, run, LIGHTER)
+    return memory, prompt_index, sampled
+
+
 def _read(policy: Policy, prompts: PromptBatch, config: TrainConfig) -> Memory:
     group = config.micro_batch_size if config.fast else len(prompts.dialogues)
     fitting = _rows_that_fit(policy, prompts.input_ids.shape[1], group)
@@ -75,18 +95,23 @@ def _read(policy: Policy, prompts: PromptBatch, config: TrainConfig) -> Memory:
 
 
 def _sample_pieces(
-    policy: Policy, memory: Memory, prompt_index: Tensor, uniforms: Tensor, config: TrainConfig
+    policy: Policy,
+    memory: Memory,
+    prompt_index: Tensor,
+    uniforms: Tensor,
+    config: TrainConfig,
+    bend: Bend | None,
 ) -> Sampled:
     """All rows, as many at a time as the policy's `tokens_per_microbatch` allows; each has its own uniforms, so that no
     row's tokens depend on the others."""
-    on_graphs = config.fast and policy.device.type == "cuda" and graphs.applies_to(policy)
+    on_graphs = config.fast and bend is None and policy.device.type == "cuda" and graphs.applies_to(policy)
     rows = _rows_that_fit(policy, memory.attention_mask.shape[1] + uniforms.shape[1], len(prompt_index))
     parts: list[Sampled] = []
     for index, draws in zip(prompt_index.split(rows), uniforms.split(rows), strict=True):
         if on_graphs:
             parts.append(graphs.sample(policy, memory, index, draws, config.temperature))
         else:
-            parts.append(_sample(policy, memory, index, draws, config.temperature, drop_ended=config.fast))
+            parts.append(sample_rows(policy, memory, index, draws, config.temperature, fast=config.fast, bend=bend))
     length = max(ids.shape[1] for ids, *_ in parts)
     ids, mask, logprobs, values = (
         torch.cat([F.pad(part, (0, length - part.shape[1]), value=filler) for part in column])
@@ -111,45 +136,49 @@ def _rescored(policy: Policy, rollout: Rollout, config: TrainConfig) -> Rollout:
     return replace(rollout, old_logprobs=logprobs, old_values=None if rollout.old_values is None else values)
 
 
-def _sample(
+def sample_rows(
     policy: Policy,
     memory: Memory,
     prompt_index: Tensor,
     uniforms: Tensor,
     temperature: float,
     *,
-    drop_ended: bool = True,
+    fast: bool = True,
+    bend: Bend | None = None,
 ) -> Sampled:
-    """One token at a time until every row has its EOS, or for as many as there are uniforms."""
+    """One token at a time until every row has its EOS, or for as many as there are uniforms.
+
+    `fast`: samples of a prompt read one copy of it, and rows that have ended are let go.
+    """
     rows, limit = uniforms.shape
     ids = torch.full((rows, limit), policy.pad_id, device=policy.device)
     mask = torch.zeros((rows, limit), dtype=torch.bool, device=policy.device)
     logprobs, values = torch.zeros_like(uniforms), torch.zeros_like(uniforms)
-    encoder_states, attention_mask = memory.states[prompt_index], memory.attention_mask[prompt_index]
-    cache = policy.new_cache(memory, prompt_index)
     live = torch.arange(rows, device=policy.device)  # the rows that are decoded; those of them without their EOS run on
     running = torch.ones(rows, dtype=torch.bool, device=policy.device)
     token = torch.full((rows,), policy.start_id, device=policy.device)
     length = 0
-    while length < limit and running.any():
-        states = policy.decode_step(token, encoder_states, attention_mask, cache)
-        logits = policy.logits(states, temperature)
-        if length == 0 and policy.forced_bos_id is not None:
-            token = torch.full_like(token, policy.forced_bos_id)
-        else:
-            drawn, drawn_logprobs = numerics.sample(logits, uniforms[live, length])
-            token = torch.where(running, drawn, policy.pad_id)
-            mask[live, length] = running
-            logprobs[live, length] = torch.where(running, drawn_logprobs, 0.0)
-            values[live, length] = torch.where(running, policy.values(states), 0.0)
-            running = running & (token != policy.eos_id)
-        ids[live, length] = token
-        length += 1
-        if drop_ended and 0 < running.sum() < WORTH_KEEPING * len(live):
-            keep = running.nonzero().squeeze(1)
-            live, running, token = live[keep], running[keep], token[keep]
-            encoder_states, attention_mask = encoder_states[keep], attention_mask[keep]
-            cache.batch_select_indices(keep)
+    with Reading(policy, memory, prompt_index, together=fast) as reading:
+        while length < limit and running.any():
+            states = policy.decode_step(token, reading.states, reading.mask, reading.cache)
+            logits = policy.logits(states, temperature)
+            if bend:
+                logits = bend(ids[live, :length], logits)
+            if length == 0 and policy.forced_bos_id is not None:
+                token = torch.full_like(token, policy.forced_bos_id)
+            else:
+                drawn, drawn_logprobs = numerics.sample(logits, uniforms[live, length])
+                token = torch.where(running, drawn, policy.pad_id)
+                mask[live, length] = running
+                logprobs[live, length] = torch.where(running, drawn_logprobs, 0.0)
+                values[live, length] = torch.where(running, policy.values(states), 0.0)
+                running = running & (token != policy.eos_id)
+            ids[live, length] = token
+            length += 1
+            if fast and 0 < running.sum() < WORTH_KEEPING * len(live):
+                keep = running.nonzero().squeeze(1)
+                live, running, token = live[keep], running[keep], token[keep]
+                reading.keep(keep)
     return ids[:, :length], mask[:, :length], logprobs[:, :length], values[:, :length]
 
 

@@ -11,7 +11,7 @@ import json
 import logging
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TextIO
@@ -19,12 +19,10 @@ from typing import Any, TextIO
 import torch
 from peft import PeftType
 from torch import Tensor
-from transformers import GenerationConfig, LogitsProcessorList
-from transformers.modeling_outputs import BaseModelOutput
+from transformers import GenerationConfig, NoBadWordsLogitsProcessor
 
-from softspoken import numerics
 from softspoken.adapters import adapter_folder, tokenizer_source, with_adapter
-from softspoken.config import SummarizeConfig
+from softspoken.config import SummarizeConfig, TrainConfig
 from softspoken.data import (
     SUFFIXES,
     OnBadRow,
@@ -38,6 +36,7 @@ from softspoken.data import (
     saying_what_is_wrong,
     to_dialogues,
 )
+from softspoken.model import Policy
 from softspoken.pretrained import (
     load_generation_config,
     load_seq2seq,
@@ -46,7 +45,8 @@ from softspoken.pretrained import (
     resolve_device,
 )
 from softspoken.progress import Speed, progress_bar
-from softspoken.types import Dialogue, InputError, Summary
+from softspoken.rollout import sample
+from softspoken.types import Dialogue, InputError, PromptBatch, Summary
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +56,8 @@ WINDOW = 8
 """Batches that are read ahead and sorted by length: less padding, at constant memory."""
 SAMPLES_AT_ONCE = 4
 """A batch has no more rows than so many for each of its dialogues: with more samples it has fewer dialogues."""
+READ_AT_ONCE = 16
+"""Dialogues of similar length that are encoded together, for little padding."""
 
 
 @dataclass
@@ -71,6 +73,8 @@ class Summarizer:
     """Dialogues that were too long for the encoder and were cut, so far."""
     banned: list[list[int]] | None = None
     """Token sequences that must not come out; see `ban`."""
+    _policy: Policy | None = field(default=None, repr=False)
+    """The same model as training samples from it."""
 
     @classmethod
     def from_pretrained(
@@ -148,50 +152,45 @@ class Summarizer:
                     yield window[row], done.pop(row)
                     row += 1
 
-    @torch.inference_mode()
     def _batch(
         self, dialogues: list[Dialogue], samples: int = 0, generator: torch.Generator | None = None
     ) -> list[list[Summary]]:
         batch = encode_prompts(dialogues, self.tokenizer, self.prompt_format)
         self.truncated += batch.truncated
-        inputs = {
-            "input_ids": batch.input_ids.to(self.model.device),
-            "attention_mask": batch.attention_mask.to(self.model.device),
-        }
-        if generator is None:
-            ids = self.model.generate(**inputs, generation_config=self._greedy_config())
-        else:
-            ids = self._sample(inputs, samples, generator)
+        batch = replace(
+            batch,
+            input_ids=batch.input_ids.to(self.model.device),
+            attention_mask=batch.attention_mask.to(self.model.device),
+        )
+        ids = self._decoded(batch) if generator is None else self._sampled(batch, samples, generator)
         texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
-        # The first id is the decoder's start, which in some families is the end's id as well.
-        ended = torch.isin(ids[:, 1:], torch.tensor(self._eos_ids(), device=ids.device)).any(dim=1).tolist()
+        ended = torch.isin(ids, torch.tensor(self._eos_ids(), device=ids.device)).any(dim=1).tolist()
         summaries = [Summary(text.strip(), cut=not end) for text, end in zip(texts, ended, strict=True)]
         each = len(summaries) // len(dialogues)
         return [summaries[first : first + each] for first in range(0, len(summaries), each)]
 
-    def _sample(self, inputs: dict[str, Tensor], samples: int, generator: torch.Generator) -> Tensor:
-        """Ids of `samples` rows for each row of the inputs, whose encoder runs once for all of them."""
-        states = self.model.get_encoder()(**inputs).last_hidden_state
-        return self.model.generate(
-            encoder_outputs=BaseModelOutput(last_hidden_state=states.repeat_interleave(samples, dim=0)),
-            attention_mask=inputs["attention_mask"].repeat_interleave(samples, dim=0),
-            generation_config=self._sampling_config(),
-            logits_processor=LogitsProcessorList([self._draw(generator)]),
+    @torch.inference_mode()
+    def _decoded(self, batch: PromptBatch) -> Tensor:
+        """Ids [N, T] as the generation config has them, without the decoder's start, which may be the end's id as well."""
+        ids: Tensor = self.model.generate(
+            input_ids=batch.input_ids, attention_mask=batch.attention_mask, generation_config=self._greedy_config()
         )
+        return ids[:, 1:]
 
-    def _draw(self, generator: torch.Generator) -> Any:
-        """A step of sampling as training does it, as a logits processor: all but the drawn id become −inf, so greedy decoding
-        takes that one. generate()'s own torch.multinomial takes as long as a small model itself."""
-        outputs = self.model.get_output_embeddings().weight.shape[0]
-        forbidden = torch.arange(outputs, device=self.model.device) >= len(self.tokenizer)
-        forbidden[self.tokenizer.pad_token_id] = True
-
-        def draw(_: Tensor, scores: Tensor) -> Tensor:
-            uniforms = torch.rand(len(scores), generator=generator).to(scores.device)
-            drawn, _ = numerics.sample(scores.float().masked_fill(forbidden, float("-inf")), uniforms)
-            return torch.full_like(scores, float("-inf")).scatter_(1, drawn.unsqueeze(1), 0.0)
-
-        return draw
+    def _sampled(self, batch: PromptBatch, samples: int, generator: torch.Generator) -> Tensor:
+        """Ids [N * samples, T], by what samples in training: nothing that bends the distribution is taken over from the
+        generation config, only which ids begin and force, and the length."""
+        saved = self.generation_config
+        config = TrainConfig(
+            samples_per_prompt=samples,
+            max_new_tokens=saved.max_new_tokens or saved.max_length - 1,  # the latter counts the start
+            micro_batch_size=READ_AT_ONCE,
+        )
+        if self._policy is None:
+            self._policy = Policy(self.model, self.tokenizer, self.prompt_format, fast=True, generation=saved)
+        bend = NoBadWordsLogitsProcessor(self.banned, eos_token_id=self._policy.eos_id) if self.banned else None
+        _, _, (ids, *_) = sample(self._policy, batch, config, generator, bend)
+        return ids
 
     def _greedy_config(self) -> GenerationConfig:
         if not self.banned:
@@ -199,22 +198,6 @@ class Summarizer:
         config = copy.deepcopy(self.generation_config)
         config.bad_words_ids = [*(config.bad_words_ids or []), *self.banned]
         return config
-
-    def _sampling_config(self) -> GenerationConfig:
-        """Nothing that bends the distribution is taken over: only which ids have which role, and the length."""
-        saved = self.generation_config
-        return GenerationConfig(
-            do_sample=False,  # the draw is made by a logits processor
-            num_beams=1,
-            bad_words_ids=self.banned,
-            max_new_tokens=saved.max_new_tokens,
-            max_length=None if saved.max_new_tokens else saved.max_length,
-            decoder_start_token_id=saved.decoder_start_token_id,
-            bos_token_id=saved.bos_token_id,
-            eos_token_id=saved.eos_token_id,
-            pad_token_id=saved.pad_token_id,
-            forced_bos_token_id=saved.forced_bos_token_id,
-        )
 
     def _eos_ids(self) -> list[int]:
         ids = self.generation_config.eos_token_id

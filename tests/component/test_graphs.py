@@ -51,7 +51,7 @@ def both_ways(policy: Policy, dialogues, *, seed=0, temperature=1.0, limit=LIMIT
     uniforms = uniforms.to(policy.device)
     with torch.no_grad():
         memory = policy.read(prompts.input_ids.to(policy.device), prompts.attention_mask.to(policy.device), 2)
-        plain = rollout._sample(policy, memory, index, uniforms, temperature)
+        plain = rollout.sample_rows(policy, memory, index, uniforms, temperature)
         return plain, graphs.sample(policy, memory, index, uniforms, temperature, capture=capture)
 
 

@@ -30,11 +30,11 @@ from softspoken.rollout import (
     LIGHTER,
     MISMATCH,
     _pieces,
-    _sample,
     drop_short,
     generate_rollout,
     micro_batches,
     reference_logprobs,
+    sample_rows,
     score_rows,
 )
 from softspoken.types import InputError
@@ -299,7 +299,7 @@ def check_reading_once_changes_nothing(folder: Path, dialogues) -> None:
     """Decoder-only scope: the memory of sampling gives the log-probabilities, and every adapter gradient, of plain passes."""
     policy, config, rollout = rollout_of(folder, dialogues, adapter_scope="decoder", micro_batch_size=3)
     assert rollout.memory is not None
-    assert policy.cross_attention, "keys and values are to come from the memory"
+    assert policy.cross_projections, "keys and values are to come from the memory"
     assert not any("encoder." in name for name in policy.adapter_parameters())
     move_adapter(policy)
     plain = replace(rollout, memory=None)
@@ -372,10 +372,10 @@ def check_letting_go_of_ended_rows_changes_nothing(folder: Path, dialogues) -> N
     uniforms = torch.rand((len(index), 12), generator=torch.Generator().manual_seed(3))
     likely_end, widths = policy.logits, []
     policy.logits = lambda states, temperature: widths.append(len(states)) or likely_end(states, temperature)
-    whole = _sample(policy, memory, index, uniforms, 1.0, drop_ended=False)
+    whole = sample_rows(policy, memory, index, uniforms, 1.0, fast=False)
     assert set(widths) == {len(index)}
     widths.clear()
-    fewer = _sample(policy, memory, index, uniforms, 1.0)
+    fewer = sample_rows(policy, memory, index, uniforms, 1.0)
     assert widths[-1] < len(index) / 2
     assert len(widths) > 4
     assert torch.equal(whole[0], fewer[0])
@@ -464,9 +464,9 @@ def test_sampling_keeps_to_the_token_budget_with_the_same_result(tiny_t5, dialog
 
     def counting(policy, memory, index, *given, **options):
         sizes.append(len(index))
-        return _sample(policy, memory, index, *given, **options)
+        return sample_rows(policy, memory, index, *given, **options)
 
-    monkeypatch.setattr("softspoken.rollout._sample", counting)
+    monkeypatch.setattr("softspoken.rollout.sample_rows", counting)
     budget = math.ceil(3 * (whole.prompts.input_ids.shape[1] + 8) / LIGHTER)
     pieces = rollout_of(tiny_t5, dialogues, adapter_scope=scope, tokens_per_microbatch=budget)[2]
     assert sizes == [3, 3, 2]
@@ -482,9 +482,9 @@ def test_sampling_that_runs_out_of_memory_goes_on_in_pieces(tiny_t5, dialogues, 
     def tight(policy, memory, index, *given, **options):
         if len(index) > 3:
             raise torch.OutOfMemoryError("as CUDA says it")
-        return _sample(policy, memory, index, *given, **options)
+        return sample_rows(policy, memory, index, *given, **options)
 
-    monkeypatch.setattr("softspoken.rollout._sample", tight)
+    monkeypatch.setattr("softspoken.rollout.sample_rows", tight)
     assert torch.equal(rollout_of(tiny_t5, dialogues)[2].response_ids, whole.response_ids)
 
 

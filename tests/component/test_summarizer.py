@@ -14,8 +14,9 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig
 
+from softspoken import numerics
 from softspoken.config import SummarizeConfig, TrainConfig
-from softspoken.data import PromptFormat
+from softspoken.data import PromptFormat, encode_prompts
 from softspoken.model import load_policy
 from softspoken.summarizer import MAX_NEW_TOKENS, WINDOW, Summarizer, length_limit, summarize
 from softspoken.types import Dialogue, InputError, Summary
@@ -206,7 +207,9 @@ def test_samples_belong_to_their_dialogue(tiny_t5: Path, monkeypatch: pytest.Mon
     assert summarizer.sample(TEXTS, samples=2, seed=0, batch_size=2) == [[f"{text}/0", f"{text}/1"] for text in TEXTS]
 
 
-def test_sampling_is_from_the_models_own_distribution(tiny_t5_each: Path, tmp_path: Path) -> None:
+def test_sampling_is_from_the_models_own_distribution(
+    tiny_t5_each: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What is drawn from equals raw logits, and neither pad nor the 40 ids without a token come out, whatever the saved
     config bends."""
     model = tmp_path / "model"
@@ -216,28 +219,34 @@ def test_sampling_is_from_the_models_own_distribution(tiny_t5_each: Path, tmp_pa
         max_new_tokens=6, decoder_start_token_id=0, eos_token_id=1, pad_token_id=0,
     ).save_pretrained(model)  # fmt: skip
     summarizer = Summarizer.from_pretrained(str(model), device="cpu")
-    draw, logits, steps = summarizer._draw(torch.Generator().manual_seed(0)), [], []
+    real, steps = numerics.sample, []
 
-    def spy(ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        steps.append((scores.clone(), draw(ids, scores)))
+    def spy(logits: torch.Tensor, uniforms: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        steps.append((logits, real(logits, uniforms)))
         return steps[-1][1]
 
-    summarizer._draw = lambda generator: spy  # type: ignore[method-assign]
-    summarizer.model.get_output_embeddings().register_forward_hook(lambda *call: logits.append(call[2][:, -1]))
+    monkeypatch.setattr(numerics, "sample", spy)
     summarizer.sample(["Leon: hi"], samples=8, seed=0)
-    tokens = len(summarizer.tokenizer)
     assert len(steps) == 6
-    for (scores, drawn), raw in zip(steps, logits, strict=True):
-        assert torch.equal(scores, raw)
-        assert torch.isfinite(drawn).sum(dim=1).tolist() == [1] * 8  # what is drawn, and nothing else
-        ids = drawn.argmax(dim=1)
-        assert (ids > 0).all()
-        assert (ids < tokens).all()
-    assert len({tuple(drawn.argmax(dim=1).tolist()) for _, drawn in steps}) > 1
+    drawn = torch.stack([ids for _, (ids, _) in steps], dim=1)
+    prompt = encode_prompts([Dialogue("1", "Leon: hi")], summarizer.tokenizer, summarizer.prompt_format)
+    with torch.no_grad():
+        raw = summarizer.model(
+            input_ids=prompt.input_ids.expand(8, -1),
+            attention_mask=prompt.attention_mask.expand(8, -1),
+            decoder_input_ids=torch.cat([torch.zeros(8, 1, dtype=torch.long), drawn[:, :-1]], dim=1),
+        ).logits
+    tokens = len(summarizer.tokenizer)
+    for step, (logits, _) in enumerate(steps):
+        assert torch.allclose(logits[:, 1:tokens], raw[:, step, 1:tokens], atol=1e-5)
+        assert torch.isinf(logits[:, 0]).all()
+        assert torch.isinf(logits[:, tokens:]).all()
+    assert len({tuple(ids) for ids in drawn.tolist()}) > 1
 
 
 def test_sampling_reads_a_dialogue_once_for_all_its_samples(tiny_t5: Path) -> None:
     summarizer = Summarizer.from_pretrained(str(tiny_t5), device="cpu")
+    summarizer.sample(TEXTS[:1], samples=1, seed=0)  # the first time, it checks how the model makes its logits
     read: list[int] = []
     summarizer.model.get_encoder().register_forward_hook(lambda *call: read.append(len(call[2].last_hidden_state)))
     summarizer.sample(TEXTS, samples=5, seed=0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from peft import PeftModel
@@ -30,33 +30,11 @@ class Pass:
     """[tokens, V] float32: one row for each position that is scored."""
 
 
-class Whole:
-    """What Policy asks of a PeftModel, for a model whose own weights are trained."""
-
-    def __init__(self, model: Any) -> None:
-        self.model = model
-        self.peft_config: dict[str, Any] = {}
-
-    def get_base_model(self) -> Any:
-        return self.model
-
-    def eval(self) -> Whole:
-        self.model.eval()
-        return self
-
-    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        return self.model.named_parameters()
-
-    @contextlib.contextmanager
-    def disable_adapter(self) -> Iterator[None]:
-        yield
-
-
 def as_policy(model: Any, tokenizer: Any, config: PPOConfig) -> Policy:
     """A model with a value head (or, as a reference, one without) as softspoken's own parts take it."""
     wrapped = isinstance(model, AutoModelForSeq2SeqLMWithValueHead)
     inner = model.pretrained_model if wrapped else model
-    policy = Policy(inner if isinstance(inner, PeftModel) else cast(PeftModel, Whole(inner)), tokenizer, PromptFormat())
+    policy = Policy(inner, tokenizer, PromptFormat())
     if wrapped:
         policy.value_head = model.v_head.summary
     if not config.mask_unused_ids:
