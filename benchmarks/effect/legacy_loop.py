@@ -19,6 +19,7 @@ from peft import LoraConfig, TaskType
 from transformers import PreTrainedTokenizerFast
 from trl import AutoModelForSeq2SeqLMWithValueHead, PPOConfig, PPOTrainer  # type: ignore[import-not-found]
 
+MIN_LENGTH = 5
 PACKAGES = ("trl", "torch", "transformers", "peft")
 
 
@@ -46,9 +47,19 @@ def make_trainer(settings: dict[str, Any]) -> PPOTrainer:
 
 
 def generate(trainer: PPOTrainer, queries: list[torch.Tensor], max_new_tokens: int) -> list[torch.Tensor]:
-    """The whole batch at once, which favours TRL: its own default is four at a time, the notebooks' loop one."""
+    """The whole batch at once, which favours TRL: its own default is four at a time, the notebooks' loop one.
+
+    `min_length` is the notebooks' own. Without it a summary may be empty, and then TRL's trainer dies (IndexError in
+    compute_rewards: nothing is left of the row's mask).
+    """
     responses: list[torch.Tensor] = trainer.generate(
-        queries, batch_size=len(queries), do_sample=True, top_k=0, top_p=1.0, max_new_tokens=max_new_tokens
+        queries,
+        batch_size=len(queries),
+        do_sample=True,
+        top_k=0,
+        top_p=1.0,
+        min_length=MIN_LENGTH,
+        max_new_tokens=max_new_tokens,
     )
     return responses
 

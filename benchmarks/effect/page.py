@@ -291,7 +291,8 @@ run today and than what costs less, which of its choices matter, and what does m
 `benchmarks/effect/results/`; `benchmarks/effect/README.md` says how to measure again."""
 
 TRL = """The same base, dialogues, reward, number of samples and steps through TRL 0.11.4's `PPOTrainer`, in its own environment, with
-its defaults as the notebooks use them — at its own learning rate, and at the recipe's. *PPO* is here `softspoken train` with its
+its defaults as the notebooks use them (with their `min_length` of 5: an empty summary ends its trainer with an IndexError) — at
+its own learning rate, and at the recipe's. *PPO* is here `softspoken train` with its
 defaults, which is what `make demo` runs. Same evaluation for both."""
 
 METHOD = f"""## How it was measured
