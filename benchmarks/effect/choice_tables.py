@@ -39,6 +39,7 @@ def choice_section(settings: Settings, missing: Callable[[str, str], str]) -> st
     if not measured:
         return missing("choices", "A table for each choice: ")
     content = measured[0].content
+    stay = [] if any(" is better (" in one for one in verdicts) else [STAY]
     seeds = sorted({one["seed"] for one in content["trainings"]})
     said = (
         f"The recipe with one thing changed at a time: {len(seeds)} seed{'s' if len(seeds) > 1 else ''} each, evaluated on {content['dataset']['n']} dialogues of the "
@@ -46,7 +47,9 @@ def choice_section(settings: Settings, missing: Callable[[str, str], str]) -> st
         f"paired interval; seconds are those of the steps, torch having {measured[0].threads(DEFAULT)} of the machine's threads. "
         f"The first table's command:\n\n    {content['command']}"
     )
-    return "\n\n".join([said, *parts, f"### What follows for the defaults\n\n{SUMMARY}\n\n" + "\n".join(verdicts)])
+    return "\n\n".join(
+        [said, *parts, f"### What follows for the defaults\n\n{SUMMARY}\n\n" + "\n".join([*verdicts, *stay])]
+    )
 
 
 def choice_table(results: Results, labels: dict[str, str]) -> str:
@@ -126,3 +129,6 @@ SUMMARY = (
     "A row is called better or worse where the paired interval of a difference to the default leaves 0 out; many intervals are "
     "looked at here, so one in twenty of them does so by chance. The defaults are those of `softspoken.config.TrainConfig`."
 )
+STAY = """
+Nothing is better than the defaults beyond chance, so they stay: the adapter in the decoder alone and one pass over the samples
+because they cost less, the others because nothing here speaks against them."""

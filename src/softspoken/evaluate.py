@@ -322,7 +322,8 @@ def _stamps(sources: list[str]) -> dict[str, Any]:
     for source in filter(None, sources):
         parts = (source, source.partition("=")[2], source.removeprefix("hf:").rpartition(":")[0])
         place = next((Path(part) for part in parts if part and Path(part).exists()), None)
-        for path in sorted(place.iterdir()) if place and place.is_dir() else [place] if place else []:
+        files = sorted(filter(Path.is_file, place.iterdir())) if place and place.is_dir() else [place] if place else []
+        for path in files:
             stamps[str(path)] = [path.stat().st_size, path.stat().st_mtime_ns]
     return stamps
 

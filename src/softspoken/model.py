@@ -56,6 +56,10 @@ class Policy:
         generation: GenerationConfig | None = None,
     ) -> None:
         """`generation` says which ids begin and force, where it is not the model's own."""
+        if isinstance(model, PeftModel) and model.active_peft_config.is_prompt_learning:
+            raise InputError(
+                "adapters that learn a prompt or prefix cannot be sampled from; use LoRA or another that changes weights"
+            )
         self.model = model.eval()
         self.seq2seq: Any = model.get_base_model() if isinstance(model, PeftModel) else model
         self.tokenizer = tokenizer

@@ -20,13 +20,14 @@ from softspoken.types import Memory
 class Reading:
     """Encoder states, mask and cache of N rows, for `Policy.decode_step`; inside `with`, where rows are to share a prompt.
 
-    `together`: rows of one prompt share its copy, in families whose cross-attention is known; else each has its own.
+    `together`: rows of one prompt share its copy, where the memory has its keys and values; else each has its own.
     """
 
     def __init__(self, policy: Policy, memory: Memory, prompt_index: Tensor, *, together: bool) -> None:
         prompts, self.place = prompt_index, torch.arange(len(prompt_index), device=prompt_index.device)
-        if together and memory.cross:
-            prompts, self.place = prompt_index.unique(return_inverse=True)
+        distinct, place = prompt_index.unique(return_inverse=True)
+        if together and memory.cross and len(distinct) < len(prompt_index):
+            prompts, self.place = distinct, place
         self.states, self.mask = memory.states[prompts], memory.attention_mask[prompts]
         self.cache = policy.new_cache(memory, prompts)
         self._attentions = policy.cross_attention if len(prompts) < len(prompt_index) else []
@@ -68,6 +69,9 @@ class Reading:
         rows = given[0] if given else named["hidden_states"]
         seats = rows.new_zeros((len(self.states) * self._samples, rows.shape[-1]))
         seats = seats.index_copy(0, self._seats, rows[:, 0]).unflatten(0, (-1, self._samples))
+        for name in ("mask", "attention_mask"):  # [prompts, 1, 1, P]; LED and MVP insist on a row for each position
+            if isinstance(mask := named.get(name), Tensor) and mask.ndim == 4:
+                named = {**named, name: mask.expand(-1, -1, self._samples, -1)}
         return ((seats, *given[1:]), named) if given else (given, {**named, "hidden_states": seats})
 
     def _apart_again(self, _: Any, given: Any, found: tuple[Any, ...]) -> tuple[Any, ...]:
