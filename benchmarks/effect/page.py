@@ -293,7 +293,8 @@ run today and than what costs less, which of its choices matter, and what does m
 TRL = """The same base, dialogues, reward, number of samples and steps through TRL 0.11.4's `PPOTrainer`, in its own environment, with
 its defaults as the notebooks use them (with their `min_length` of 5: an empty summary ends its trainer with an IndexError) — at
 its own learning rate, and at the recipe's. *PPO* is here `softspoken train` with its
-defaults, which is what `make demo` runs. Same evaluation for both."""
+defaults, which is what `make demo` runs. Same evaluation for both. Seconds were taken while other trainings ran on the machine,
+more of them beside TRL's: an order of magnitude, no more; `benchmarks.speed` takes turns on an idle one."""
 
 METHOD = f"""## How it was measured
 
