@@ -39,11 +39,7 @@ def generate_rollout(policy: Policy, prompts: PromptBatch, config: TrainConfig, 
     Log-probabilities and values are recorded while sampling; one more pass, with the adapter off, scores the same tokens
     under the reference.
     """
-    prompts = replace(
-        prompts,
-        input_ids=prompts.input_ids.to(policy.device),
-        attention_mask=prompts.attention_mask.to(policy.device),
-    )
+    prompts = on_device(prompts, policy.device)
     memory, prompt_index, (ids, mask, logprobs, values) = sample(policy, prompts, config, generator)
     rollout = Rollout(
         prompts=prompts,
@@ -86,6 +82,10 @@ def sample(
     width = prompts.input_ids.shape[1] + config.max_new_tokens
     memory, sampled = within_memory(policy, len(prompt_index), width, run, LIGHTER)
     return memory, prompt_index, sampled
+
+
+def on_device(prompts: PromptBatch, device: torch.device) -> PromptBatch:
+    return replace(prompts, input_ids=prompts.input_ids.to(device), attention_mask=prompts.attention_mask.to(device))
 
 
 def _read(policy: Policy, prompts: PromptBatch, config: TrainConfig) -> Memory:

@@ -11,7 +11,7 @@ import json
 import logging
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TextIO
@@ -45,7 +45,7 @@ from softspoken.pretrained import (
     resolve_device,
 )
 from softspoken.progress import Speed, progress_bar
-from softspoken.rollout import sample
+from softspoken.rollout import on_device, sample
 from softspoken.types import Dialogue, InputError, PromptBatch, Summary
 
 log = logging.getLogger(__name__)
@@ -155,13 +155,8 @@ class Summarizer:
     def _batch(
         self, dialogues: list[Dialogue], samples: int = 0, generator: torch.Generator | None = None
     ) -> list[list[Summary]]:
-        batch = encode_prompts(dialogues, self.tokenizer, self.prompt_format)
+        batch = on_device(encode_prompts(dialogues, self.tokenizer, self.prompt_format), self.model.device)
         self.truncated += batch.truncated
-        batch = replace(
-            batch,
-            input_ids=batch.input_ids.to(self.model.device),
-            attention_mask=batch.attention_mask.to(self.model.device),
-        )
         ids = self._decoded(batch) if generator is None else self._sampled(batch, samples, generator)
         texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
         ended = torch.isin(ids, torch.tensor(self._eos_ids(), device=ids.device)).any(dim=1).tolist()
@@ -183,7 +178,7 @@ class Summarizer:
         saved = self.generation_config
         config = TrainConfig(
             samples_per_prompt=samples,
-            max_new_tokens=saved.max_new_tokens or saved.max_length - 1,  # the latter counts the start
+            max_new_tokens=_limit(saved),
             micro_batch_size=READ_AT_ONCE,
         )
         if self._policy is None:
@@ -229,7 +224,10 @@ def _merged(model: Any) -> Any:
 def length_limit(model: str, adapter: str | None = None) -> int:
     """The longest summary, in tokens, of the model (with the adapter) where it is not asked for another."""
     folder = adapter_folder(adapter) if adapter else None
-    config = _generation_config(folder, load_generation_config(model), None)
+    return _limit(_generation_config(folder, load_generation_config(model), None))
+
+
+def _limit(config: GenerationConfig) -> int:
     return config.max_new_tokens or config.max_length - 1  # the latter counts the decoder's start
 
 
