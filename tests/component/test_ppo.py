@@ -193,10 +193,13 @@ def test_micro_batches_give_the_same_gradient(tiny_t5_each, dialogues, micro_bat
 @pytest.mark.parametrize("scope", ["all", "decoder"])
 def test_the_fast_way_has_the_plain_ways_gradient(tiny_t5_each, dialogues, scope):
     """Of long and short responses, of more tokens than are projected at once, in pieces, and after memory ran out halfway."""
-    gradients, ids = [], []
+    gradients, sampled = [], None
     for fast in (False, True):
         changes = {"adapter_scope": scope, "fast": fast, "samples_per_prompt": 16, "max_new_tokens": 16}
         policy, config, rollout, scores = prepared(tiny_t5_each, dialogues, micro_batch_size=64, **changes)
+        # One set of samples for both: where a uniform lies within rounding of two tokens' border, each would draw its own.
+        sampled = sampled or rollout
+        rollout = replace(sampled, memory=rollout.memory)
         torch.manual_seed(1)
         for name, weight in policy.adapter_parameters().items():
             if "lora_B" in name:
@@ -216,11 +219,9 @@ def test_the_fast_way_has_the_plain_ways_gradient(tiny_t5_each, dialogues, scope
         )
         within_memory(policy, len(every), widest(rollout, every), accumulate)
         gradients.append({name: weight.grad for name, weight in policy.trainable().items()})
-        ids.append(rollout.response_ids)
     assert len(calls) > 4, "pieces, and again with smaller ones"
     assert len(rollout.response_mask.sum(dim=1).unique()) > 1
     assert rollout.response_mask.sum() > VOCABULARY_ROWS[0]
-    assert torch.equal(*ids)
     for name, gradient in gradients[0].items():
         assert (gradient - gradients[1][name]).norm() <= 1e-4 * gradient.norm().clamp(min=1e-6), name
 
