@@ -164,7 +164,7 @@ class _Buffers:
         now = (self.token, self.running, logprobs, policy.values(states).masked_fill(ended, 0.0))
         for record, column in zip(self.records, now, strict=True):
             record.index_copy_(1, at, column.unsqueeze(1))
-        self.running.logical_and_(self.token != policy.eos_id)
+        self.running.logical_and_(~policy.ends(self.token))
         at.add_(1)
 
     def capture(self) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from softspoken import graphs, numerics
 from softspoken.config import TrainConfig
-from softspoken.model import Policy
+from softspoken.model import Policy, in_pieces
 from softspoken.reading import Reading
 from softspoken.types import Memory, PromptBatch, Rollout
 
@@ -47,7 +47,7 @@ def generate_rollout(policy: Policy, prompts: PromptBatch, config: TrainConfig, 
         responses=[text.strip() for text in policy.tokenizer.batch_decode(ids, skip_special_tokens=True)],
         response_ids=ids,
         response_mask=mask,
-        truncated=~(ids == policy.eos_id).any(dim=1),
+        truncated=~policy.ends(ids).any(dim=1),
         old_logprobs=logprobs,
         ref_logprobs=logprobs,
         old_values=values if config.algorithm == "ppo" else None,
@@ -172,7 +172,7 @@ def sample_rows(
                 mask[live, length] = running
                 logprobs[live, length] = torch.where(running, drawn_logprobs, 0.0)
                 values[live, length] = torch.where(running, policy.values(states), 0.0)
-                running = running & (token != policy.eos_id)
+                running = running & ~policy.ends(token)
             ids[live, length] = token
             length += 1
             if fast and 0 < running.sum() < WORTH_KEEPING * len(live):
@@ -239,19 +239,9 @@ def micro_batches(policy: Policy, rollout: Rollout, rows: Tensor, config: TrainC
         index = lengths.argsort(stable=True).argsort()[index]
     ordered = rows[index.sort(stable=True).indices]
     widths = lengths[prompt_index[ordered]] + _longest(rollout, rows)
-    return [ordered[piece] for piece in _pieces(widths.tolist(), config.micro_batch_size, policy.tokens_per_microbatch)]
-
-
-def _pieces(widths: list[int], rows: int, tokens: int | None) -> list[slice]:
-    """Runs of at most `rows` widths, each run's length times its largest at most `tokens`; a run is never empty."""
-    pieces, first, widest = [], 0, 0
-    for row, width in enumerate(widths):
-        widest = max(widest, width)
-        count = row - first + 1
-        if count > 1 and (count > rows or (tokens is not None and count * widest > tokens)):
-            pieces.append(slice(first, row))
-            first, widest = row, width
-    return [*pieces, slice(first, len(widths))]
+    return [
+        ordered[piece] for piece in in_pieces(widths.tolist(), config.micro_batch_size, policy.tokens_per_microbatch)
+    ]
 
 
 def within_memory(policy: Policy, rows: int, width: int, run: Callable[[], Result], lighter: int = 1) -> Result:

@@ -36,7 +36,7 @@ from softspoken.data import (
     saying_what_is_wrong,
     to_dialogues,
 )
-from softspoken.model import Policy
+from softspoken.model import Policy, end_ids
 from softspoken.pretrained import (
     load_generation_config,
     load_seq2seq,
@@ -73,7 +73,7 @@ class Summarizer:
     """Dialogues that were too long for the encoder and were cut, so far."""
     banned: list[list[int]] | None = None
     """Token sequences that must not come out; see `ban`."""
-    _policy: Policy | None = field(default=None, repr=False)
+    _policy: Policy | None = field(default=None, init=False, repr=False)
     """The same model as training samples from it."""
 
     @classmethod
@@ -159,7 +159,8 @@ class Summarizer:
         self.truncated += batch.truncated
         ids = self._decoded(batch) if generator is None else self._sampled(batch, samples, generator)
         texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
-        ended = torch.isin(ids, torch.tensor(self._eos_ids(), device=ids.device)).any(dim=1).tolist()
+        ends = torch.tensor(end_ids(self.generation_config, self.tokenizer.eos_token_id), device=ids.device)
+        ended = torch.isin(ids, ends).any(dim=1).tolist()
         summaries = [Summary(text.strip(), cut=not end) for text, end in zip(texts, ended, strict=True)]
         each = len(summaries) // len(dialogues)
         return [summaries[first : first + each] for first in range(0, len(summaries), each)]
@@ -193,10 +194,6 @@ class Summarizer:
         config = copy.deepcopy(self.generation_config)
         config.bad_words_ids = [*(config.bad_words_ids or []), *self.banned]
         return config
-
-    def _eos_ids(self) -> list[int]:
-        ids = self.generation_config.eos_token_id
-        return ids if isinstance(ids, list) else [] if ids is None else [ids]
 
 
 def _checked(texts: list[str]) -> list[Dialogue]:

@@ -1,6 +1,8 @@
 """The conventions of the design's section 4, on tiny random models of each family."""
 
+import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +14,9 @@ from transformers import (
     AutoTokenizer,
     BartConfig,
     BartForConditionalGeneration,
+    BertConfig,
+    EncoderDecoderConfig,
+    EncoderDecoderModel,
     GenerationConfig,
     MT5Config,
     MT5ForConditionalGeneration,
@@ -25,11 +30,10 @@ from likely_end import with_likely_end
 from softspoken import mini
 from softspoken.config import TrainConfig
 from softspoken.data import PromptFormat, encode_prompts
-from softspoken.model import FEW_ROWS, Policy, _times_few, load_policy
+from softspoken.model import FEW_ROWS, Policy, _times_few, in_pieces, load_policy
 from softspoken.rollout import (
     LIGHTER,
     MISMATCH,
-    _pieces,
     drop_short,
     generate_rollout,
     micro_batches,
@@ -173,6 +177,48 @@ def test_a_forced_first_token_is_in_the_ids_and_not_in_the_mask(tmp_path, dialog
     assert rollout.response_ids[:, 0].tolist() == [2] * len(rollout.responses)
     assert not rollout.response_mask[:, 0].any()
     assert rollout.response_mask[:, 1].all()
+
+
+def test_every_end_that_the_generation_config_names_ends_a_response(tiny_t5, dialogues, tmp_path):
+    _, _, plain = rollout_of(tiny_t5, dialogues)
+    longest = int(plain.response_mask.sum(dim=1).argmax())
+    end = int(plain.response_ids[longest, 2])
+    folder = copied(tiny_t5, tmp_path / "two", eos_token_id=[1, end])
+    _, _, rollout = rollout_of(folder, dialogues)
+    first = plain.response_ids[longest].tolist().index(end)
+    assert int(plain.response_mask[longest].sum()) > first + 1
+    assert int(rollout.response_mask[longest].sum()) == first + 1
+    assert rollout.response_ids[longest, first] == end
+    assert not rollout.truncated[longest]
+
+
+def test_a_summary_begins_as_generate_begins_it_or_the_file_to_mend_is_named(tiny_t5, tmp_path):
+    bos = copied(tiny_t5, tmp_path / "bos", decoder_start_token_id=None, bos_token_id=5)
+    assert load_policy(config_for(bos)).start_id == 5
+    with pytest.raises(InputError, match=r"set decoder_start_token_id in its generation_config\.json"):
+        load_policy(config_for(copied(tiny_t5, tmp_path / "none", decoder_start_token_id=None)))
+
+
+def copied(source: Path, folder: Path, **generation) -> Path:
+    """The same model, whose generation config alone says this."""
+    shutil.copytree(source, folder)
+    for name in ("config.json", "generation_config.json"):
+        found = json.loads((folder / name).read_text())
+        found = {key: value for key, value in found.items() if key not in generation}
+        found |= generation if name.startswith("generation") else {}
+        (folder / name).write_text(json.dumps(found))
+    return folder
+
+
+def test_a_decoder_that_is_a_whole_language_model_is_refused_in_a_sentence(tmp_path):
+    shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    tokenizer = AutoTokenizer.from_pretrained(mini.path)
+    bert = BertConfig(vocab_size=len(tokenizer), **shape)
+    config = EncoderDecoderConfig.from_encoder_decoder_configs(bert, bert)
+    model = EncoderDecoderModel(config)
+    model.generation_config = GenerationConfig(**SPECIAL)
+    with pytest.raises(InputError, match=r"models of type 'encoder-decoder' compute their logits in a way"):
+        Policy(model, tokenizer, PromptFormat(template="{dialogue}", max_prompt_tokens=20))
 
 
 def test_ids_that_no_token_has_are_never_sampled_and_have_no_probability(tiny_t5_each, dialogues):
@@ -353,7 +399,8 @@ def test_an_adapter_in_the_encoder_leaves_nothing_to_reuse(tiny_t5, dialogues):
 
 
 @pytest.mark.parametrize("scope", ["all", "decoder"])
-def test_the_fast_way_samples_and_scores_the_same(tiny_t5_each, dialogues, scope):
+def test_the_fast_way_samples_and_scores_the_same(tiny_t5_each, dialogues, monkeypatch, scope):
+    monkeypatch.setattr("softspoken.model.READ_TOKENS", 40)  # the encoder in pieces of one and two prompts
     fast, plain = (
         rollout_of(tiny_t5_each, dialogues, seed=1, adapter_scope=scope, fast=fast, micro_batch_size=2)[2]
         for fast in (True, False)
@@ -427,10 +474,10 @@ def test_micro_batches_hold_prompts_of_similar_length(tiny_t5, dialogues):
 
 
 def test_a_token_budget_splits_what_is_padded():
-    assert _pieces([3, 3, 5, 9, 9], rows=8, tokens=10) == [slice(0, 2), slice(2, 3), slice(3, 4), slice(4, 5)]
-    assert _pieces([3, 3, 5, 9, 9], rows=8, tokens=18) == [slice(0, 3), slice(3, 5)]
-    assert _pieces([3, 3, 5, 9, 9], rows=2, tokens=None) == [slice(0, 2), slice(2, 4), slice(4, 5)]
-    assert _pieces([50], rows=2, tokens=10) == [slice(0, 1)]
+    assert in_pieces([3, 3, 5, 9, 9], rows=8, tokens=10) == [slice(0, 2), slice(2, 3), slice(3, 4), slice(4, 5)]
+    assert in_pieces([3, 3, 5, 9, 9], rows=8, tokens=18) == [slice(0, 3), slice(3, 5)]
+    assert in_pieces([3, 3, 5, 9, 9], rows=2, tokens=None) == [slice(0, 2), slice(2, 4), slice(4, 5)]
+    assert in_pieces([50], rows=2, tokens=10) == [slice(0, 1)]
 
 
 def test_when_memory_runs_out_the_pieces_are_halved_with_the_same_result(tiny_t5, dialogues, monkeypatch):

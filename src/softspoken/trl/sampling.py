@@ -102,7 +102,7 @@ def biases(settings: Mapping[str, Any], vocab_size: int) -> dict[str, Any]:
 
 def own_loop_can(policy: Policy, settings: Mapping[str, Any], given: Mapping[str, Any]) -> bool:
     size = len(policy.forbidden)
-    plain = not biases(settings, size) and settings["num_return_sequences"] == 1
+    plain = not biases(settings, size) and settings["num_return_sequences"] == 1 and len(policy.end_ids) == 1
     eos = given.get("eos_token_id")
     stops = [] if eos is None else torch.as_tensor(eos).flatten().tolist()
     # Examples write -1, or a number beyond all tokens, for "do not stop"; what follows an EOS is cut off anyway.
