@@ -139,12 +139,14 @@ def evaluate_systems(
         "versions": _versions(),
     }
     total = len(dialogues) * sum(len(system.trainings) * sum(system.ways.values()) for system in systems)
-    with RowsFile(output, made_of, resume=resume) as rows, _progress(total) as advance:
-        slices = slice_dialogues(dialogues, judges[0])
-        task = Task(dialogues, slices, list(judges), similarity, seed, rows, advance)
-        _forget(task)
-        for system in systems:
-            measure(system, task)
+    with RowsFile(output, made_of, resume=resume) as rows:
+        with _progress(len(dialogues), "dialogues") as advance:
+            slices = slice_dialogues(dialogues, judges[0], lambda done: advance("heat of the dialogues", done))
+        with _progress(total, "summaries") as advance:
+            task = Task(dialogues, slices, list(judges), similarity, seed, rows, advance)
+            _forget(task)
+            for system in systems:
+                measure(system, task)
         trainings = [(system.name, training) for system in systems for training in system.trainings]
         truncated = max((sum(rows.cut(name, "greedy", str(training))) for name, training in trainings), default=0)
         groups = resampling.group_numbers([dialogue.group or f"id:{dialogue.id}" for dialogue in dialogues])
@@ -334,10 +336,10 @@ def _digest(dialogues: list[Dialogue]) -> str:
 
 
 @contextlib.contextmanager
-def _progress(total: int) -> Iterator[Callable[[str, int], None]]:
-    with progress_bar("evaluate", "{task.fields[system]}", Speed("summaries")) as bar:
-        task = bar.add_task("evaluate", total=total, system="")
-        yield lambda system, summaries: bar.update(task, advance=summaries, system=system)
+def _progress(total: int, unit: str) -> Iterator[Callable[[str, int], None]]:
+    with progress_bar("evaluate", "{task.fields[what]}", Speed(unit)) as bar:
+        task = bar.add_task("evaluate", total=total, what="")
+        yield lambda what, done: bar.update(task, advance=done, what=what)
 
 
 def _versions() -> dict[str, str]:

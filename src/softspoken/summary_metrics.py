@@ -174,17 +174,22 @@ def names(text: str, name: str) -> bool:
     return re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text, re.IGNORECASE) is not None
 
 
-def slice_dialogues(dialogues: list[Dialogue], judge: Judge) -> Slices:
+def slice_dialogues(
+    dialogues: list[Dialogue], judge: Judge, advance: Callable[[int], object] = lambda dialogues: None
+) -> Slices:
     """`all`; `heated` and `everyday`; thirds by length in words; by number of speakers. Those that are empty are left out.
 
-    Heated are the dialogues with a literal reference; where none has one, those whose worst line the judge finds toxic.
+    Heated are the dialogues with a literal reference; where none has one, those whose worst line the judge finds toxic, which
+    takes its time: `advance` is told how many dialogues more are done.
     """
     heated = np.array([dialogue.literal_reference is not None for dialogue in dialogues])
-    if not heated.any():
+    if heated.any():
+        advance(len(dialogues))
+    else:
         for first in range(0, len(dialogues), WINDOW):
-            heated[first : first + WINDOW] = [
-                worst > TOXIC for worst in _worst_lines(dialogues[first : first + WINDOW], judge)
-            ]
+            window = dialogues[first : first + WINDOW]
+            heated[first : first + WINDOW] = [worst > TOXIC for worst in _worst_lines(window, judge)]
+            advance(len(window))
     lengths = np.array([len(dialogue.text.split()) for dialogue in dialogues])
     short, long = np.quantile(lengths, [1 / 3, 2 / 3], method="inverted_cdf")
     people = np.array([len(speakers(dialogue.text)) for dialogue in dialogues])

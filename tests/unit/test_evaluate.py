@@ -346,7 +346,9 @@ def test_the_label_that_is_asked_for_is_the_toxicity_whatever_else_bears_that_na
 
 
 def sliced(dialogues):
-    found = slice_dialogues(dialogues, WordJudge("j", ["toxicity"]))
+    done: list[int] = []
+    found = slice_dialogues(dialogues, WordJudge("j", ["toxicity"]), done.append)
+    assert sum(done) == len(dialogues), "the progress bar comes to its end"
     return {name: members.tolist() for name, members in found.items() if ":" not in name}
 
 
