@@ -52,6 +52,7 @@ def page(base_record: Record, runs: list[Record]) -> str:
         f"commit {', '.join(sorted({record['commit'] for record in runs}))}.",
         _headline(runs, base),
         "![Toxicity against seconds of training](time-to-effect.png)",
+        "A star is an arrival. A line that goes below the dashed one without a star has lost its ROUGE-L there.",
         _table(runs, base),
         *_warnings(runs),
         NOTES,
