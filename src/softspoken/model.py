@@ -107,7 +107,7 @@ class Policy:
 
         A prompt that several rows share is encoded once, and nothing is padded beyond the longest of them.
         """
-        prompts, place = _each_once(rows)
+        prompts, place = numerics.each_once(rows)
         width = int(attention_mask[prompts].sum(dim=1).max())
         ids, mask = input_ids[prompts, :width], attention_mask[prompts, :width]
         return self._encode_alike(ids, mask)[place], mask[place]
@@ -115,19 +115,16 @@ class Policy:
     @torch.no_grad()
     def read(self, input_ids: Tensor, attention_mask: Tensor, group: int) -> Memory:
         """Encode prompts [B, P] for passes to come, `group` of similar length at a time, so that little padding is computed."""
-        lengths = attention_mask.sum(dim=1)
         pieces = []
-        for rows in lengths.argsort(stable=True).split(group):
-            width = int(lengths[rows].max())
-            mask = attention_mask[rows, :width]
-            states = self._encode_alike(input_ids[rows, :width], mask)
+        for rows, ids, mask in _alike(input_ids, attention_mask, group):
+            states = self._encode_alike(ids, mask)
             pieces.append((rows, states, self._frozen_cross(states, mask)))
         shape = attention_mask.shape
-        states = _gather([(rows, states) for rows, states, _ in pieces], shape, dim=1)
+        states = numerics.gather_rows([(rows, states) for rows, states, _ in pieces], shape, dim=1)
         cross = [
             (
-                _gather([(rows, layers[layer][0]) for rows, _, layers in pieces], shape, dim=2),
-                _gather([(rows, layers[layer][1]) for rows, _, layers in pieces], shape, dim=2),
+                numerics.gather_rows([(rows, layers[layer][0]) for rows, _, layers in pieces], shape, dim=2),
+                numerics.gather_rows([(rows, layers[layer][1]) for rows, _, layers in pieces], shape, dim=2),
             )
             for layer in range(len(pieces[0][2]))
         ]
@@ -168,7 +165,7 @@ class Policy:
 
     def cross_of(self, memory: Memory, rows: Tensor, width: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """Each layer's cross-attention keys and values [N, H, P, d] of the prompts `rows` [N], the active adapter's term added."""
-        prompts, place = _each_once(rows)
+        prompts, place = numerics.each_once(rows)
         states = memory.states[prompts, :width]
         for projections, frozen in zip(self.cross_projections, memory.cross, strict=True):
             keys, values = (
@@ -241,13 +238,9 @@ class Policy:
         """`encode`, which a CPU is given in pieces of similar length, for little padding; other passes pad more cheaply."""
         if not self.fast or self.device.type != "cpu":
             return self.encode(input_ids, attention_mask)
-        lengths = attention_mask.sum(dim=1)
-        order, pieces = lengths.argsort(stable=True), []
-        for piece in in_pieces(lengths[order].tolist(), len(order), READ_TOKENS):
-            rows = order[piece]
-            width = int(lengths[rows].max())
-            pieces.append((rows, self.encode(input_ids[rows, :width], attention_mask[rows, :width])))
-        return _gather(pieces, attention_mask.shape, dim=1)
+        alike = _alike(input_ids, attention_mask, len(input_ids), READ_TOKENS)
+        pieces = [(rows, self.encode(ids, mask)) for rows, ids, mask in alike]
+        return numerics.gather_rows(pieces, attention_mask.shape, dim=1)
 
     def _frozen_cross(self, states: Tensor, attention_mask: Tensor) -> list[tuple[Tensor, Tensor]]:
         """The cross-attention's keys and values without the adapter, as the family's own decoder computes and shapes them."""
@@ -448,32 +441,16 @@ def _with_adapter_term(frozen: Tensor, projection: nn.Module, states: Tensor) ->
     return total.to(frozen.dtype)
 
 
-def in_pieces(widths: list[int], rows: int, tokens: int | None) -> list[slice]:
-    """Runs of at most `rows` widths, each run's length times its largest at most `tokens`; a run is never empty."""
-    pieces, first, widest = [], 0, 0
-    for row, width in enumerate(widths):
-        widest = max(widest, width)
-        count = row - first + 1
-        if count > 1 and (count > rows or (tokens is not None and count * widest > tokens)):
-            pieces.append(slice(first, row))
-            first, widest = row, width
-    return [*pieces, slice(first, len(widths))]
-
-
-def _each_once(rows: Tensor) -> tuple[Tensor, Tensor | slice]:
-    """Each row's prompt once, and each row's place among those; where none is shared, nothing need be copied back."""
-    prompts, place = rows.unique(return_inverse=True)
-    return (prompts, place) if len(prompts) < len(rows) else (rows, slice(None))
-
-
-def _gather(pieces: list[tuple[Tensor, Tensor]], shape: torch.Size, dim: int) -> Tensor:
-    """Groups of rows, each cut to its own width along `dim`, put back in order and padded with 0 to `shape`'s [B, P]."""
-    whole = list(pieces[0][1].shape)
-    whole[0], whole[dim] = shape
-    result = pieces[0][1].new_zeros(whole)
-    for rows, piece in pieces:
-        result.narrow(dim, 0, piece.shape[dim])[rows] = piece
-    return result
+def _alike(
+    input_ids: Tensor, attention_mask: Tensor, most: int, tokens: int | None = None
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Prompts [B, P] in pieces of similar length, each cut to its longest: their rows, ids and mask; see `in_pieces`."""
+    lengths = attention_mask.sum(dim=1)
+    order = lengths.argsort(stable=True)
+    for piece in numerics.in_pieces(lengths[order].tolist(), most, tokens):
+        rows = order[piece]
+        width = int(lengths[rows].max())
+        yield rows, input_ids[rows, :width], attention_mask[rows, :width]
 
 
 def _start_id(generation: GenerationConfig, config: Any) -> int:

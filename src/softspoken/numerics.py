@@ -1,4 +1,4 @@
-"""Pure functions on tensors: masked statistics, token log-probabilities, KL estimators, advantages.
+"""Pure functions on tensors: masked statistics, token log-probabilities, KL estimators, advantages, rows in pieces.
 
 Every mask is bool (or 0/1), true where a token counts. Log-probabilities are natural; KL is in nats.
 """
@@ -139,3 +139,31 @@ def last_true(mask: Tensor) -> Tensor:
     """[N] int64: the last true position of each row; −1 for a row with none."""
     positions = torch.arange(mask.shape[1], device=mask.device)
     return torch.where(mask, positions, -1).max(dim=1).values
+
+
+def in_pieces(widths: list[int], rows: int, tokens: int | None) -> list[slice]:
+    """Runs of at most `rows` widths, each run's length times its largest at most `tokens`; a run is never empty."""
+    pieces, first, widest = [], 0, 0
+    for row, width in enumerate(widths):
+        widest = max(widest, width)
+        count = row - first + 1
+        if count > 1 and (count > rows or (tokens is not None and count * widest > tokens)):
+            pieces.append(slice(first, row))
+            first, widest = row, width
+    return [*pieces, slice(first, len(widths))]
+
+
+def each_once(rows: Tensor) -> tuple[Tensor, Tensor | slice]:
+    """Each row's prompt once, and each row's place among those; where none is shared, nothing need be copied back."""
+    prompts, place = rows.unique(return_inverse=True)
+    return (prompts, place) if len(prompts) < len(rows) else (rows, slice(None))
+
+
+def gather_rows(pieces: list[tuple[Tensor, Tensor]], shape: torch.Size, dim: int) -> Tensor:
+    """Groups of rows, each cut to its own width along `dim`, put back in order and padded with 0 to `shape`'s [B, P]."""
+    whole = list(pieces[0][1].shape)
+    whole[0], whole[dim] = shape
+    result = pieces[0][1].new_zeros(whole)
+    for rows, piece in pieces:
+        result.narrow(dim, 0, piece.shape[dim])[rows] = piece
+    return result

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from softspoken import graphs, numerics
 from softspoken.config import TrainConfig
-from softspoken.model import Policy, in_pieces
+from softspoken.model import Policy
 from softspoken.reading import Reading
 from softspoken.types import Memory, PromptBatch, Rollout
 
@@ -240,7 +240,8 @@ def micro_batches(policy: Policy, rollout: Rollout, rows: Tensor, config: TrainC
     ordered = rows[index.sort(stable=True).indices]
     widths = lengths[prompt_index[ordered]] + _longest(rollout, rows)
     return [
-        ordered[piece] for piece in in_pieces(widths.tolist(), config.micro_batch_size, policy.tokens_per_microbatch)
+        ordered[piece]
+        for piece in numerics.in_pieces(widths.tolist(), config.micro_batch_size, policy.tokens_per_microbatch)
     ]
 
 

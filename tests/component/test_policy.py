@@ -30,7 +30,8 @@ from likely_end import with_likely_end
 from softspoken import mini
 from softspoken.config import TrainConfig
 from softspoken.data import PromptFormat, encode_prompts
-from softspoken.model import FEW_ROWS, Policy, _times_few, in_pieces, load_policy
+from softspoken.model import FEW_ROWS, Policy, _times_few, load_policy
+from softspoken.numerics import in_pieces
 from softspoken.rollout import (
     LIGHTER,
     MISMATCH,
