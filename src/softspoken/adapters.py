@@ -1,4 +1,5 @@
-"""LoRA adapters by hub id or folder: found, put on the model they were made for, or one sentence that says why not."""
+"""LoRA adapters: fresh ones, and those of a hub id or folder: found, put on the model they were made for, or one sentence that
+says why not."""
 
 from __future__ import annotations
 
@@ -11,6 +12,8 @@ from typing import Any
 from softspoken.hub import require_on_hub
 from softspoken.pretrained import resolve
 from softspoken.types import InputError
+
+QUERY_VALUE = [["q", "v"], ["q_proj", "v_proj"], ["query", "value"]]
 
 
 def adapter_folder(adapter: str) -> Path:
@@ -75,3 +78,19 @@ def _remedy(folder: Path, model: str) -> str:
         if base not in (model, resolve(model)):
             return f"; it was made for {base}: pass that as --model"
     return "; give a folder that softspoken or PEFT saved whole"
+
+
+def add_lora(model: Any, *, r: int, alpha: int, targets: list[str] | None, scope: str = "all") -> Any:
+    """A fresh LoRA adapter on the named modules (by default the family's query and value projections) of the `scope`."""
+    from peft import LoraConfig, TaskType, get_peft_model
+    from torch import nn
+
+    names = {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    targets = targets or next((pair for pair in QUERY_VALUE if set(pair) <= names), None)
+    if not targets or not set(targets) <= names:
+        raise InputError(f"lora_targets {targets} are not modules of this model; it has {', '.join(sorted(names))}")
+    where: list[str] | str = list(targets)
+    if scope == "decoder":
+        where = rf".*\bdecoder\..*\.({'|'.join(targets)})"
+    lora = LoraConfig(task_type=TaskType.SEQ_2_SEQ_LM, r=r, lora_alpha=alpha, target_modules=where)
+    return get_peft_model(model, lora)

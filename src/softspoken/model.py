@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, TaskType, get_peft_model
+from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
@@ -21,7 +21,7 @@ from transformers.activations import NewGELUActivation
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
 from softspoken import numerics
-from softspoken.adapters import adapter_folder, tokenizer_source, with_adapter
+from softspoken.adapters import adapter_folder, add_lora, tokenizer_source, with_adapter
 from softspoken.config import TrainConfig
 from softspoken.data import PromptFormat
 from softspoken.pretrained import load_seq2seq, load_tokenizer, prompt_format_for, resolve_device
@@ -29,7 +29,6 @@ from softspoken.types import InputError, Memory, RunError
 
 VALUE_HEAD_FILE = "value_head.safetensors"
 START_ADAPTER = "reference"
-QUERY_VALUE = [["q", "v"], ["q_proj", "v_proj"], ["query", "value"]]
 CROSS_ATTENTION = ("EncDecAttention", "encoder_attn", "cross_attn")
 """What T5, BART and Pegasus, and T5Gemma call the decoder's attention to the encoder."""
 
@@ -361,19 +360,6 @@ def load_policy(config: TrainConfig) -> Policy:
         if weight.requires_grad:  # bfloat16 is too coarse for the sum of many small updates
             weight.data = weight.data.float()
     return Policy(model, tokenizer, prompt_format, config.tokens_per_microbatch, fast=config.fast)
-
-
-def add_lora(model: PreTrainedModel, *, r: int, alpha: int, targets: list[str] | None, scope: str = "all") -> PeftModel:
-    """A fresh LoRA adapter on the named modules (by default the family's query and value projections) of the `scope`."""
-    names = {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, nn.Linear)}
-    targets = targets or next((pair for pair in QUERY_VALUE if set(pair) <= names), None)
-    if not targets or not set(targets) <= names:
-        raise InputError(f"lora_targets {targets} are not modules of this model; it has {', '.join(sorted(names))}")
-    where: list[str] | str = list(targets)
-    if scope == "decoder":
-        where = rf".*\bdecoder\..*\.({'|'.join(targets)})"
-    lora = LoraConfig(task_type=TaskType.SEQ_2_SEQ_LM, r=r, lora_alpha=alpha, target_modules=where)
-    return get_peft_model(model, lora)
 
 
 def _is_adapted(module: nn.Module) -> bool:

@@ -18,9 +18,9 @@ from transformers import (
     get_scheduler,
 )
 
+from softspoken.adapters import add_lora
 from softspoken.config import SftConfig
 from softspoken.data import PromptFormat, load_dialogues, prompt_ids, require_references
-from softspoken.model import add_lora
 from softspoken.pretrained import load_seq2seq, load_tokenizer, prompt_format_for, require_seq2seq
 from softspoken.types import Dialogue, InputError
 

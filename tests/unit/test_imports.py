@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "rloo": {"numerics", "rollout", "model", "optimise"},
     "checkpoint": {"model"},
     "tracking": {"progress"},
-    "sft": {"data", "pretrained", "model"},
+    "sft": {"data", "pretrained", "adapters"},
     "summarizer": {"data", "pretrained", "adapters", "progress", "model", "rollout"},
     "summary_metrics": set(),
     "resampling": set(),
