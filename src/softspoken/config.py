@@ -85,8 +85,9 @@ class TrainConfig:
     """at most so many tokens of prompts and summaries (padding included) in a forward pass of the update, and eight times as
     many in sampling; on a GPU that runs out of memory it is found by halving"""
     fast: bool = True
-    """take what shortens a step without changing its numbers: prompts grouped by length and, where the adapter leaves the
-    encoder alone, read once a step; false computes every pass plainly"""
+    """take what shortens a step without changing its numbers: prompts grouped by length, one reading of a prompt for all its
+    samples (and for the whole step, where the adapter leaves the encoder alone), samples that have ended let go, captured
+    graphs on a GPU; false computes every pass plainly"""
     learning_rate: float = 4e-3
     """peak learning rate"""
     value_learning_rate: float = 3e-5
