@@ -39,7 +39,8 @@ def choice_section(settings: Settings, missing: Callable[[str, str], str]) -> st
     if not measured:
         return missing("choices", "A table for each choice: ")
     content = measured[0].content
-    stay = [] if any(" is better (" in one for one in verdicts) else [STAY]
+    compared = [row for results in measured for row in against_default(results).values()]
+    stay = [] if any(good and not bad for good, bad in compared) else [STAY]
     seeds = sorted({one["seed"] for one in content["trainings"]})
     said = (
         f"The recipe with one thing changed at a time: {len(seeds)} seed{'s' if len(seeds) > 1 else ''} each, evaluated on {content['dataset']['n']} dialogues of the "
@@ -94,10 +95,7 @@ def verdict(results: Results) -> str:
     """Better than the default: less toxic or nearer to the reference beyond chance in some way of decoding, and in no way the
     opposite of either. Worse: the same the other way round."""
     better, worse, mixed = [], [], []
-    for name in results.names:
-        if name in ("human", "base", DEFAULT):
-            continue
-        good, bad = gains_and_losses(results, name)
+    for name, (good, bad) in against_default(results).items():
         text = ", ".join(f"`{one}`" for one in [label(results, name, {})])
         if good and not bad:
             better.append(f"{text} is better ({', '.join(good)})")
@@ -107,6 +105,12 @@ def verdict(results: Results) -> str:
             mixed.append(f"{text} trades ({', '.join(good)}, but {', '.join(bad)})")
     found = better + mixed + worse
     return "; ".join(found) + "." if found else "no difference beyond chance."
+
+
+def against_default(results: Results) -> dict[str, tuple[list[str], list[str]]]:
+    """What is better in each other row, and what is worse."""
+    others = [name for name in results.names if name not in ("human", "base", DEFAULT)]
+    return {name: gains_and_losses(results, name) for name in others}
 
 
 def gains_and_losses(results: Results, name: str) -> tuple[list[str], list[str]]:

@@ -44,13 +44,18 @@ def works(settings: Settings) -> list[Job]:
     missing = [str(settings.data / name) for name in (TRAIN, *SOURCES) if not (settings.data / name).is_file()]
     if missing:
         raise InputError(f"no {', '.join(missing)}; --data FOLDER says where they are")
-    runs, made, training = settings.work / "runs", settings.work / "heated.jsonl", settings.work / "training.jsonl"
+    made, training = settings.work / "heated.jsonl", settings.work / "training.jsonl"
     ppo = [
-        Training(PPO, seed, runs / f"works-{seed}", changes={**WORKS, "dataset": str(training), **_size(settings)})
+        Training(
+            PPO,
+            seed,
+            _run_folder(settings, "works", seed),
+            changes=WORKS | {"dataset": str(training)} | _size(settings),
+        )
         for seed in settings.seeds
     ]
     demo = [recipe(settings, seed, DEMO) for seed in settings.seeds]
-    calm = Training("calm_sft", 0, runs / "calm_sft-0", "sft", CALM_SFT | {"dataset": str(training)})
+    calm = Training("calm_sft", 0, _run_folder(settings, "calm_sft", 0), "sft", CALM_SFT | {"dataset": str(training)})
     trained = [*ppo, demo[0], calm]
     beside = ["best_of_2", *CHEAP]
     heated, samsum = str(settings.data / "heated/validation.jsonl"), str(settings.data / "samsum/validation.jsonl")
@@ -79,7 +84,7 @@ def trl(settings: Settings) -> list[Job]:
     for name, rate in TRL_RATES.items():
         changes = {"steps": steps, "learning_rate": rate, **size}
         trainings += [
-            Training(name, seed, settings.work / "runs" / f"{name}-{seed}", "trl", changes) for seed in settings.seeds
+            Training(name, seed, _run_folder(settings, name, seed), "trl", changes) for seed in settings.seeds
         ]
     evaluations = [Evaluation("trl-test", "mini", "test", 2, trainings)]
     if (heated := settings.data / "heated/validation.jsonl").is_file():
@@ -94,7 +99,7 @@ def choices(settings: Settings) -> list[Job]:
         trainings = []
         for row, changes in {DEFAULT: {}, **rows}.items():
             for seed in settings.seeds:
-                folder = settings.work / "runs" / f"{row}-{seed}"
+                folder = _run_folder(settings, row, seed)
                 trainings.append(Training(row, seed, folder, changes={**changes, **_size(settings)}))
         evaluation = Evaluation(
             f"choices-{table}", "mini", "validation", 1, trainings, limit=VALIDATION_DIALOGUES, centre=DEFAULT
@@ -108,7 +113,7 @@ def long_run(settings: Settings) -> list[Job]:
     training = Training(
         "long",
         0,
-        settings.work / "runs" / "long-0",
+        _run_folder(settings, "long", 0),
         changes={"steps": settings.curve_steps, "save_every": settings.snapshot_every},
     )
     snapshots = curve.snapshots_folder(training)
@@ -138,7 +143,11 @@ PARTS = {"works": works, "trl": trl, "choices": choices, "curve": long_run}
 
 def recipe(settings: Settings, seed: int, name: str = PPO) -> Training:
     """The defaults; the one run of a seed is shared by all that compare with it."""
-    return Training(name, seed, settings.work / "runs" / f"{DEFAULT}-{seed}", changes=_size(settings))
+    return Training(name, seed, _run_folder(settings, DEFAULT, seed), changes=_size(settings))
+
+
+def _run_folder(settings: Settings, name: str, seed: int) -> Path:
+    return settings.work / "runs" / f"{name}-{seed}"
 
 
 def _size(settings: Settings) -> dict[str, object]:

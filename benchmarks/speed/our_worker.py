@@ -12,8 +12,8 @@ import torch
 import softspoken.rollout
 from benchmarks.speed.cells import LEARNING_RATE, LORA_RANK, MICRO_BATCH_TOKENS, Cell, prompt_ids
 from benchmarks.speed.timing import EncoderCount, Laps, Step, serve
-from softspoken.allocator import keep_freed_memory
 from softspoken.config import TrainConfig
+from softspoken.cpu import tune_cpu
 from softspoken.model import Policy, load_policy
 from softspoken.ppo import build_experience, update
 from softspoken.rollout import generate_rollout
@@ -51,7 +51,7 @@ def prompts_of(cell: Cell) -> PromptBatch:
 def prepare() -> Step:
     cell, folder = Cell(**json.loads(sys.argv[1])), sys.argv[2]
     config, prompts = config_of(cell, folder), prompts_of(cell)
-    keep_freed_memory()  # as `train` does
+    tune_cpu()  # as `train` does
     policy = load_policy(config)
     ends = torch.arange(len(policy.forbidden), device=policy.device) == policy.eos_id
     policy.forbid(policy.forbidden | ends)  # every summary has its full length: the work is the same each time

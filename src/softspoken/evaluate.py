@@ -23,9 +23,9 @@ import torch
 
 from softspoken import resampling
 from softspoken.adapters import adapter_folder
-from softspoken.allocator import keep_freed_memory
 from softspoken.analysis import analyse, collect
 from softspoken.config import EvaluateConfig
+from softspoken.cpu import tune_cpu
 from softspoken.data import load_dialogues, require_references
 from softspoken.pretrained import load_tokenizer, require_seq2seq, resolve_device
 from softspoken.progress import Speed, progress_bar
@@ -74,7 +74,7 @@ class Task:
 
 def evaluate(config: EvaluateConfig) -> EvalReport:
     """The command: human, base and other systems on one dataset; writes eval.json, eval_rows.jsonl and report.html."""
-    keep_freed_memory()
+    tune_cpu()
     output = Path(config.output)
     _require_free(config, output)
     adapters = [folder for folders in named_adapters(config.adapter or []).values() for folder in folders]

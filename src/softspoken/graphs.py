@@ -14,7 +14,7 @@ from transformers.cache_utils import Cache, DynamicCache, EncoderDecoderCache, S
 
 from softspoken import numerics
 from softspoken.model import Policy
-from softspoken.types import Memory
+from softspoken.types import Memory, Sampled
 
 FAMILIES = ("t5", "mt5")
 """Their position bias takes the position from the cache, where it may be a tensor, and they take masks as they are given."""
@@ -39,7 +39,7 @@ def applies_to(policy: Policy) -> bool:
 @torch.no_grad()
 def sample(
     policy: Policy, memory: Memory, prompt_index: Tensor, uniforms: Tensor, temperature: float, *, capture: bool = True
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> Sampled:
     """The same as rollout's `sample_rows`, with the adapter that trains switched on. `capture=False` runs on any device.
 
     Rows that have ended are decoded on, into padding, until all have.

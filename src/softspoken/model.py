@@ -39,8 +39,6 @@ With 64 a CPU took two thirds longer over the vocabulary's product (flan-t5-smal
 """
 READ_TOKENS = 256
 """Tokens that a CPU encodes at once, with padding: fewer prompts pad less, more make a little more of a product."""
-FEW_ROWS = 64
-"""Up to so many, sampling gives the vocabulary's matrix the left place in its product; above, the gain is gone."""
 
 
 class Policy:
@@ -268,8 +266,7 @@ class Policy:
         config = self.seq2seq.config
         if getattr(config, "scale_decoder_outputs", False):  # T5 with tied embeddings
             states = states * config.d_model**-0.5
-        few = self.fast and states.device.type == "cpu" and states.ndim == 2 and len(states) <= FEW_ROWS
-        logits = _times_few(self.seq2seq.lm_head, states) if few else self.seq2seq.lm_head(states)
+        logits = self.seq2seq.lm_head(states)
         if hasattr(self.seq2seq, "final_logits_bias"):  # BART, Pegasus
             logits = logits + self.seq2seq.final_logits_bias
         softcap = getattr(config.get_text_config(decoder=True), "final_logit_softcapping", None)  # T5Gemma
@@ -373,13 +370,6 @@ def _fuse_gelu(model: nn.Module) -> None:
         for name, child in module.named_children():
             if isinstance(child, NewGELUActivation):
                 setattr(module, name, nn.GELU(approximate="tanh"))
-
-
-def _times_few(vocabulary: nn.Module, states: Tensor) -> Tensor:
-    """vocabulary(states) [n, V]: with few rows, BLAS takes half the time for it with the large matrix on the left."""
-    if torch.is_grad_enabled() or type(vocabulary) is not nn.Linear or vocabulary.bias is not None:
-        return vocabulary(states)
-    return (vocabulary.weight @ states.T).T.contiguous()
 
 
 def _with_start_adapter(seq2seq: PreTrainedModel, folder: Path, name: str) -> PeftModel:

@@ -14,11 +14,9 @@ from softspoken import graphs, numerics
 from softspoken.config import TrainConfig
 from softspoken.model import Policy
 from softspoken.reading import Reading
-from softspoken.types import Memory, PromptBatch, Rollout
+from softspoken.types import Memory, PromptBatch, Rollout, Sampled
 
 Result = TypeVar("Result")
-Sampled = tuple[Tensor, Tensor, Tensor, Tensor]
-"""response_ids int64, response_mask bool, old_logprobs and old_values float32, each [N, T]."""
 
 WORTH_KEEPING = 0.75
 """Rows that have ended are let go once fewer than this share of those decoded run on: what stays is copied."""

@@ -18,9 +18,9 @@ import yaml
 from transformers import get_scheduler
 
 from softspoken import numerics, ppo, rloo
-from softspoken.allocator import keep_freed_memory
 from softspoken.checkpoint import Progress, load_checkpoint, save_checkpoint
 from softspoken.config import EvaluateConfig, TrainConfig
+from softspoken.cpu import tune_cpu
 from softspoken.data import (
     load_dialogues,
     one_ahead,
@@ -51,7 +51,7 @@ def train(config: TrainConfig) -> Path:
         config = _saved_config(resumed)
     run = resumed or _output_folder(config)
     if config.fast:
-        keep_freed_memory()
+        tune_cpu()
     require_seq2seq(config.model)
     dialogues = load_dialogues(config.dataset, config.split, on_bad_row=config.on_bad_row, limit=config.max_dialogues)
     require_a_batch(dialogues, config.batch_size)

@@ -56,6 +56,10 @@ class Memory:
     """For each decoder layer the cross-attention's keys and values, [B, H, P, d] each, by the frozen weights alone."""
 
 
+Sampled = tuple["Tensor", "Tensor", "Tensor", "Tensor"]
+"""response_ids int64, response_mask bool, old_logprobs and old_values float32, each [N, T]."""
+
+
 @dataclass(frozen=True)
 class Rollout:
     """What sampling recorded. `response_ids[:, t]` is scored by `logits[:, t]` of a decoder that reads the shift-right."""

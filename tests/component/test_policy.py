@@ -30,7 +30,7 @@ from likely_end import with_likely_end
 from softspoken import mini
 from softspoken.config import TrainConfig
 from softspoken.data import PromptFormat, encode_prompts
-from softspoken.model import FEW_ROWS, Policy, _times_few, load_policy
+from softspoken.model import Policy, load_policy
 from softspoken.numerics import in_pieces
 from softspoken.rollout import (
     LIGHTER,
@@ -448,20 +448,6 @@ def test_the_one_operation_gelu_is_the_models_own(tiny_t5, dialogues):
     with torch.no_grad():
         found, expected = (score_rows(policy, rollout, all_rows(rollout), config)[0] for policy in (fast, plain))
     assert (found - expected).abs().max() < 1e-5
-
-
-@pytest.mark.parametrize("rows", [1, 5, FEW_ROWS, FEW_ROWS + 1])
-def test_the_vocabulary_on_the_left_gives_the_same_logits(tiny_t5, dialogues, monkeypatch, rows):
-    fast, plain = (rollout_of(tiny_t5, dialogues, fast=fast)[0] for fast in (True, False))
-    states = torch.randn(rows, plain.value_head.in_features, generator=torch.Generator().manual_seed(0))
-    calls = []
-    monkeypatch.setattr("softspoken.model._times_few", lambda *given: calls.append(given) or _times_few(*given))
-    with torch.no_grad():
-        found, expected = fast.logits(states, 0.7), plain.logits(states, 0.7)
-    assert len(calls) == (rows <= FEW_ROWS)
-    assert torch.allclose(found, expected, rtol=0, atol=1e-5)
-    assert found.is_contiguous()
-    assert torch.autograd.grad(fast.logits(states.requires_grad_(), 1.0).logsumexp(dim=-1).sum(), states)[0].any()
 
 
 def test_micro_batches_hold_prompts_of_similar_length(tiny_t5, dialogues):

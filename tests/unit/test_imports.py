@@ -13,7 +13,7 @@ MAY_IMPORT = {
     "config": set(),
     "mini": set(),
     "numerics": set(),
-    "allocator": set(),
+    "cpu": set(),
     "hub": set(),
     "progress": set(),
     "data": {"hub"},
@@ -39,7 +39,7 @@ MAY_IMPORT = {
     "systems": {"adapters", "data", "pretrained", "summarizer", "summary_metrics"},
     "evaluate": {
         *(
-            "allocator",
+            "cpu",
             "data",
             "rewards",
             "systems",
@@ -66,7 +66,7 @@ MAY_IMPORT = {
     "report": {"data", "examples", "charts", "curves", "measures", "page", "tables", "verdict"},
     "compare": {"report", "charts", "curves", "measures", "page", "tables", "verdict"},
     "train": {
-        "allocator",
+        "cpu",
         *(
             "data",
             "pretrained",
