@@ -207,8 +207,8 @@ METHOD = f"""## What is measured
 - **The work.** FLAN-T5's architectures with random weights and its 32,128 logits. Prompts are random token ids, 151 on
   average and 382 at most, as SAMSum's dialogues have; each is answered with 48 sampled tokens (60 on a GPU). The end of
   sequence is never drawn, so the work is the same on every side and in every round. LoRA of rank 16 on q and v,
-  mini-batches of 8 (16 on a GPU). Ours work through a mini-batch {MICRO_BATCH} rows at a time on a CPU (the same gradient; with the
-  adapter everywhere, no more than {MICRO_BATCH_TOKENS:,} tokens at a time), TRL through a whole one, as it is used. Scoring
+  mini-batches of 8 (16 on a GPU). On a CPU ours work through a mini-batch in pieces of similar length (the same gradient): at most
+  {MICRO_BATCH_TOKENS:,} tokens with the adapter everywhere, {MICRO_BATCH} rows with it in the decoder; TRL takes a whole one, as it is used. Scoring
   the texts with a classifier is left out: it costs both sides the same.
 - **A step** is softspoken's `generate_rollout`, `build_experience` and `update`, as `train.py` calls them; for TRL it is
   `generate`, decoding to text, and `step`. *reference* is our pass with the adapter off; in TRL's row it is `forward_pass`,
