@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
+CODE = [".", ":(exclude)benchmarks/*/results/*", ":(exclude)docs"]
 
 
 def commit() -> str:
-    """Of the checkout, with -dirty where it holds changes that are not committed."""
-    found = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True)
-    return found.stdout.strip() or "unknown"
+    """Of the checkout, with -dirty where it holds changes that are not committed, other than what benchmarks write."""
+    found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+    changed = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", *CODE], cwd=ROOT, capture_output=True)
+    return (found.stdout.strip() or "unknown") + ("-dirty" if changed.returncode == 1 else "")
 
 
 def describe_machine(threads: int, device: str) -> dict[str, Any]:

@@ -40,12 +40,10 @@ def main() -> None:
 
 def run(groups: list[Group], settings: Settings) -> None:
     subprocess.run([ROOT / "benchmarks" / "legacy_env.sh", LEGACY], check=True)
-    device = groups[0].cells[0].device
-    record_machine(settings, describe_machine(settings.threads, device))
-    kinds = dict.fromkeys((group.cells[0].model, group.cells[0].device, group.cells[0].dtype) for group in groups)
-    for model, device, dtype in kinds:
-        if any(missing(group, read(settings.results)) for group in groups):
-            measure_rate(model, device, dtype, settings)
+    record_machine(settings, describe_machine(settings.threads, groups[0].cells[0].device))
+    unfinished = [group.cells[0] for group in groups if missing(group, read(settings.results))]
+    for model, device, dtype in dict.fromkeys((cell.model, cell.device, cell.dtype) for cell in unfinished):
+        measure_rate(model, device, dtype, settings)
     for group in groups:
         measure(group, settings)
     results = Results(read(settings.results))

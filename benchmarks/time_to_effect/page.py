@@ -55,7 +55,7 @@ def page(base_record: Record, runs: list[Record]) -> str:
         "A star is an arrival. A line that goes below the dashed one without a star has lost its ROUGE-L there.",
         _table(runs, base),
         *_warnings(runs),
-        NOTES,
+        NOTES.format(**runs[0]["defaults"]) if runs else "",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -69,7 +69,9 @@ def _headline(runs: list[Record], base: Point) -> str:
         "| | learning rate | median time to effect | seeds | softspoken is sooner by |",
         "|---|---:|---:|---:|---:|",
     ]
-    rows.append(f"| softspoken, its defaults | 0.004 | {median(ours)} | {len(ours)} | |")
+    rows.append(
+        f"| softspoken, its defaults | {runs[0]['defaults']['learning_rate']:g} | {median(ours)} | {len(ours)} | |"
+    )
     first_seed = [record for record in runs if record["run"]["side"] == "legacy" and record["run"]["seed"] == 0]
     rates = {"its defaults": TRL_DEFAULT}
     if first_seed and (best := best_rate(first_seed, base)) != TRL_DEFAULT:
@@ -97,7 +99,7 @@ def _table(runs: list[Record], base: Point) -> str:
         fields = [
             *(
                 _side(record) + _mark(record),
-                f"{_rate(record) or 0.004:g}",
+                f"{_rate(record) or record['defaults']['learning_rate']:g}",
                 str(record["run"]["seed"]),
                 str(time),
                 step,
@@ -207,8 +209,9 @@ NOTES = """\
 
 - **Alike on both sides**: the embedded summarizer, the rank, scale and projections of its LoRA adapter, the dialogues of the train
   split in the same order, the prompts' token ids, the reward (softspoken's default one, by its own code), the summaries
-  sampled a step (8 dialogues, 6 of each), their longest length, the machine and all its cores.
-- **softspoken** is `softspoken train` with no setting changed: its adapter lies in the decoder, it makes one pass over the samples.
+  sampled a step ({batch_size} dialogues, {samples_per_prompt} of each), their longest length, the machine and all its cores.
+- **softspoken** is `softspoken train` with no setting changed: its adapter lies where `--adapter_scope {adapter_scope}` puts it, and it makes {ppo_epochs} pass(es)
+  over the samples.
   **TRL** is 0.11.4's `PPOTrainer` with
   `AutoModelForSeq2SeqLMWithValueHead` as public notebooks use it: the adapter in encoder and decoder, mini-batches of 8, 4 epochs, its adaptive KL control, its
   own defaults elsewhere. It generates the whole batch at once, which is faster than its default.

@@ -87,7 +87,7 @@ class TrainConfig:
     fast: bool = True
     """take what shortens a step without changing its numbers: prompts grouped by length, one reading of a prompt for all its
     samples (and for the whole step, where the adapter leaves the encoder alone), samples that have ended let go, captured
-    graphs on a GPU; false computes every pass plainly"""
+    graphs on a GPU (T5 and mT5); false computes every pass plainly"""
     learning_rate: float = 4e-3
     """peak learning rate"""
     value_learning_rate: float = 3e-5

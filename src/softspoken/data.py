@@ -381,15 +381,17 @@ def one_ahead(batches: Iterator[PromptBatch], device: torch.device) -> Generator
 
     def draw() -> PromptBatch | None:
         batch = next(batches, None)
-        if batch is None:
-            return None
-        return replace(batch, input_ids=batch.input_ids.to(device), attention_mask=batch.attention_mask.to(device))
+        return None if batch is None else on_device(batch, device)
 
     with ThreadPoolExecutor(max_workers=1) as thread:
         coming = thread.submit(draw)
         while (batch := coming.result()) is not None:
             coming = thread.submit(draw)
             yield batch
+
+
+def on_device(prompts: PromptBatch, device: torch.device) -> PromptBatch:
+    return replace(prompts, input_ids=prompts.input_ids.to(device), attention_mask=prompts.attention_mask.to(device))
 
 
 def padding_share(batch: PromptBatch) -> float:

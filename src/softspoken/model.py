@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from peft.tuners.lora import LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
 from safetensors.torch import load_file, save_file
@@ -23,15 +22,13 @@ from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 from softspoken import numerics
 from softspoken.adapters import adapter_folder, add_lora, tokenizer_source, with_adapter
 from softspoken.config import TrainConfig
+from softspoken.cross_attention import cross_attentions, key_value_projections, with_adapter_term
 from softspoken.data import PromptFormat
 from softspoken.pretrained import load_seq2seq, load_tokenizer, prompt_format_for, resolve_device
 from softspoken.types import InputError, Memory, RunError
 
 VALUE_HEAD_FILE = "value_head.safetensors"
 START_ADAPTER = "reference"
-CROSS_ATTENTION = ("EncDecAttention", "encoder_attn", "cross_attn")
-"""What T5, BART and Pegasus, and T5Gemma call the decoder's attention to the encoder."""
-
 VOCABULARY_ROWS = (192, 1024)
 """Tokens whose logits are computed at once, on a CPU and on a GPU: more are hardly faster and take the memory.
 
@@ -83,14 +80,14 @@ class Policy:
         self.forced_bos_id: int | None = generation.forced_bos_token_id
         forbidden = torch.arange(text_config.vocab_size, device=self.device) >= len(tokenizer)
         forbidden[self.pad_id] = True
+        self.sampling_buffers: dict[Any, Any] = {}  # what sampling on a GPU keeps from step to step (graphs.py)
         self.forbid(forbidden)
         self.has_start_adapter = START_ADAPTER in getattr(model, "peft_config", {})
         encoder = self.seq2seq.get_encoder()
         self.encoder_adapted = _is_adapted(encoder)
         self.vocabulary_adapted = _is_adapted(self.seq2seq.get_output_embeddings())
-        self.cross_attention = _cross_attention(self.seq2seq.get_decoder())
-        self.cross_projections = _projections(self.cross_attention)
-        self.sampling_buffers: dict[Any, Any] = {}  # what sampling on a GPU keeps from step to step (graphs.py)
+        self.cross_attention = cross_attentions(self.seq2seq.get_decoder())
+        self.cross_projections = key_value_projections(self.seq2seq.get_decoder())
         self._check_projection()
 
     # ------------------------------------------------------------------------------------------- passes
@@ -166,7 +163,7 @@ class Policy:
         states = memory.states[prompts, :width]
         for projections, frozen in zip(self.cross_projections, memory.cross, strict=True):
             keys, values = (
-                _with_adapter_term(part[prompts, :, :width], projection, states)[place]
+                with_adapter_term(part[prompts, :, :width], projection, states)[place]
                 for part, projection in zip(frozen, projections, strict=True)
             )
             yield keys, values
@@ -189,6 +186,7 @@ class Policy:
     def forbid(self, forbidden: Tensor) -> None:
         """Ids that must not come out, from now on: [V] bool."""
         self.forbidden, self.forbidden_ids = forbidden, forbidden.nonzero().squeeze(1)
+        self.sampling_buffers.clear()  # a graph goes on with the ids that were forbidden when it was captured
 
     def token_logprobs(self, states: Tensor, ids: Tensor, temperature: float, *, chunked: bool) -> Tensor:
         """log softmax(logits)[ids]: states [n, D], ids [n] int64 → [n] float32.
@@ -374,6 +372,10 @@ def _fuse_gelu(model: nn.Module) -> None:
 
 def _with_start_adapter(seq2seq: PreTrainedModel, folder: Path, name: str) -> PeftModel:
     model = with_adapter(seq2seq, folder, name, trainable=True)
+    if getattr(model.active_peft_config, "bias", "none") != "none":
+        raise InputError(
+            f"adapter {folder} trains the base's own biases too, so that no reference is left; give one with bias none"
+        )
     model.load_adapter(str(folder), adapter_name=START_ADAPTER, is_trainable=False)
     model.set_adapter("default")
     return model
@@ -386,35 +388,6 @@ def require_moved(policy: Policy) -> None:
         raise RunError(
             f"{len(still)} adapter matrices did not move in an update (the first is {still[0]}); they are not in the graph"
         )
-
-
-def _cross_attention(decoder: nn.Module) -> list[nn.Module]:
-    """Each decoder layer's cross-attention, in the order of the layers; none for a family that names it otherwise."""
-    return [module for name, module in decoder.named_modules() if name.rsplit(".", 1)[-1] in CROSS_ATTENTION]
-
-
-def _projections(cross_attention: list[nn.Module]) -> list[tuple[nn.Module, nn.Module]]:
-    """Key and value projections of each cross-attention.
-
-    Empty, so that the model computes keys and values itself in each pass, for adapters that are more than a term to add
-    (DoRA, IA³).
-    """
-    pairs: list[Any] = [(m.k, m.v) if hasattr(m, "k") else (m.k_proj, m.v_proj) for m in cross_attention]
-    tuned = [part for pair in pairs for part in pair if isinstance(part, BaseTunerLayer)]
-    return pairs if all(isinstance(part, LoraLayer) and not part.lora_variant for part in tuned) else []
-
-
-def _with_adapter_term(frozen: Tensor, projection: nn.Module, states: Tensor) -> Tensor:
-    """Keys or values [B, H, P, d] by the frozen weights, plus what the active LoRA adapter adds to that projection."""
-    if not isinstance(projection, LoraLayer) or projection.disable_adapters:
-        return frozen
-    total = frozen
-    for name in projection.active_adapters:
-        if name in projection.lora_A:
-            inner = projection.lora_A[name]
-            term = projection.lora_B[name](inner(states.to(inner.weight.dtype))) * projection.scaling[name]
-            total = total + term.unflatten(-1, (-1, frozen.shape[-1])).transpose(1, 2)
-    return total.to(frozen.dtype)
 
 
 def _alike(

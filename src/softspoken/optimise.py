@@ -35,7 +35,9 @@ def optimise(
     plan = _mini_batches(experience.rollout, config, generator)
     for done, rows in enumerate(plan):
         accumulate = partial(_accumulate_gradient, policy, optimizer, experience, rows, config, loss_of)
-        losses = within_memory(policy, len(rows), widest(experience.rollout, rows), accumulate)
+        losses = within_memory(
+            policy, min(len(rows), config.micro_batch_size), widest(experience.rollout, rows), accumulate
+        )
         if config.target_kl is not None and losses["approx_kl"] > config.target_kl:
             totals.skipped += len(plan) - done
             break

@@ -20,7 +20,8 @@ from softspoken.types import Memory
 class Reading:
     """Encoder states, mask and cache of N rows, for `Policy.decode_step`; inside `with`, where rows are to share a prompt.
 
-    `together`: rows of one prompt share its copy, where the memory has its keys and values; else each has its own.
+    `together`: rows of one prompt share its copy, with the keys and values that the memory has of it; else each has its
+    own, and the model computes keys and values itself.
     """
 
     def __init__(self, policy: Policy, memory: Memory, prompt_index: Tensor, *, together: bool) -> None:
@@ -29,7 +30,7 @@ class Reading:
         if together and memory.cross and len(distinct) < len(prompt_index):
             prompts, self.place = distinct, place
         self.states, self.mask = memory.states[prompts], memory.attention_mask[prompts]
-        self.cache = policy.new_cache(memory, prompts)
+        self.cache = policy.new_cache(memory, prompts) if together else policy.new_cache()
         self._attentions = policy.cross_attention if len(prompts) < len(prompt_index) else []
         self._hooks: list[Any] = []
         self._seat_rows()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TypeVar
@@ -12,10 +13,12 @@ from torch import Tensor
 
 from softspoken import graphs, numerics
 from softspoken.config import TrainConfig
+from softspoken.data import on_device
 from softspoken.model import Policy
 from softspoken.reading import Reading
 from softspoken.types import Memory, PromptBatch, Rollout, Sampled
 
+log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 WORTH_KEEPING = 0.75
@@ -80,10 +83,6 @@ def sample(
     width = prompts.input_ids.shape[1] + config.max_new_tokens
     memory, sampled = within_memory(policy, len(prompt_index), width, run, LIGHTER)
     return memory, prompt_index, sampled
-
-
-def on_device(prompts: PromptBatch, device: torch.device) -> PromptBatch:
-    return replace(prompts, input_ids=prompts.input_ids.to(device), attention_mask=prompts.attention_mask.to(device))
 
 
 def _read(policy: Policy, prompts: PromptBatch, config: TrainConfig) -> Memory:
@@ -199,7 +198,7 @@ def teacher_forced(policy: Policy, rollout: Rollout, config: TrainConfig) -> tup
             logprobs[rows, :length], values[rows, :length] = score_rows(policy, rollout, rows, config)
         return logprobs, values
 
-    return within_memory(policy, len(every), widest(rollout, every), run)
+    return within_memory(policy, min(len(every), config.micro_batch_size), widest(rollout, every), run)
 
 
 def score_rows(policy: Policy, rollout: Rollout, rows: Tensor, config: TrainConfig) -> tuple[Tensor, Tensor]:
@@ -260,6 +259,9 @@ def within_memory(policy: Policy, rows: int, width: int, run: Callable[[], Resul
                 if tokens <= width:
                     raise
                 policy.tokens_per_microbatch = max(1, tokens // 2 // lighter)
+                log.warning(
+                    "the GPU's memory ran out; from here on with tokens_per_microbatch %d", policy.tokens_per_microbatch
+                )
         torch.cuda.empty_cache()
 
 

@@ -31,6 +31,7 @@ from softspoken.data import (
     encode_prompts,
     file_suffix,
     iterate_dialogues,
+    on_device,
     open_text,
     parse_json_lines,
     saying_what_is_wrong,
@@ -45,7 +46,7 @@ from softspoken.pretrained import (
     resolve_device,
 )
 from softspoken.progress import Speed, progress_bar
-from softspoken.rollout import on_device, sample
+from softspoken.rollout import sample
 from softspoken.types import Dialogue, InputError, PromptBatch, Summary
 
 log = logging.getLogger(__name__)

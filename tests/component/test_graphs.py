@@ -249,5 +249,6 @@ def test_a_captured_step_samples_what_plain_sampling_does(tiny_t5_each, dialogue
         rollout.generate_rollout(policy, prompts, replace(config, fast=fast), torch.Generator().manual_seed(3))
         for fast in (True, False)
     )
+    assert len(policy.sampling_buffers) == 3, "the fast one is sampled in buffers of its own"
     assert torch.equal(fast.response_ids, plain.response_ids)
     assert (fast.ref_logprobs - plain.ref_logprobs).abs().max() < 1e-4

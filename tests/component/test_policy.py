@@ -351,8 +351,8 @@ def check_reading_once_changes_nothing(folder: Path, dialogues) -> None:
     move_adapter(policy)
     plain = replace(rollout, memory=None)
     gradients = []
-    for one in (rollout, plain):
-        logprobs, values = score_rows(policy, one, all_rows(one), config)
+    for one, settings in ((rollout, config), (plain, config), (plain, replace(config, fast=False))):
+        logprobs, values = score_rows(policy, one, all_rows(one), settings)
         policy.model.zero_grad()
         (logprobs * torch.linspace(-1, 1, logprobs.numel()).view_as(logprobs)).sum().backward()
         gradients.append({name: weight.grad.clone() for name, weight in policy.adapter_parameters().items()})
@@ -361,11 +361,11 @@ def check_reading_once_changes_nothing(folder: Path, dialogues) -> None:
         assert (reference - rollout.ref_logprobs).abs().max() < 1e-5
         if one is rollout:
             expected = logprobs, values
-    assert torch.allclose(logprobs, expected[0], rtol=1e-5, atol=1e-5)
-    assert (values - expected[1]).abs().max() < 1e-5
+        assert torch.allclose(logprobs, expected[0], rtol=1e-5, atol=1e-5)
+        assert (values - expected[1]).abs().max() < 1e-5
     assert (logprobs - rollout.old_logprobs).abs().max() > 1e-3, "the adapter must matter"
-    for name, gradient in gradients[1].items():
-        assert (gradients[0][name] - gradient).norm() <= 1e-4 * gradient.norm(), name
+    for name, gradient in gradients[2].items():
+        assert all((other[name] - gradient).norm() <= 1e-4 * gradient.norm() for other in gradients[:2]), name
         assert gradient.any(), name
 
 
@@ -467,7 +467,7 @@ def test_a_token_budget_splits_what_is_padded():
     assert in_pieces([50], rows=2, tokens=10) == [slice(0, 1)]
 
 
-def test_when_memory_runs_out_the_pieces_are_halved_with_the_same_result(tiny_t5, dialogues, monkeypatch):
+def test_when_memory_runs_out_the_pieces_are_halved_with_the_same_result(tiny_t5, dialogues, monkeypatch, caplog):
     policy, config, rollout = rollout_of(tiny_t5, dialogues, micro_batch_size=8)
     sizes = []
 
@@ -485,7 +485,7 @@ def test_when_memory_runs_out_the_pieces_are_halved_with_the_same_result(tiny_t5
     assert (again - rollout.ref_logprobs).abs().max() < 1e-5
     assert max(sizes) == 8
     assert max(sizes[-3:]) <= 3
-    assert policy.tokens_per_microbatch is not None
+    assert caplog.messages[-1].endswith(f"with tokens_per_microbatch {policy.tokens_per_microbatch}")
     monkeypatch.setattr("softspoken.rollout.score_rows", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("x")))
     with pytest.raises(torch.OutOfMemoryError):
         reference_logprobs(policy, rollout, config)
@@ -546,6 +546,49 @@ def test_a_module_that_is_trained_whole_is_no_frozen_one(tiny_t5, dialogues, tmp
         gradients.append(next(w.grad for name, w in policy.adapter_parameters().items() if "lm_head" in name))
     assert gradients[0].any()
     assert torch.allclose(gradients[0], gradients[1], rtol=1e-4, atol=1e-5)
+
+
+def test_a_cross_attention_that_is_trained_whole_has_no_frozen_keys_and_values(tiny_t5, dialogues, tmp_path):
+    base = AutoModelForSeq2SeqLM.from_pretrained(tiny_t5)
+    decoder = r".*\bdecoder\..*SelfAttention\.q"
+    lora = LoraConfig(task_type=TaskType.SEQ_2_SEQ_LM, r=2, target_modules=decoder, modules_to_save=["EncDecAttention"])
+    start = get_peft_model(base, lora)
+    with torch.no_grad():
+        for name, weight in start.named_parameters():
+            if weight.requires_grad and "EncDecAttention" in name:
+                weight.mul_(2)
+    start.save_pretrained(tmp_path / "start")
+    found = []
+    for fast in (True, False):
+        policy, config, rollout = rollout_of(tiny_t5, dialogues, adapter=str(tmp_path / "start"), fast=fast)
+        assert (rollout.memory is not None) == fast, "the encoder is read once all the same"
+        again, _ = score_rows(policy, rollout, all_rows(rollout), config)
+        again.sum().backward()
+        gradient = next(w.grad for name, w in policy.adapter_parameters().items() if name.endswith("v.weight"))
+        found.append((rollout.response_ids, rollout.old_logprobs, gradient))
+        assert (again - rollout.old_logprobs).abs().max() < 1e-5
+    assert torch.equal(found[0][0], found[1][0])
+    assert (found[0][1] - found[1][1]).abs().max() < 1e-5
+    assert found[0][2].any()
+    assert torch.allclose(found[0][2], found[1][2], rtol=1e-4, atol=1e-5)
+
+
+def test_an_adapter_that_trains_the_biases_is_refused(tiny_t5, tmp_path):
+    lora = LoraConfig(task_type=TaskType.SEQ_2_SEQ_LM, r=2, target_modules=["q"], bias="all")
+    get_peft_model(AutoModelForSeq2SeqLM.from_pretrained(tiny_t5), lora).save_pretrained(tmp_path / "start")
+    with pytest.raises(InputError, match="biases too, so that no reference is left"):
+        load_policy(config_for(tiny_t5, adapter=str(tmp_path / "start")))
+
+
+def test_plain_sampling_leaves_keys_and_values_to_the_model(tiny_t5, dialogues, monkeypatch):
+    policy = load_policy(config_for(tiny_t5))
+    prompts = encode_prompts(dialogues, policy.tokenizer, policy.prompt_format)
+    memory = policy.read(prompts.input_ids, prompts.attention_mask, 2)
+    uniforms = torch.rand((len(dialogues), 4), generator=torch.Generator().manual_seed(3))
+    monkeypatch.setattr(policy, "cross_of", None)
+    sample_rows(policy, memory, torch.arange(len(dialogues)), uniforms, 1.0, fast=False)
+    with pytest.raises(TypeError):
+        sample_rows(policy, memory, torch.arange(len(dialogues)), uniforms, 1.0)
 
 
 def test_unknown_lora_targets_name_the_modules_there_are(tiny_t5):

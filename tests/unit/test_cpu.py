@@ -24,6 +24,24 @@ def test_mkl_is_told_on_amd_alone_and_never_against_the_user(vendor, own, expect
     assert os.environ.get("MKL_CBWR") == expected
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc alone is told")
+def test_freed_memory_is_kept():
+    """Left to itself glibc hands a tensor of this size back to the kernel when it is freed."""
+    code = """
+import pathlib, torch
+from softspoken.cpu import tune_cpu
+tune_cpu()
+def held():
+    return int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * 4096
+before = held()
+large = torch.ones(2**24)
+del large
+print(held() - before)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) > 0.9 * 2**26
+
+
 @pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="this torch has no MKL")
 @pytest.mark.skipif(
     not cpu.CPU_INFO.is_file() or "AMD" not in cpu.CPU_INFO.read_text(), reason="not a processor of AMD's"
