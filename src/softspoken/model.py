@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedModel
 from transformers.activations import NewGELUActivation
-from transformers.cache_utils import DynamicCache, EncoderDecoderCache
+from transformers.cache_utils import DynamicCache, DynamicLayer, EncoderDecoderCache
 
 from softspoken import numerics
 from softspoken.adapters import adapter_folder, add_lora, tokenizer_source, with_adapter
@@ -101,7 +101,7 @@ class Policy:
 
         A prompt that several rows share is encoded once, and nothing is padded beyond the longest of them.
         """
-        prompts, place = numerics.each_once(rows)
+        prompts, place = numerics.each_once(rows, len(input_ids))
         width = int(attention_mask[prompts].sum(dim=1).max())
         ids, mask = input_ids[prompts, :width], attention_mask[prompts, :width]
         return self._encode_alike(ids, mask)[place], mask[place]
@@ -153,13 +153,16 @@ class Policy:
         # Sized by use, not by the configuration, whose num_layers is the encoder's (T5 with unequal depths).
         cross = DynamicCache()
         if memory is not None and rows is not None:
-            for layer, (keys, values) in enumerate(self.cross_of(memory, rows, width)):
-                cross.update(keys, values, layer)
+            for keys, values in self.cross_of(memory, rows, width):
+                layer = DynamicLayer()
+                layer.lazy_initialization(keys, values)
+                layer.keys, layer.values = keys, values  # where update() would copy them
+                cross.layers.append(layer)
         return EncoderDecoderCache(DynamicCache(), cross)
 
     def cross_of(self, memory: Memory, rows: Tensor, width: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """Each layer's cross-attention keys and values [N, H, P, d] of the prompts `rows` [N], the active adapter's term added."""
-        prompts, place = numerics.each_once(rows)
+        prompts, place = numerics.each_once(rows, len(memory.states))
         states = memory.states[prompts, :width]
         for projections, frozen in zip(self.cross_projections, memory.cross, strict=True):
             keys, values = (

@@ -153,10 +153,13 @@ def in_pieces(widths: list[int], rows: int, tokens: int | None) -> list[slice]:
     return [*pieces, slice(first, len(widths))]
 
 
-def each_once(rows: Tensor) -> tuple[Tensor, Tensor | slice]:
-    """Each row's prompt once, and each row's place among those; where none is shared, nothing need be copied back."""
+def each_once(rows: Tensor, count: int) -> tuple[Tensor | slice, Tensor | slice]:
+    """Of `count` prompts: those of the rows [N] once, and each row's place among them; a slice where nothing need be copied."""
     prompts, place = rows.unique(return_inverse=True)
-    return (prompts, place) if len(prompts) < len(rows) else (rows, slice(None))
+    if len(prompts) == len(rows):
+        prompts, place = rows, slice(None)
+    in_order = len(prompts) == count and torch.equal(prompts, torch.arange(count, device=rows.device))
+    return slice(None) if in_order else prompts, place
 
 
 def gather_rows(pieces: list[tuple[Tensor, Tensor]], shape: torch.Size, dim: int) -> Tensor:

@@ -139,3 +139,12 @@ def test_explained_variance():
 def test_last_true():
     mask = tensor([[True, True, False], [False, True, True], [False, False, False]])
     assert numerics.last_true(mask).tolist() == [1, 2, -1]
+
+
+def test_what_rows_share_is_taken_once_and_what_is_whole_is_not_copied():
+    whole = torch.arange(10, 14)
+    for rows in ([0, 1, 2, 3], [0, 0, 1, 2, 2, 3], [3, 1], [1, 0, 2, 3], [2, 2], [0, 1]):
+        prompts, place = numerics.each_once(tensor(rows), 4)
+        assert whole[prompts][place].tolist() == [10 + row for row in rows]
+        assert isinstance(prompts, slice) == (sorted(set(rows)) == [0, 1, 2, 3] and rows[0] == 0)
+        assert isinstance(place, slice) == (len(set(rows)) == len(rows))
