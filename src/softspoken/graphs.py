@@ -153,7 +153,7 @@ class _Buffers:
             attention_mask=seen[None, None, None],  # masks of four dimensions are used as they are
             encoder_hidden_states=self.unread,  # its keys and values are in the cache, but None would skip the attention
             encoder_attention_mask=self.prompt_mask,
-            past_key_values=self.cache,
+            cache=self.cache,
             use_cache=True,
         ).last_hidden_state[:, 0]
         logits = policy.logits(states, self.temperature)

@@ -180,7 +180,9 @@ class Policy:
         # In place, and where there is something to do: these are the largest tensors of a step.
         if temperature != 1.0:
             logits.div_(temperature)
-        return logits.index_fill_(-1, self.forbidden_ids, float("-inf"))
+        with torch.no_grad():  # where nothing comes out no gradient comes in: zeroing it would copy all of it
+            logits.index_fill_(-1, self.forbidden_ids, float("-inf"))
+        return logits
 
     def ends(self, ids: Tensor) -> Tensor:
         """Which of these ids, of any shape, end a summary."""
@@ -258,7 +260,7 @@ class Policy:
             attention_mask=torch.ones((len(ids), seen), dtype=torch.long, device=ids.device),
             encoder_hidden_states=encoder_states,
             encoder_attention_mask=attention_mask,
-            past_key_values=cache,
+            cache=cache,
             use_cache=cache is not None,
         ).last_hidden_state
 

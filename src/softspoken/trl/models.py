@@ -143,13 +143,13 @@ class AutoModelForSeq2SeqLMWithValueHead(nn.Module):
         output = self.pretrained_model(
             input_ids=input_ids,
             attention_mask=attention_mask,
-            past_key_values=past_key_values,
+            cache=past_key_values,
             output_hidden_states=True,
             **kwargs,
         )
         values = self.v_head(output.decoder_hidden_states[-1]).squeeze(-1)
         result = (output.logits.float(), output.loss, values)
-        return (*result, output.past_key_values) if return_past_key_values else result
+        return (*result, output.cache) if return_past_key_values else result
 
     def generate(self, *args: Any, **kwargs: Any) -> Any:
         """`pretrained_model.generate`, with dropout off; what comes out is remembered, so that `step` knows it again."""
