@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ CODE = [".", ":(exclude)benchmarks/*/results/*", ":(exclude)docs"]
 
 def commit() -> str:
     """Of the checkout, with -dirty where it holds changes that are not committed, other than what benchmarks write."""
+    if shutil.which("git") is None:
+        return "unknown"
     found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
     changed = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", *CODE], cwd=ROOT, capture_output=True)
     return (found.stdout.strip() or "unknown") + ("-dirty" if changed.returncode == 1 else "")

@@ -113,7 +113,7 @@ def cuda() -> list[Group]:
     for dtype in ("float32", "bfloat16"):
         cell = Cell("softspoken", model="flan-t5-base", batch=64, mini_batch=16, new_tokens=60, device="cuda")
         cell = replace(cell, dtype=dtype)
-        groups.append(Group([*four_sides(cell), replace(cell, side="transformers")], rounds=5))
+        groups.append(Group([*four_sides(cell), replace(cell, side="transformers")], rounds=3))
     return groups
 
 

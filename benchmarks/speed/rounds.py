@@ -20,6 +20,8 @@ from benchmarks.speed.models import model_folder
 
 WORK = ROOT / ".work" / "speed"
 LEGACY = ROOT / ".work" / "legacy-env"
+QUIET = {"cpu": 3.0, "cuda": 0.5}
+"""Seconds that the machine is left alone before a step. On a GPU, which is rented by the minute, a step takes less itself."""
 TRIES = 3
 """Steps that may be lost to other load before a sample is left for the next run."""
 
@@ -110,7 +112,7 @@ def _sample(cell: Cell, number: int, group: Group, workers: dict[Cell, Worker], 
             workers[cell].step(number, brief=cell.device == "cpu")  # a GPU prepares for the lengths that are to come
     worker = workers[cell]
     ours = [os.getpid(), worker.process.pid]
-    load.wait_until_quiet(ours, settings.patience)
+    load.wait_until_quiet(ours, settings.patience, QUIET[cell.device])
     watch, started = load.Watch(ours), time.time()
     result = worker.step(number)
     others = watch.share()

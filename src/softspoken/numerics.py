@@ -83,7 +83,8 @@ def sample(logits: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
     A draw lands on the first id whose cumulative probability exceeds it, so an id of probability 0 is never drawn.
     """
     probabilities = torch.softmax(logits, dim=-1)
-    cumulative = probabilities.cumsum(dim=-1)
+    # A GPU adds in an order of its own: in float32 the sum may rise by rounding where the probability is 0.
+    cumulative = probabilities.cumsum(dim=-1, dtype=torch.float64 if probabilities.is_cuda else None)
     total = cumulative[:, -1]
     drawn = torch.minimum(uniforms * total, torch.nextafter(total, torch.zeros_like(total)))
     ids = torch.searchsorted(cumulative, drawn.unsqueeze(-1), right=True)
