@@ -89,7 +89,7 @@ def prompt_ids(cell: Cell) -> list[list[int]]:
 def full() -> list[Group]:
     """Both models, 1 and 4 epochs, a batch of 64 for one step. Small ones first; base takes most of the time."""
     groups = []
-    for model, rounds in (("flan-t5-small", 5), ("flan-t5-base", 3)):
+    for model, rounds in (("flan-t5-small", 5), ("flan-t5-base", 2)):
         stay = model == "flan-t5-small"
         for epochs in (4, 1):
             cells = four_sides(Cell("softspoken", model=model, epochs=epochs))
