@@ -85,12 +85,12 @@ def main() -> None:
     if args.what == "measure":
         settings = Settings(results, args.threads, args.patience * 60)
         record_machine(settings, describe_machine(args.threads, "cpu"))
-        for group in groups():
-            measure(group, settings)
         if not long_run_rows(read(results)):
             rows = run_long(LONG_RUN, args.threads)
             append(results, {"kind": "long_run", "rows": rows})
             print(f"{LONG_RUN} steps: {long_run_words(rows)}")
+        for group in groups():
+            measure(group, settings)
         write_page()
     draw(read(results), PICTURE)
 

@@ -40,9 +40,11 @@ SWEEPS = [
 
 
 def groups() -> list[Group]:
+    """All sweeps' cells, those of a large batch last: they take longest."""
     found = [
         Group([all_, decoder], ROUNDS)
         for sweep in SWEEPS
         for all_, decoder in zip(*(sweep.cells(scope) for scope in SCOPES), strict=True)
     ]
-    return list({group.cells[0]: group for group in found}.values())  # the sweeps' common point once
+    once = {group.cells[0]: group for group in found}  # the sweeps' common point
+    return sorted(once.values(), key=lambda group: group.cells[0].batch)
