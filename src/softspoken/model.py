@@ -199,12 +199,12 @@ class Policy:
         `chunked`: some rows at a time, whose gradient is taken at once, so that the logits of all never lie in memory.
         """
 
-        def logprobs(states: Tensor, ids: Tensor) -> Tensor:
-            return numerics.token_logprobs(self.logits(states, temperature), ids)
+        def project(states: Tensor) -> Tensor:
+            return self.logits(states, temperature)
 
         if not chunked or self.vocabulary_adapted:
-            return logprobs(states, ids)
-        return numerics.by_rows(logprobs, states, ids, rows=VOCABULARY_ROWS[self.device.type == "cuda"])
+            return numerics.token_logprobs(project(states), ids)
+        return numerics.projected_logprobs(project, states, ids, rows=VOCABULARY_ROWS[self.device.type == "cuda"])
 
     def values(self, states: Tensor, *, detached: bool = True) -> Tensor:
         """Value estimates [...] float32 from decoder states [..., D], before the token at that position is known."""

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-RowFunction = Callable[[Tensor, Tensor], Tensor]
-"""(states [n, D], ids [n]) → [n], each row's from that row alone."""
+Projection = Callable[[Tensor], Tensor]
+"""States [n, D] → logits [n, V] float32, each row's from that row alone."""
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
@@ -43,30 +43,35 @@ def whiten(values: Tensor, mask: Tensor, *, shift_mean: bool = True) -> Tensor:
 def token_logprobs(logits: Tensor, ids: Tensor) -> Tensor:
     """log softmax(logits)[ids]. logits: [..., V] float32; ids: [...] int64; returns [...] float32.
 
-    log_softmax goes over the vocabulary once each way, logsumexp four times; what it keeps, by_rows keeps small.
+    log_softmax goes over the vocabulary once each way, logsumexp four times; what it keeps, projected_logprobs keeps small.
     """
     return torch.log_softmax(logits, dim=-1).gather(-1, ids.unsqueeze(-1)).squeeze(-1)
 
 
-def by_rows(function: RowFunction, states: Tensor, ids: Tensor, rows: int) -> Tensor:
-    """function(states, ids) of some `rows` at a time; the gradient for the states is taken on the way.
+def projected_logprobs(project: Projection, states: Tensor, ids: Tensor, rows: int) -> Tensor:
+    """token_logprobs(project(states), ids) of some `rows` at a time; the gradient for the states is taken on the way.
 
-    states: [n, D]; ids: [n] int64; returns [n]. Right where a result depends on its own row and nothing trained but it.
+    states: [n, D]; ids: [n] int64; returns [n] float32. Right where nothing else that the projection reads is trained.
     """
-    return _ByRows.apply(function, states, ids, rows)
+    return _ProjectedLogprobs.apply(project, states, ids, rows)
 
 
-class _ByRows(torch.autograd.Function):
+class _ProjectedLogprobs(torch.autograd.Function):
+    """The gradient of log softmax(logits)[id] is 1 at the id minus the softmax: written over what it is made of."""
+
     @staticmethod
-    def forward(ctx: Any, function: RowFunction, states: Tensor, ids: Tensor, rows: int) -> Tensor:
+    def forward(ctx: Any, project: Projection, states: Tensor, ids: Tensor, rows: int) -> Tensor:
         results, gradients = [], []
-        for some, their_ids in zip(states.split(rows), ids.split(rows), strict=True):
+        for some, their_ids in zip(states.split(rows), ids.unsqueeze(-1).split(rows), strict=True):
             some = some.detach().requires_grad_(ctx.needs_input_grad[1])
             with torch.set_grad_enabled(ctx.needs_input_grad[1]):
-                result = function(some, their_ids)
+                logits = project(some)
+            logprobs = torch.log_softmax(logits.detach(), dim=-1)
+            results.append(logprobs.gather(-1, their_ids).squeeze(-1))
             if ctx.needs_input_grad[1]:
-                gradients += torch.autograd.grad(result, some, torch.ones_like(result))
-            results.append(result.detach())
+                own = logprobs.exp_().neg_()
+                own.scatter_add_(-1, their_ids, torch.ones_like(results[-1]).unsqueeze(-1))
+                gradients += torch.autograd.grad(logits, some, own)
         ctx.save_for_backward(*gradients)
         return torch.cat(results)
 

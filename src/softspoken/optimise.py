@@ -31,7 +31,7 @@ def optimise(
     Stops early once the policy has moved by more than `target_kl` since it sampled; that mini-batch and the rest are
     counted as skipped, and so is a mini-batch whose gradient is not finite.
     """
-    totals = _Totals()
+    totals, weights = _Totals(), list(policy.trainable().values())
     plan = _mini_batches(experience.rollout, config, generator)
     for done, rows in enumerate(plan):
         accumulate = partial(_accumulate_gradient, policy, optimizer, experience, rows, config, loss_of)
@@ -41,7 +41,7 @@ def optimise(
         if config.target_kl is not None and losses["approx_kl"] > config.target_kl:
             totals.skipped += len(plan) - done
             break
-        norm = torch.nn.utils.clip_grad_norm_(policy.trainable().values(), config.max_grad_norm)
+        norm = torch.nn.utils.clip_grad_norm_(weights, config.max_grad_norm)
         if not torch.isfinite(norm):
             totals.skipped += 1
             continue

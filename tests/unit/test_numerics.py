@@ -42,20 +42,21 @@ def test_token_logprobs_gradient_is_onehot_minus_softmax():
 
 
 @pytest.mark.parametrize("rows", [1, 2, 5])
-def test_by_rows_is_the_function_and_its_gradient(rows):
+def test_log_probabilities_some_rows_at_a_time_and_their_gradient(rows):
     torch.manual_seed(0)
     weight, ids, pull = torch.randn(7, 3), tensor([0, 6, 2, 2, 1]), torch.randn(5)
     states = torch.randn(5, 3, requires_grad=True)
 
-    def logprobs(states, ids):
-        return numerics.token_logprobs(states @ weight.T, ids)
+    def project(states):  # with an id that cannot come out
+        return (states @ weight.T / 0.7).masked_fill(torch.arange(7) == 4, float("-inf"))
 
-    plain, pieces = logprobs(states, ids), numerics.by_rows(logprobs, states, ids, rows)
+    plain = numerics.token_logprobs(project(states), ids)
+    pieces = numerics.projected_logprobs(project, states, ids, rows)
     assert torch.allclose(plain, pieces, atol=1e-6)
     expected, found = (torch.autograd.grad((result * pull).sum(), states)[0] for result in (plain, pieces))
     assert torch.allclose(expected, found, atol=1e-6)
     with torch.no_grad():
-        assert torch.allclose(numerics.by_rows(logprobs, states, ids, rows), plain)
+        assert torch.allclose(numerics.projected_logprobs(project, states, ids, rows), plain)
 
 
 @pytest.mark.parametrize(("uniform", "expected"), [(0.0, 1), (0.19, 1), (0.21, 2), (0.99, 2)])
