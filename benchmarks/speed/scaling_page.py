@@ -36,7 +36,7 @@ def scaling_section(records: list[Record]) -> str:
         return ""
     machine = results.machine
     parts = [
-        f"{machine['cpu']}, {machine['cores']} cores, torch {machine['torch']}; {ROUNDS} samples each. From flan-t5-small, "
+        f"{machine['cpu']}, {machine['cores']} cores, torch {machine['torch']}; at most {ROUNDS} samples each. From flan-t5-small, "
         f"batch {START.batch}, SAMSum's lengths, {START.new_tokens} new tokens, one epoch, one thing is changed at a time. "
         "Growth is the exponent between the last two points, 1 being linear; that of operations is what theory asks for "
         "(`floor.py`; attention is quadratic in the dialogue's length).",
