@@ -16,7 +16,7 @@ from benchmarks.provenance import ROOT, describe_machine
 from benchmarks.speed import cells, page
 from benchmarks.speed.cells import Group, missing, read
 from benchmarks.speed.figures import Results
-from benchmarks.speed.rounds import LEGACY, Settings, measure, measure_rate, record_machine
+from benchmarks.speed.rounds import LEGACY, Settings, measure, record_machine
 
 
 def main() -> None:
@@ -41,9 +41,6 @@ def main() -> None:
 def run(groups: list[Group], settings: Settings) -> None:
     subprocess.run([ROOT / "benchmarks" / "legacy_env.sh", LEGACY], check=True)
     record_machine(settings, describe_machine(settings.threads, groups[0].cells[0].device))
-    unfinished = [group.cells[0] for group in groups if missing(group, read(settings.results))]
-    for model, device, dtype in dict.fromkeys((cell.model, cell.device, cell.dtype) for cell in unfinished):
-        measure_rate(model, device, dtype, settings)
     for group in groups:
         measure(group, settings)
     results = Results(read(settings.results))

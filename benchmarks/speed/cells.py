@@ -62,6 +62,8 @@ class Group:
     rounds: int
     stay: bool = True
     """Workers live through all rounds and warm up first; false: each step in a process of its own, for large models."""
+    rated: bool = True
+    """The rate of matrix products is measured before each step of ours, for its floor."""
 
 
 def prompt_lengths(cell: Cell) -> list[int]:

@@ -46,11 +46,18 @@ class Results:
         self.samples = kept(records)
         self.dropped = sum(record["kind"] == "sample" and not record["kept"] for record in records)
         self.machine: dict[str, Any] | None = next((r["machine"] for r in records if r["kind"] == "machine"), None)
-        self.rates: dict[tuple[str, str, str], float] = {}
+        self.rates: dict[tuple[str, str, str], list[float]] = {}
+        """(model, device, dtype) → the rates of matrix products that were seen."""
+        self._rate_before: dict[tuple[str, int], float] = {}
+        """(key of the cell, round) → the last one before that sample."""
         for record in records:
             if record["kind"] == "rate" and record["kept"]:
                 place = record["model"], record["device"], record["dtype"]
-                self.rates[place] = max(record["flops"], self.rates.get(place, 0.0))
+                self.rates.setdefault(place, []).append(record["flops"])
+            elif record["kind"] == "sample" and record["kept"]:
+                cell = Cell(**record["cell"])
+                if seen := self.rates.get((cell.model, cell.device, cell.dtype)):
+                    self._rate_before[cell.key, record["round"]] = seen[-1]
 
     def cells(self) -> list[Cell]:
         return list(dict.fromkeys(Cell(**record["cell"]) for record in self.samples.values()))
@@ -97,9 +104,14 @@ class Results:
         ratios = [time(theirs[number]) / time(ours[number]) for number in ours if number in theirs]
         return geometric_mean(ratios) if ratios else None
 
-    def floor_seconds(self, cell: Cell) -> float | None:
-        rate = self.rates.get((cell.model, cell.device, cell.dtype))
-        return cell_flops(cell) / rate if rate else None
+    def times_floor(self, cell: Cell) -> Figure | None:
+        """Each sample's seconds over those that its operations take at the rate seen before it; None without a rate."""
+        ratios = [
+            record["seconds"] * self._rate_before[cell.key, number] / cell_flops(cell)
+            for number, record in self.of(cell).items()
+            if (cell.key, number) in self._rate_before
+        ]
+        return geometric_mean(ratios) if ratios else None
 
 
 def legacy_of(cell: Cell, scope: Scope) -> Cell:

@@ -111,6 +111,9 @@ def _sample(cell: Cell, number: int, group: Group, workers: dict[Cell, Worker], 
         if group.stay:
             workers[cell].step(number, brief=cell.device == "cpu")  # a GPU prepares for the lengths that are to come
     worker = workers[cell]
+    # On a GPU, which is rented by the minute, once: its rate is steady.
+    if group.rated and cell.side == "softspoken" and (cell.device == "cpu" or number == 0):
+        _measure_rate(cell, settings)
     ours = [os.getpid(), worker.process.pid]
     load.wait_until_quiet(ours, settings.patience, QUIET[cell.device])
     watch, started = load.Watch(ours), time.time()
@@ -131,19 +134,20 @@ def _sample(cell: Cell, number: int, group: Group, workers: dict[Cell, Worker], 
     }
 
 
-def measure_rate(model: str, device: str, dtype: str, settings: Settings) -> None:
-    """The rate of matrix products, once for each model's shapes; the floor is counted with the best that was seen."""
-    command = [sys.executable, "-m", "benchmarks.speed.floor", model, device, dtype]
-    place = {"model": model, "device": device, "dtype": dtype}
+def _measure_rate(cell: Cell, settings: Settings) -> None:
+    """The rate of matrix products on the cell's shapes; the floor of what follows is counted with it.
+
+    Not once and for all: that of a machine shared with strangers drifts by a third within an hour.
+    """
+    command = [sys.executable, "-m", "benchmarks.speed.floor", cell.model, cell.device, cell.dtype]
+    place = {"model": cell.model, "device": cell.device, "dtype": cell.dtype}
     for _ in range(TRIES):
-        load.wait_until_quiet([os.getpid()], settings.patience)
+        load.wait_until_quiet([os.getpid()], settings.patience, QUIET[cell.device])
         watch = load.Watch([os.getpid()])
         found = subprocess.run(command, cwd=ROOT, env=_environment(settings), check=True, stdout=subprocess.PIPE)
         rate, others = json.loads(found.stdout), watch.share()
         kept = others <= load.LIMIT
         append(settings.results, {"kind": "rate", **place, "kept": kept, "others": round(others, 4), "flops": rate})
-        lost = "" if kept else f"; dropped: others used {others:.0%} of the machine"
-        settings.say(f"{model} {dtype}: matrix products at {rate / 1e9:.0f} GFLOP/s{lost}")
         if kept:
             return
 

@@ -42,7 +42,7 @@ SWEEPS = [
 def groups() -> list[Group]:
     """All sweeps' cells, those of a large batch last: they take longest."""
     found = [
-        Group([all_, decoder], ROUNDS)
+        Group([all_, decoder], ROUNDS, rated=False)
         for sweep in SWEEPS
         for all_, decoder in zip(*(sweep.cells(scope) for scope in SCOPES), strict=True)
     ]

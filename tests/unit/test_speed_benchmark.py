@@ -218,8 +218,12 @@ OURS = Cell("softspoken", scope="decoder")
 def results_of(*records: dict) -> Results:
     machine = {"cpu": "Z80", "cores": 2, "threads": 2, "vector": "avx2", "memory_gib": 16, "torch": "2.13.0"}
     head = {"kind": "machine", "machine": {**machine, "blas": "MKL", "gpu": None}}
-    rate = {"kind": "rate", "model": "flan-t5-small", "device": "cpu", "dtype": "float32", "kept": True, "flops": 1e11}
-    return Results([head, rate, rate | {"flops": 9e10}, rate | {"flops": 9e11, "kept": False}, *records])
+    return Results([head, *records])
+
+
+def rate(flops: float, **changes) -> dict:
+    place = {"model": "flan-t5-small", "device": "cpu", "dtype": "float32"}
+    return {"kind": "rate", **place, "kept": True, "flops": flops, **changes}
 
 
 def test_ratios_are_paired_by_round_and_dropped_samples_do_not_count():
@@ -236,15 +240,34 @@ def test_ratios_are_paired_by_round_and_dropped_samples_do_not_count():
     assert found.phase(OURS, "reference") is None
     assert found.padding_share(OURS) == pytest.approx(0.6)
     assert found.dropped == 1
-    assert found.floor_seconds(OURS) == floor.cell_flops(OURS) / 1e11  # the best rate that counts
+    assert found.times_floor(OURS) is None  # no rate was measured
+
+
+def test_the_floor_of_a_sample_is_that_of_the_last_rate_that_counts_before_it():
+    work = floor.cell_flops(OURS)
+    found = results_of(
+        *(rate(work / 5, model="flan-t5-base"), sample(OURS, 0, 1.0)),  # before any rate of its own
+        *(
+            rate(work / 9),
+            rate(work / 2),
+            rate(work, kept=False),
+            sample(OURS, 1, 6.0),
+            sample(OURS, 2, 5.0, kept=False),
+        ),
+        *(rate(work / 4), sample(OURS, 3, 48.0)),
+    )
+    assert found.times_floor(OURS).mean == pytest.approx(6.0)  # of 6 / 2 and 48 / 4
+    assert found.times_floor(OURS).n == 2
 
 
 def test_the_page_says_what_was_reached_and_what_was_not():
     legacy = legacy_of(OURS, "all")
-    found = results_of(sample(OURS, 0, 10.0), sample(legacy, 0, 44.0, peak_bytes=8e9))
+    slow = rate(floor.cell_flops(OURS) / 4)
+    found = results_of(slow, sample(OURS, 0, 10.0), sample(legacy, 0, 44.0, peak_bytes=8e9))
     text, work = page.page(found, Results([]), ""), "flan-t5-small, batch 16, 4 epochs"
     assert f"| {work} | adapter in the decoder | times faster than TRL | ≥ 5.0 | 4.40 | **missed** |" in text
     assert f"| {work} | adapter in the decoder | peak memory, of TRL's | ≤ 45% | 25% | met |" in text
+    assert f"| {work} | adapter in the decoder | times its floor | ≤ 2.0 | 2.50 | **missed** |" in text
     assert "Z80, 2 cores (avx2), 16 GiB; 2 threads; torch 2.13.0 with MKL" in text
     assert f"### {work}" in text
     row = next(line for line in text.splitlines() if line.startswith("| softspoken, adapter in the decoder"))
