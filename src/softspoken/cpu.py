@@ -1,4 +1,4 @@
-"""What the libraries below torch do of their own accord, on which the speed of a step on a CPU depends."""
+"""What the libraries below torch do of their own accord, and how weights lie in memory: the speed of a step on a CPU."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ import ctypes
 import os
 import sys
 from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.backends import mkl, mkldnn
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # <malloc.h>
 CPU_INFO = Path("/proc/cpuinfo")
@@ -37,3 +42,46 @@ def _take_other_kernels() -> None:
     """
     if CPU_INFO.is_file() and "AuthenticAMD" in CPU_INFO.read_text(encoding="utf-8"):
         os.environ.setdefault("MKL_CBWR", "AUTO")
+
+
+def lay_out_columns(module: nn.Module) -> None:
+    """Have the weights of every linear layer in it lie column by column; values and results stay the same.
+
+    So MKL multiplies the few rows that a step of sampling has up to twice as fast, and many rows as fast as before.
+    """
+    for part in module.modules():
+        if isinstance(part, nn.Linear):
+            part.weight.data = part.weight.data.t().contiguous().t()
+
+
+def can_pack(weight: Tensor) -> bool:
+    """Whether PackedProjection is for it: frozen, in float32, on a CPU for which torch has MKL and oneDNN."""
+    here = weight.device.type == "cpu" and mkl.is_available() and mkldnn.is_available()
+    return here and weight.dtype == torch.float32 and not weight.requires_grad
+
+
+class PackedProjection:
+    """states @ weight.T for a frozen float32 weight [V, D], by oneDNN, from a second copy that lies as its kernel reads it.
+
+    MKL arranges the whole vocabulary's matrix anew in each product, which takes longer than the product of a few rows.
+    """
+
+    def __init__(self, weight: Tensor) -> None:
+        self.weight = weight.detach()
+        self.packed = torch.ops.mkldnn._reorder_linear_weight(self.weight, 16)
+
+    def __call__(self, states: Tensor) -> Tensor:
+        """states: [..., D] float32 → [..., V] float32, with a gradient for the states."""
+        return _PackedProduct.apply(states, self.weight, self.packed)
+
+
+class _PackedProduct(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, weight: Tensor, packed: Tensor) -> Tensor:
+        ctx.save_for_backward(weight)
+        return torch.ops.mkldnn._linear_pointwise(states, packed, None, "none", [], "")
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (weight,) = ctx.saved_tensors
+        return gradient @ weight, None, None

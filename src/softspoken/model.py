@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from transformers.cache_utils import DynamicCache, DynamicLayer, EncoderDecoderC
 from softspoken import numerics
 from softspoken.adapters import adapter_folder, add_lora, tokenizer_source, with_adapter
 from softspoken.config import TrainConfig
+from softspoken.cpu import PackedProjection, can_pack, lay_out_columns
 from softspoken.cross_attention import cross_attentions, key_value_projections, with_adapter_term
 from softspoken.data import PromptFormat
 from softspoken.pretrained import load_seq2seq, load_tokenizer, prompt_format_for, resolve_device
@@ -86,6 +87,7 @@ class Policy:
         encoder = self.seq2seq.get_encoder()
         self.encoder_adapted = _is_adapted(encoder)
         self.vocabulary_adapted = _is_adapted(self.seq2seq.get_output_embeddings())
+        self.vocabulary_product = _vocabulary_product(self.seq2seq, fast=fast)
         self.cross_attention = cross_attentions(self.seq2seq.get_decoder())
         self.cross_projections = key_value_projections(self.seq2seq.get_decoder())
         self._check_projection()
@@ -269,7 +271,7 @@ class Policy:
         config = self.seq2seq.config
         if getattr(config, "scale_decoder_outputs", False):  # T5 with tied embeddings
             states = states * config.d_model**-0.5
-        logits = self.seq2seq.lm_head(states)
+        logits = self.vocabulary_product(states)
         if hasattr(self.seq2seq, "final_logits_bias"):  # BART, Pegasus
             logits = logits + self.seq2seq.final_logits_bias
         softcap = getattr(config.get_text_config(decoder=True), "final_logit_softcapping", None)  # T5Gemma
@@ -338,6 +340,8 @@ def load_policy(config: TrainConfig) -> Policy:
     seq2seq = load_seq2seq(config.model, dtype).to(resolve_device(config.device))
     if config.fast:
         _fuse_gelu(seq2seq)
+        if seq2seq.device.type == "cpu":
+            lay_out_columns(seq2seq.get_decoder())
     tokenizer = load_tokenizer(tokenizer_source(config.model, start))
     prompt_format = prompt_format_for(
         config.model,
@@ -365,6 +369,14 @@ def load_policy(config: TrainConfig) -> Policy:
 def _is_adapted(module: nn.Module) -> bool:
     """Whether an adapter lies in it, or a whole copy that an adapter trains (PEFT's modules_to_save)."""
     return any(isinstance(part, (BaseTunerLayer, AuxiliaryTrainingWrapper)) for part in module.modules())
+
+
+def _vocabulary_product(seq2seq: Any, *, fast: bool) -> Callable[[Tensor], Tensor]:
+    """Decoder states → vocabulary logits, as far as one matrix goes."""
+    head: Any = getattr(seq2seq, "lm_head", None)  # a model without one is refused by _check_projection
+    if fast and isinstance(head, nn.Linear) and head.bias is None and can_pack(head.weight):
+        return PackedProjection(head.weight)
+    return head
 
 
 def _fuse_gelu(model: nn.Module) -> None:

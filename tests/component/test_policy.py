@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from peft import LoraConfig, TaskType, get_peft_model
+from torch.backends import mkl
 from transformers import (
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
@@ -29,6 +30,7 @@ from transformers import (
 from likely_end import with_likely_end
 from softspoken import mini, numerics
 from softspoken.config import TrainConfig
+from softspoken.cpu import PackedProjection
 from softspoken.data import PromptFormat, encode_prompts
 from softspoken.model import Policy, load_policy
 from softspoken.rollout import (
@@ -447,6 +449,16 @@ def test_the_one_operation_gelu_is_the_models_own(tiny_t5, dialogues):
     with torch.no_grad():
         found, expected = (score_rows(policy, rollout, all_rows(rollout), config)[0] for policy in (fast, plain))
     assert (found - expected).abs().max() < 1e-5
+
+
+def test_weights_lie_as_the_processor_reads_them_when_fast(tiny_t5_each, dialogues):
+    """That the results are the same, the tests of `fast` say."""
+    (fast, *_), (plain, *_) = (rollout_of(tiny_t5_each, dialogues, fast=fast) for fast in (True, False))
+    for policy, by_column in ((fast, True), (plain, False)):
+        query = policy.cross_attention[0].q
+        assert (getattr(query, "base_layer", query).weight.stride()[0] == 1) == by_column
+        assert isinstance(policy.vocabulary_product, PackedProjection) == (by_column and mkl.is_available())
+    assert plain.vocabulary_product is plain.seq2seq.lm_head
 
 
 def test_micro_batches_hold_prompts_of_similar_length(tiny_t5, dialogues):

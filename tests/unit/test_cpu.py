@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from torch import nn
 
 from softspoken import cpu
 
@@ -58,3 +59,39 @@ print(ctypes.CDLL(str(pathlib.Path(torch.__file__).parent / "lib" / "libtorch_cp
     environment = {name: value for name, value in os.environ.items() if name != "MKL_CBWR"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
     assert int(done.stdout) != 1
+
+
+def test_weights_column_by_column_are_the_same_weights():
+    layers, states = nn.Sequential(nn.Linear(32, 48), nn.Linear(48, 16)), torch.randn(16, 32)
+    weights, expected = [layer.weight.detach().clone() for layer in layers], layers(states)
+    cpu.lay_out_columns(layers)
+    for layer, weight in zip(layers, weights, strict=True):
+        assert layer.weight.stride() == (1, weight.shape[0])
+        assert torch.equal(layer.weight, weight)
+    assert torch.allclose(layers(states), expected, rtol=1e-5, atol=1e-6)
+
+
+packing = pytest.mark.skipif(
+    not (torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()), reason="this torch packs nothing"
+)
+
+
+@packing
+@pytest.mark.parametrize("rows", [(1,), (16,), (300,), (2, 3)])
+def test_a_packed_projection_is_the_product_and_has_its_gradient(rows):
+    weight = torch.randn(501, 64)
+    states = torch.randn(*rows, 64, requires_grad=True)
+    found, expected = cpu.PackedProjection(weight)(states), states @ weight.T
+    assert torch.allclose(found, expected, rtol=1e-5, atol=1e-4)
+    given = torch.randn_like(expected)
+    gradients = [torch.autograd.grad(logits, states, given)[0] for logits in (found, expected)]
+    assert torch.allclose(*gradients, rtol=1e-5, atol=1e-4)
+
+
+@packing
+def test_a_weight_that_is_trained_or_coarse_is_not_packed():
+    """A packed copy would go on with what the weight was."""
+    weight = nn.Parameter(torch.randn(8, 4), requires_grad=False)
+    assert cpu.can_pack(weight)
+    assert not cpu.can_pack(nn.Parameter(torch.randn(8, 4)))
+    assert not cpu.can_pack(weight.bfloat16())

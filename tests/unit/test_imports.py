@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "judges": {"pretrained", "hub"},
     "rewards": {"judges", "pretrained", "data", "progress"},
     "cross_attention": set(),
-    "model": {"numerics", "data", "pretrained", "adapters", "cross_attention"},
+    "model": {"cpu", "numerics", "data", "pretrained", "adapters", "cross_attention"},
     "graphs": {"model", "numerics"},
     "reading": {"model"},
     "rollout": {"data", "graphs", "model", "numerics", "reading"},
