@@ -441,14 +441,18 @@ def test_letting_go_of_ended_rows_changes_nothing_for_every_family(family_folder
     check_letting_go_of_ended_rows_changes_nothing(family_folder, dialogues)
 
 
-def test_the_one_operation_gelu_is_the_models_own(tiny_t5, dialogues):
+def test_a_policy_loaded_fast_is_the_one_loaded_plainly(tiny_t5, dialogues):
+    """Its GELU is one operation, its weights lie otherwise: the same log-probabilities, and the same gradient."""
     (fast, _, rollout), (plain, config, _) = (rollout_of(tiny_t5, dialogues, fast=fast) for fast in (True, False))
     kinds = [{type(module).__name__ for module in policy.seq2seq.modules()} for policy in (fast, plain)]
     assert "GELU" in kinds[0] - kinds[1]
     assert "NewGELUActivation" in kinds[1] - kinds[0]
-    with torch.no_grad():
-        found, expected = (score_rows(policy, rollout, all_rows(rollout), config)[0] for policy in (fast, plain))
+    found, expected = (score_rows(policy, rollout, all_rows(rollout), config)[0] for policy in (fast, plain))
     assert (found - expected).abs().max() < 1e-5
+    for logprobs in (found, expected):
+        logprobs.sum().backward()
+    for one, other in zip(fast.adapter_parameters().values(), plain.adapter_parameters().values(), strict=True):
+        assert (one.grad - other.grad).norm() <= 1e-4 * other.grad.norm()
 
 
 def test_weights_lie_as_the_processor_reads_them_when_fast(tiny_t5_each, dialogues):
