@@ -46,18 +46,6 @@ class Results:
         self.samples = kept(records)
         self.dropped = sum(record["kind"] == "sample" and not record["kept"] for record in records)
         self.machine: dict[str, Any] | None = next((r["machine"] for r in records if r["kind"] == "machine"), None)
-        self.rates: dict[tuple[str, str, str], list[float]] = {}
-        """(model, device, dtype) → the rates of matrix products that were seen."""
-        self._rate_before: dict[tuple[str, int], float] = {}
-        """(key of the cell, round) → the last one before that sample."""
-        for record in records:
-            if record["kind"] == "rate" and record["kept"]:
-                place = record["model"], record["device"], record["dtype"]
-                self.rates.setdefault(place, []).append(record["flops"])
-            elif record["kind"] == "sample" and record["kept"]:
-                cell = Cell(**record["cell"])
-                if seen := self.rates.get((cell.model, cell.device, cell.dtype)):
-                    self._rate_before[cell.key, record["round"]] = seen[-1]
 
     def cells(self) -> list[Cell]:
         return list(dict.fromkeys(Cell(**record["cell"]) for record in self.samples.values()))
@@ -72,6 +60,14 @@ class Results:
 
     def commits(self) -> list[str]:
         return sorted({record["commit"] for record in self.samples.values()})
+
+    def rates(self) -> dict[tuple[str, str], list[float]]:
+        """(model, dtype) → the rates of matrix products that were seen, in operations a second."""
+        found: dict[tuple[str, str], list[float]] = {}
+        for record in self.samples.values():
+            if "flops" in record:
+                found.setdefault((record["cell"]["model"], record["cell"]["dtype"]), []).append(record["flops"])
+        return found
 
     def seconds(self, cell: Cell) -> Figure:
         return mean([record["seconds"] for record in self.of(cell).values()])
@@ -105,11 +101,12 @@ class Results:
         return geometric_mean(ratios) if ratios else None
 
     def times_floor(self, cell: Cell) -> Figure | None:
-        """Each sample's seconds over those that its operations take at the rate seen before it; None without a rate."""
+        """Each sample's seconds over those that its operations take at the rate seen before ours of that round and scope."""
+        ours = self.of(replace(cell, side="softspoken", generation="batched"))
         ratios = [
-            record["seconds"] * self._rate_before[cell.key, number] / cell_flops(cell)
+            record["seconds"] * ours[number]["flops"] / cell_flops(cell)
             for number, record in self.of(cell).items()
-            if (cell.key, number) in self._rate_before
+            if "flops" in ours.get(number, {})
         ]
         return geometric_mean(ratios) if ratios else None
 

@@ -119,8 +119,9 @@ def cell_flops(cell: Cell) -> int:
     return step_flops(SHAPES[cell.model], prompt_lengths(cell), cell.new_tokens, cell.epochs, cell.scope)
 
 
-def matmul_rate(shape: Shape, device: str, dtype: str, rows: int = 1024, repeats: int = 4) -> float:
-    """Operations a second of torch.mm on this model's attention, feed-forward and vocabulary products, the best of some."""
+def matmul_rate(shape: Shape, device: str, dtype: str, rows: int = 1024, repeats: int = 4, products: int = 3) -> float:
+    """Operations a second of torch.mm on this model's attention, feed-forward and vocabulary products: of `products` in a
+    row, the best of some."""
     import torch
 
     operations, seconds = 0, 0.0
@@ -132,11 +133,11 @@ def matmul_rate(shape: Shape, device: str, dtype: str, rows: int = 1024, repeats
             if device == "cuda":
                 torch.cuda.synchronize()
             start = time.perf_counter()
-            for _ in range(3):
+            for _ in range(products):
                 torch.mm(left, right)
             if device == "cuda":
                 torch.cuda.synchronize()
-            times.append((time.perf_counter() - start) / 3)
+            times.append((time.perf_counter() - start) / products)
         operations += 2 * rows * shape.d_model * width
         seconds += min(times)
     return operations / seconds

@@ -158,7 +158,7 @@ def _provenance(results: Results) -> str:
         lines.append(f"{SIDES[side]}: {', '.join(f'{name} {version}' for name, version in versions.items())}.")
     rates = [
         f"{model} {dtype} {_with_range(mean(seen), lambda rate: f'{rate / 1e9:.0f}')} GFLOP/s"
-        for (model, _, dtype), seen in sorted(results.rates.items())
+        for (model, dtype), seen in sorted(results.rates().items())
     ]
     lines.append(f"Rate of matrix products on the models' shapes: {', '.join(rates) or 'not measured'}.")
     lines.append(
@@ -219,4 +219,4 @@ METHOD = f"""## What is measured
   seconds of sampling.
 - **The floor** is the count of floating-point operations that the step needs, given where the adapter lies, over the rate
   of `torch.mm` on this model's shapes (`benchmarks/speed/floor.py` counts, and says what it leaves out). The rate is measured
-  before each step of ours, as the speed of a shared machine drifts; what follows is held against the last one."""
+  before each step of ours, as the speed of a shared machine drifts, and counts for that round of the scope, TRL's steps included."""

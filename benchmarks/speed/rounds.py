@@ -111,9 +111,9 @@ def _sample(cell: Cell, number: int, group: Group, workers: dict[Cell, Worker], 
         if group.stay:
             workers[cell].step(number, brief=cell.device == "cpu")  # a GPU prepares for the lengths that are to come
     worker = workers[cell]
+    rated = group.rated and cell.side == "softspoken"
     # On a GPU, which is rented by the minute, once: its rate is steady.
-    if group.rated and cell.side == "softspoken" and (cell.device == "cpu" or number == 0):
-        _measure_rate(cell, settings)
+    rate = _rate(cell, settings) if rated and (cell.device == "cpu" or number == 0) else {}
     ours = [os.getpid(), worker.process.pid]
     load.wait_until_quiet(ours, settings.patience, QUIET[cell.device])
     watch, started = load.Watch(ours), time.time()
@@ -130,26 +130,24 @@ def _sample(cell: Cell, number: int, group: Group, workers: dict[Cell, Worker], 
         "started": datetime.fromtimestamp(started, timezone.utc).isoformat(timespec="seconds"),
         "commit": commit(),
         "versions": worker.versions,
+        **rate,
         **result,
     }
 
 
-def _measure_rate(cell: Cell, settings: Settings) -> None:
-    """The rate of matrix products on the cell's shapes; the floor of what follows is counted with it.
+def _rate(cell: Cell, settings: Settings) -> dict[str, float]:
+    """The rate of matrix products on the cell's shapes, by which the floor of this round is counted; empty under other load.
 
     Not once and for all: that of a machine shared with strangers drifts by a third within an hour.
     """
     command = [sys.executable, "-m", "benchmarks.speed.floor", cell.model, cell.device, cell.dtype]
-    place = {"model": cell.model, "device": cell.device, "dtype": cell.dtype}
     for _ in range(TRIES):
         load.wait_until_quiet([os.getpid()], settings.patience, QUIET[cell.device])
         watch = load.Watch([os.getpid()])
         found = subprocess.run(command, cwd=ROOT, env=_environment(settings), check=True, stdout=subprocess.PIPE)
-        rate, others = json.loads(found.stdout), watch.share()
-        kept = others <= load.LIMIT
-        append(settings.results, {"kind": "rate", **place, "kept": kept, "others": round(others, 4), "flops": rate})
-        if kept:
-            return
+        if watch.share() <= load.LIMIT:
+            return {"flops": json.loads(found.stdout)}
+    return {}
 
 
 def record_machine(settings: Settings, machine: dict[str, Any]) -> None:

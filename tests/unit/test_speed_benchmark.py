@@ -221,11 +221,6 @@ def results_of(*records: dict) -> Results:
     return Results([head, *records])
 
 
-def rate(flops: float, **changes) -> dict:
-    place = {"model": "flan-t5-small", "device": "cpu", "dtype": "float32"}
-    return {"kind": "rate", **place, "kept": True, "flops": flops, **changes}
-
-
 def test_ratios_are_paired_by_round_and_dropped_samples_do_not_count():
     legacy = legacy_of(OURS, "all")
     found = results_of(
@@ -243,27 +238,27 @@ def test_ratios_are_paired_by_round_and_dropped_samples_do_not_count():
     assert found.times_floor(OURS) is None  # no rate was measured
 
 
-def test_the_floor_of_a_sample_is_that_of_the_last_rate_that_counts_before_it():
+def test_the_floor_is_counted_at_the_rate_seen_before_our_own_step_of_the_round():
     work = floor.cell_flops(OURS)
+    legacy = legacy_of(OURS, "decoder")
     found = results_of(
-        *(rate(work / 5, model="flan-t5-base"), sample(OURS, 0, 1.0)),  # before any rate of its own
-        *(
-            rate(work / 9),
-            rate(work / 2),
-            rate(work, kept=False),
-            sample(OURS, 1, 6.0),
-            sample(OURS, 2, 5.0, kept=False),
-        ),
-        *(rate(work / 4), sample(OURS, 3, 48.0)),
+        *(sample(OURS, 0, 1.0), sample(legacy, 0, 8.0)),  # no rate was measured
+        *(sample(OURS, 1, 6.0, flops=work / 2), sample(legacy, 1, 12.0)),
+        *(sample(OURS, 2, 5.0, flops=work, kept=False), sample(legacy, 2, 7.0)),
+        *(sample(OURS, 3, 48.0, flops=work / 4), sample(legacy_of(OURS, "all"), 3, 9.0)),
     )
     assert found.times_floor(OURS).mean == pytest.approx(6.0)  # of 6 / 2 and 48 / 4
     assert found.times_floor(OURS).n == 2
+    assert found.times_floor(legacy).mean == pytest.approx(6.0)
+    assert found.times_floor(legacy).n == 1
+    assert found.times_floor(legacy_of(OURS, "all")) is None
+    assert found.rates() == {("flan-t5-small", "float32"): [work / 2, work / 4]}
 
 
 def test_the_page_says_what_was_reached_and_what_was_not():
     legacy = legacy_of(OURS, "all")
-    slow = rate(floor.cell_flops(OURS) / 4)
-    found = results_of(slow, sample(OURS, 0, 10.0), sample(legacy, 0, 44.0, peak_bytes=8e9))
+    slow = floor.cell_flops(OURS) / 4
+    found = results_of(sample(OURS, 0, 10.0, flops=slow), sample(legacy, 0, 44.0, peak_bytes=8e9))
     text, work = page.page(found, Results([]), ""), "flan-t5-small, batch 16, 4 epochs"
     assert f"| {work} | adapter in the decoder | times faster than TRL | ≥ 5.0 | 4.40 | **missed** |" in text
     assert f"| {work} | adapter in the decoder | peak memory, of TRL's | ≤ 45% | 25% | met |" in text
