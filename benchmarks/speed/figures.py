@@ -58,8 +58,9 @@ class Results:
         """Side → the versions it ran with."""
         return {record["cell"]["side"]: record["versions"] for record in self.samples.values()}
 
-    def commits(self) -> list[str]:
-        return sorted({record["commit"] for record in self.samples.values()})
+    def commits(self, cells: list[Cell]) -> list[str]:
+        """Of this repository, at which these cells were measured."""
+        return sorted({record["commit"] for cell in cells for record in self.of(cell).values()})
 
     def rates(self) -> dict[tuple[str, str], list[float]]:
         """(model, dtype) → the rates of matrix products that were seen, in operations a second."""

@@ -86,7 +86,8 @@ def tables(results: Results) -> str:
     parts = []
     for title, cells in by_title.items():
         ordered = sorted(cells, key=lambda cell: (order[cell.side], cell.generation != "batched", cell.scope))
-        parts.append(f"### {title}\n\n{table(results, ordered)}")
+        measured = f"softspoken at {', '.join(results.commits(cells))}."
+        parts.append(f"### {title}\n\n{table(results, ordered)}\n\n{measured}")
     return "\n\n".join(parts)
 
 
@@ -161,9 +162,7 @@ def _provenance(results: Results) -> str:
         for (model, dtype), seen in sorted(results.rates().items())
     ]
     lines.append(f"Rate of matrix products on the models' shapes: {', '.join(rates) or 'not measured'}.")
-    lines.append(
-        f"Commits: {', '.join(results.commits()) or 'none'}. Samples dropped for other load: {results.dropped}."
-    )
+    lines.append(f"Samples dropped for other load: {results.dropped}.")
     return "\n".join(f"- {line}" for line in lines)
 
 

@@ -258,13 +258,15 @@ def test_the_floor_is_counted_at_the_rate_seen_before_our_own_step_of_the_round(
 def test_the_page_says_what_was_reached_and_what_was_not():
     legacy = legacy_of(OURS, "all")
     slow = floor.cell_flops(OURS) / 4
-    found = results_of(sample(OURS, 0, 10.0, flops=slow), sample(legacy, 0, 44.0, peak_bytes=8e9))
+    later = sample(replace(OURS, epochs=1), 0, 3.0, commit="def5678")
+    found = results_of(sample(OURS, 0, 10.0, flops=slow), sample(legacy, 0, 44.0, peak_bytes=8e9), later)
     text, work = page.page(found, Results([]), ""), "flan-t5-small, batch 16, 4 epochs"
     assert f"| {work} | adapter in the decoder | times faster than TRL | ≥ 5.0 | 4.40 | **missed** |" in text
     assert f"| {work} | adapter in the decoder | peak memory, of TRL's | ≤ 45% | 25% | met |" in text
     assert f"| {work} | adapter in the decoder | times its floor | ≤ 2.0 | 2.50 | **missed** |" in text
     assert "Z80, 2 cores (avx2), 16 GiB; 2 threads; torch 2.13.0 with MKL" in text
     assert f"### {work}" in text
+    assert text.index("softspoken at abc1234.") < text.index("softspoken at def5678.")
     row = next(line for line in text.splitlines() if line.startswith("| softspoken, adapter in the decoder"))
     fields = [field.strip() for field in row.strip("|").split("|")]
     assert fields[1:7] == ["10", "2.50", "–", "–", "5.00", "2.50"]
