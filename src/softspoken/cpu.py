@@ -47,7 +47,7 @@ def _take_other_kernels() -> None:
 def lay_out_columns(module: nn.Module) -> None:
     """Have the weights of every linear layer in it lie column by column; values and results stay the same.
 
-    So MKL multiplies the few rows that a step of sampling has up to twice as fast, and many rows as fast as before.
+    So MKL multiplies the 16 rows of a sampling step up to twice as fast (flan-t5-small, an Intel Xeon), many rows as fast as before.
     """
     for part in module.modules():
         if isinstance(part, nn.Linear):
