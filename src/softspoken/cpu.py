@@ -54,24 +54,32 @@ def lay_out_columns(module: nn.Module) -> None:
             part.weight.data = part.weight.data.t().contiguous().t()
 
 
-def can_pack(weight: Tensor) -> bool:
-    """Whether PackedProjection is for it: frozen, in float32, on a CPU for which torch has MKL and oneDNN."""
-    here = weight.device.type == "cpu" and mkl.is_available() and mkldnn.is_available()
-    return here and weight.dtype == torch.float32 and not weight.requires_grad
+def can_pack(layer: nn.Module) -> bool:
+    """Whether PackedProjection is for it: linear, without bias, frozen, in float32, on a CPU for which torch has MKL and oneDNN."""
+    if not isinstance(layer, nn.Linear) or layer.bias is not None or layer.weight.requires_grad:
+        return False
+    here = layer.weight.device.type == "cpu" and mkl.is_available() and mkldnn.is_available()
+    return here and layer.weight.dtype == torch.float32
 
 
 class PackedProjection:
-    """states @ weight.T for a frozen float32 weight [V, D], by oneDNN, from a second copy that lies as its kernel reads it.
+    """states @ weight.T of a frozen linear layer, by oneDNN, from a second copy of it that lies as its kernel reads it.
 
     MKL arranges the whole vocabulary's matrix anew in each product, which takes longer than the product of a few rows.
+    Once the layer's weight is another than was copied, the layer itself is used.
     """
 
-    def __init__(self, weight: Tensor) -> None:
-        self.weight = weight.detach()
+    def __init__(self, layer: nn.Linear) -> None:
+        self.layer = layer
+        self.weight = layer.weight.detach()
+        self.version = self.weight._version
         self.packed = torch.ops.mkldnn._reorder_linear_weight(self.weight, 16)
 
     def __call__(self, states: Tensor) -> Tensor:
         """states: [..., D] float32 → [..., V] float32, with a gradient for the states."""
+        weight = self.layer.weight
+        if weight.data_ptr() != self.weight.data_ptr() or weight._version != self.version:
+            return self.layer(states)
         return _PackedProduct.apply(states, self.weight, self.packed)
 
 

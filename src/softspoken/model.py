@@ -374,9 +374,7 @@ def _is_adapted(module: nn.Module) -> bool:
 def _vocabulary_product(seq2seq: Any, *, fast: bool) -> Callable[[Tensor], Tensor]:
     """Decoder states → vocabulary logits, as far as one matrix goes; with `fast`, on a CPU, from a packed copy of it."""
     head: Any = getattr(seq2seq, "lm_head", None)  # a model without one is refused by _check_projection
-    if fast and isinstance(head, nn.Linear) and head.bias is None and can_pack(head.weight):
-        return PackedProjection(head.weight)
-    return head
+    return PackedProjection(head) if fast and can_pack(head) else head
 
 
 def _fuse_gelu(model: nn.Module) -> None:

@@ -76,22 +76,35 @@ packing = pytest.mark.skipif(
 )
 
 
+def layer(**changes) -> nn.Linear:
+    return nn.Linear(64, 501, **{"bias": False, **changes}).requires_grad_(False)
+
+
 @packing
 @pytest.mark.parametrize("rows", [(1,), (16,), (300,), (2, 3)])
 def test_a_packed_projection_is_the_product_and_has_its_gradient(rows):
-    weight = torch.randn(501, 64)
-    states = torch.randn(*rows, 64, requires_grad=True)
-    found, expected = cpu.PackedProjection(weight)(states), states @ weight.T
-    assert torch.allclose(found, expected, rtol=1e-5, atol=1e-4)
+    plain, states = layer(), torch.randn(*rows, 64, requires_grad=True)
+    found, expected = cpu.PackedProjection(plain)(states), plain(states)
+    assert torch.allclose(found, expected, rtol=1e-5, atol=1e-5)
     given = torch.randn_like(expected)
     gradients = [torch.autograd.grad(logits, states, given)[0] for logits in (found, expected)]
-    assert torch.allclose(*gradients, rtol=1e-5, atol=1e-4)
+    assert torch.allclose(*gradients, rtol=1e-5, atol=1e-5)
 
 
 @packing
-def test_a_weight_that_is_trained_or_coarse_is_not_packed():
-    """A packed copy would go on with what the weight was."""
-    weight = nn.Parameter(torch.randn(8, 4), requires_grad=False)
-    assert cpu.can_pack(weight)
-    assert not cpu.can_pack(nn.Parameter(torch.randn(8, 4)))
-    assert not cpu.can_pack(weight.bfloat16())
+@pytest.mark.parametrize("change", [lambda plain: plain.weight.mul_(2), lambda plain: plain.double()])
+def test_a_weight_that_has_changed_since_it_was_packed_is_taken_as_it_is(change):
+    plain = layer()
+    project = cpu.PackedProjection(plain)
+    change(plain)
+    states = torch.randn(3, 64, dtype=plain.weight.dtype)
+    assert torch.allclose(project(states), plain(states), rtol=1e-5, atol=1e-5)
+
+
+@packing
+def test_what_is_trained_or_has_more_than_a_weight_is_not_packed():
+    assert cpu.can_pack(layer())
+    assert not cpu.can_pack(layer().requires_grad_())
+    assert not cpu.can_pack(layer().bfloat16())
+    assert not cpu.can_pack(layer(bias=True))
+    assert not cpu.can_pack(nn.Sequential(layer()))
