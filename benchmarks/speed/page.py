@@ -218,4 +218,5 @@ METHOD = f"""## What is measured
   seconds of sampling.
 - **The floor** is the count of floating-point operations that the step needs, given where the adapter lies, over the rate
   of `torch.mm` on this model's shapes (`benchmarks/speed/floor.py` counts, and says what it leaves out). The rate is measured
-  before each step of ours, as the speed of a shared machine drifts, and counts for that round of the scope, TRL's steps included."""
+  before each step of ours (on a GPU before the first), as the speed of a shared machine drifts, and counts for that round of the
+  scope, TRL's steps included."""

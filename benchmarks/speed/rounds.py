@@ -147,6 +147,9 @@ def _rate(cell: Cell, settings: Settings) -> dict[str, float]:
         found = subprocess.run(command, cwd=ROOT, env=_environment(settings), check=True, stdout=subprocess.PIPE)
         if watch.share() <= load.LIMIT:
             return {"flops": json.loads(found.stdout)}
+    settings.say(
+        f"{cell.model} {cell.dtype}: no rate of matrix products, under other load; the next sample has no floor"
+    )
     return {}
 
 
