@@ -10,10 +10,11 @@ import warnings
 import torch
 
 from softspoken.config import TrainConfig
-from softspoken.data import encode_prompts, load_dialogues
-from softspoken.model import Policy, load_policy
-from softspoken.ppo import build_experience, update
-from softspoken.rollout import generate_rollout
+from softspoken.data.prompts import encode_prompts
+from softspoken.data.reading import load_dialogues
+from softspoken.rl.policy import Policy, load_policy
+from softspoken.rl.ppo import build_experience, update
+from softspoken.rl.rollout import generate_rollout
 from softspoken.trl import AutoModelForSeq2SeqLMWithValueHead, PPOConfig, PPOTrainer
 from softspoken.types import PromptBatch, Scores
 

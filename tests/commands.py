@@ -55,7 +55,7 @@ class Commands:
 
 
 def _serve() -> None:
-    from softspoken import cli
+    from softspoken.cli import main as cli
 
     cli._quiet(debug=False)  # as cli.main does it, before anything is imported
     import softspoken.train  # noqa: F401
@@ -69,7 +69,7 @@ def _serve() -> None:
 
 
 def _run(cwd: str, argv: list[str], environment: dict[str, str]) -> None:
-    from softspoken.cli import main
+    from softspoken.cli.main import main
 
     status = 70
     try:

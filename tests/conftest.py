@@ -7,7 +7,7 @@ import torch
 from transformers import AutoTokenizer, GenerationConfig, T5Config, T5ForConditionalGeneration
 
 from softspoken import mini
-from softspoken.data import PromptFormat
+from softspoken.data.prompts import PromptFormat
 from softspoken.types import Dialogue
 
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from softspoken.model import Policy
+from softspoken.rl.policy import Policy
 
 
 def with_likely_end(policy: Policy) -> Policy:

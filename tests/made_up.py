@@ -1,4 +1,4 @@
-"""Evaluations and run folders with figures made up for the purpose: what the report says of them is known beforehand."""
+"""Evaluations, run folders and a judge made up for the purpose: what is said of them is known beforehand."""
 
 import json
 from dataclasses import asdict, replace
@@ -6,9 +6,15 @@ from pathlib import Path
 
 import yaml
 
-from softspoken.types import Comparison, EvalReport, Interval, SliceResult, SystemResult
+from softspoken.types import Comparison, Dialogue, EvalReport, Interval, SliceResult, SystemResult
 
 DECODINGS = ("greedy", "sampled")
+DIALOGUE = Dialogue(
+    "1",
+    "Nora: You are late again, idiot.\nFelix: Sorry!\nNora: Bring milk.\nMr. Lee: Hi",
+    "Felix is on the bus",
+    "Nora calls Felix an idiot",
+)
 
 
 def between(mean, low, high):
@@ -137,3 +143,18 @@ def write_run(folder: Path, report: EvalReport | None = None, *, steps: int = 30
     (folder / "config.yaml").write_text(yaml.safe_dump(record), encoding="utf-8")
     (folder / "README.md").write_text("# card\n", encoding="utf-8")
     return folder
+
+
+class WordJudge:
+    """Toxic is a text with `word` in it."""
+
+    def __init__(self, name, labels, word="idiot"):
+        self.name, self.labels, self.word = name, labels, word
+
+    def __call__(self, texts):
+        return {
+            label: [float(self.word in text) / (place + 1) for text in texts] for place, label in enumerate(self.labels)
+        }
+
+    def clear_cache(self):
+        pass

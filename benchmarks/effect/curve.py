@@ -23,8 +23,8 @@ from benchmarks.effect.evaluations import Evaluation, measure
 from benchmarks.effect.settings import Settings, read_json
 from benchmarks.effect.trainings import DONE_FILE, Training, may_resume, read_metrics, train, train_config
 from benchmarks.provenance import write_json
-from softspoken.checkpoint import whole_checkpoints
-from softspoken.model import load_policy
+from softspoken.rl.checkpoint import whole_checkpoints
+from softspoken.rl.policy import load_policy
 
 LOOK_EVERY = 0.5
 """Seconds; a checkpoint stays for two intervals between checkpoints, some twenty seconds at least."""

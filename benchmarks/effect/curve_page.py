@@ -149,7 +149,7 @@ def figure(results: Results) -> Any:
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 
-    from softspoken.charts import PALETTE
+    from softspoken.report.charts import PALETTE
 
     drawing = make_subplots(2, 1, shared_xaxes=True, vertical_spacing=0.06)
     samples = results.content["curve"]["samples_a_step"]

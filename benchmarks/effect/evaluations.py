@@ -16,9 +16,9 @@ import torch
 from benchmarks.effect.settings import OTHER_JUDGE, REWARD_JUDGE, Settings, read_json
 from benchmarks.effect.trainings import Training
 from benchmarks.provenance import commit, describe_machine, write_json
-from softspoken import resampling
 from softspoken.config import EvaluateConfig, TrainConfig
-from softspoken.data import load_dialogues
+from softspoken.data.reading import load_dialogues
+from softspoken.evaluation import resampling
 from softspoken.types import Dialogue
 
 STATE_FILE = "effect.json"
@@ -114,7 +114,7 @@ class Evaluation:
 
 def measure(evaluation: Evaluation, settings: Settings) -> None:
     """Evaluate, or go on with the same evaluation where it was stopped, and write its results file."""
-    from softspoken.evaluate import evaluate
+    from softspoken.evaluation.evaluate import evaluate
 
     config, key = evaluation.config(settings), evaluation.key(settings)
     folder = Path(config.output)

@@ -22,7 +22,7 @@ from typing import Any
 
 import yaml
 
-from softspoken.data import load_dialogues
+from softspoken.data.reading import load_dialogues
 
 Row = dict[str, Any]
 HELD_OUT = 0.1

@@ -29,10 +29,12 @@ from benchmarks.speed.cells import append
 from benchmarks.speed.rounds import LEGACY, end
 from softspoken import mini
 from softspoken.config import TrainConfig
-from softspoken.data import PromptFormat, load_dialogues, prompt_batches
-from softspoken.pretrained import load_generation_config, load_tokenizer, prompt_format_for
+from softspoken.data.batches import prompt_batches
+from softspoken.data.prompts import PromptFormat
+from softspoken.data.reading import load_dialogues
+from softspoken.models.pretrained import load_generation_config, load_tokenizer, prompt_format_for
 from softspoken.progress import progress_bar
-from softspoken.rewards import judge_term, load_reward
+from softspoken.rewards.terms import judge_term, load_reward
 from softspoken.types import PromptBatch
 
 OURS = TrainConfig()

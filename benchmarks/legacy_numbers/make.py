@@ -1,4 +1,4 @@
-"""Expected numbers for tests/component/test_trl_numbers.py, from the real TRL 0.11.4.
+"""Expected numbers for tests/component/trl/test_numbers.py, from the real TRL 0.11.4.
 
 benchmarks/legacy_env.sh && .work/legacy-env/bin/python benchmarks/legacy_numbers/make.py
 """

@@ -144,7 +144,7 @@ def matmul_rate(shape: Shape, device: str, dtype: str, rows: int = 1024, repeats
 
 
 if __name__ == "__main__":
-    from softspoken.cpu import tune_cpu
+    from softspoken.models.cpu import tune_cpu
 
     tune_cpu()  # the floor is counted at the rate that our own steps can have
     model, *where = sys.argv[1:]

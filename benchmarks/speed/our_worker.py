@@ -9,14 +9,14 @@ from typing import Any
 
 import torch
 
-import softspoken.rollout
+import softspoken.rl.rollout
 from benchmarks.speed.cells import LEARNING_RATE, LORA_RANK, MICRO_BATCH_TOKENS, Cell, prompt_ids
 from benchmarks.speed.timing import EncoderCount, Laps, Step, serve
 from softspoken.config import TrainConfig
-from softspoken.cpu import tune_cpu
-from softspoken.model import Policy, load_policy
-from softspoken.ppo import build_experience, update
-from softspoken.rollout import generate_rollout
+from softspoken.models.cpu import tune_cpu
+from softspoken.rl.policy import Policy, load_policy
+from softspoken.rl.ppo import build_experience, update
+from softspoken.rl.rollout import generate_rollout
 from softspoken.types import Dialogue, PromptBatch, Scores
 
 
@@ -84,7 +84,7 @@ def prepare() -> Step:
 
 def _timed_reference(device: str) -> dict[str, float]:
     """Time the reference pass, which is part of generate_rollout, by itself: the last one's seconds."""
-    plain, last = softspoken.rollout.reference_logprobs, {"seconds": 0.0}
+    plain, last = softspoken.rl.rollout.reference_logprobs, {"seconds": 0.0}
 
     def timed(*args: Any) -> torch.Tensor:
         clock = Laps(device)
@@ -93,7 +93,7 @@ def _timed_reference(device: str) -> dict[str, float]:
         last["seconds"] = clock.seconds()
         return result
 
-    softspoken.rollout.reference_logprobs = timed  # type: ignore[assignment]
+    softspoken.rl.rollout.reference_logprobs = timed  # type: ignore[assignment]
     return last
 
 

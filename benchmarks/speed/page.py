@@ -207,7 +207,7 @@ METHOD = f"""## What is measured
 - **TRL** generates the whole batch at once (its own default is four at a time) or, where the row says
   so, one dialogue at a time as the notebooks do. *everywhere* is TRL as people run it; *same scope* has its adapter on the
   same modules as ours. Our process keeps freed memory and, on AMD, takes other kernels of MKL, as `softspoken train` does
-  (`src/softspoken/cpu.py`); TRL's has neither.
+  (`src/softspoken/models/cpu.py`); TRL's has neither.
 - **Turns.** The sides take one step each in turn, every other round backwards. While one works the others sleep. Processes
   live through all rounds and warm up first, except for flan-t5-base and batch 64, where each step has its own process. All
   cores are used. A sample during which anything else took more than 5 % of the machine is dropped and taken again.

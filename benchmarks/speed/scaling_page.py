@@ -90,7 +90,7 @@ def draw(records: list[Record], picture: Path) -> None:
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 
-    from softspoken.charts import PALETTE
+    from softspoken.report.charts import PALETTE
 
     results, last = Results(records), len(SWEEPS) + 1
     figure = make_subplots(2, last, vertical_spacing=0.08, horizontal_spacing=0.035)

@@ -148,7 +148,7 @@ def draw(base_record: Record, runs: list[Record], picture: Path) -> None:
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 
-    from softspoken.charts import PALETTE
+    from softspoken.report.charts import PALETTE
 
     base = point_of(base_record["point"])
     rates = list(dict.fromkeys(_rate(record) for record in runs))

@@ -19,13 +19,13 @@ from benchmarks.effect import legacy_train
 from benchmarks.provenance import ROOT, commit, write_json
 from benchmarks.speed import load
 from benchmarks.time_to_effect.arrival import Figures, Point, Time, arrival, is_due, is_there, time_of
-from softspoken.checkpoint import whole_checkpoints
 from softspoken.config import TrainConfig
-from softspoken.data import load_dialogues
-from softspoken.judges import load_judge
-from softspoken.model import load_policy
-from softspoken.summarizer import Summarizer
-from softspoken.summary_metrics import reference_metrics
+from softspoken.data.reading import load_dialogues
+from softspoken.evaluation.metrics import reference_metrics
+from softspoken.inference.generator import Summarizer
+from softspoken.rewards.judges import load_judge
+from softspoken.rl.checkpoint import whole_checkpoints
+from softspoken.rl.policy import load_policy
 
 WORK = ROOT / ".work" / "time_to_effect"
 Record = dict[str, Any]

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from transformers import AutoTokenizer, GenerationConfig, T5Config, T5ForConditionalGeneration
 
-from softspoken.data import PromptFormat
+from softspoken.data.prompts import PromptFormat
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

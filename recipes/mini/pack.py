@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from softspoken import mini
-from softspoken.data import PromptFormat
+from softspoken.data.prompts import PromptFormat
 
 MAX_NEW_TOKENS = 60
 

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from softspoken import mini
     from softspoken.config import EvaluateConfig, SftConfig, TrainConfig
-    from softspoken.evaluate import evaluate
-    from softspoken.rewards import load_judge, load_reward
+    from softspoken.evaluation.evaluate import evaluate
+    from softspoken.inference.generator import Summarizer
+    from softspoken.rewards.judges import load_judge
+    from softspoken.rewards.terms import load_reward
     from softspoken.sft import sft
-    from softspoken.summarizer import Summarizer
     from softspoken.train import train
 
     __version__: str
@@ -37,11 +38,11 @@ __all__ = [
 _ROOMS = {
     "EvaluateConfig": "config",
     "SftConfig": "config",
-    "Summarizer": "summarizer",
+    "Summarizer": "inference.generator",
     "TrainConfig": "config",
-    "evaluate": "evaluate",
-    "load_judge": "rewards",
-    "load_reward": "rewards",
+    "evaluate": "evaluation.evaluate",
+    "load_judge": "rewards.judges",
+    "load_reward": "rewards.terms",
     "sft": "sft",
     "train": "train",
 }
@@ -65,7 +66,7 @@ def __dir__() -> list[str]:
 
 
 class _Package(ModuleType):
-    """`train`, `evaluate` and `sft` are functions, though importing the module of that name would put it in their place."""
+    """`train` and `sft` are functions, though importing the module of that name would put it in their place."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         if isinstance(value, ModuleType) and _ROOMS.get(name) == name:

@@ -2,6 +2,6 @@
 
 import sys
 
-from softspoken.cli import main
+from softspoken.cli.main import main
 
 sys.exit(main())

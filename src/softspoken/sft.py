@@ -18,10 +18,11 @@ from transformers import (
     get_scheduler,
 )
 
-from softspoken.adapters import add_lora
 from softspoken.config import SftConfig
-from softspoken.data import PromptFormat, load_dialogues, prompt_ids, require_references
-from softspoken.pretrained import load_seq2seq, load_tokenizer, prompt_format_for, require_seq2seq
+from softspoken.data.prompts import PromptFormat, prompt_ids
+from softspoken.data.reading import load_dialogues, require_references
+from softspoken.models.adapters import add_lora
+from softspoken.models.pretrained import load_seq2seq, load_tokenizer, prompt_format_for, require_seq2seq
 from softspoken.types import Dialogue, InputError
 
 log = logging.getLogger(__name__)

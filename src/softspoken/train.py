@@ -17,27 +17,21 @@ import torch
 import yaml
 from transformers import get_scheduler
 
-from softspoken import numerics, ppo, rloo
-from softspoken.checkpoint import Progress, load_checkpoint, save_checkpoint
 from softspoken.config import EvaluateConfig, TrainConfig
-from softspoken.cpu import tune_cpu
-from softspoken.data import (
-    load_dialogues,
-    one_ahead,
-    padding_share,
-    prompt_batches,
-    require_a_batch,
-    require_references,
-)
-from softspoken.evaluate import evaluate
-from softspoken.model import Policy, load_policy, require_moved
-from softspoken.numerics import masked_mean
-from softspoken.ppo import next_kl_coef
-from softspoken.pretrained import require_seq2seq
-from softspoken.report import write_model_card, write_report
-from softspoken.rewards import WeightedReward, default_judge, judge_term, load_reward
-from softspoken.rollout import drop_short, generate_rollout
-from softspoken.tracking import Tracker
+from softspoken.data.batches import one_ahead, padding_share, prompt_batches, require_a_batch
+from softspoken.data.reading import load_dialogues, require_references
+from softspoken.evaluation.evaluate import evaluate
+from softspoken.models.cpu import tune_cpu
+from softspoken.models.pretrained import require_seq2seq
+from softspoken.report.report import write_model_card, write_report
+from softspoken.rewards.terms import WeightedReward, default_judge, judge_term, load_reward
+from softspoken.rl import groups, numerics, ppo
+from softspoken.rl.checkpoint import Progress, load_checkpoint, save_checkpoint
+from softspoken.rl.numerics import masked_mean
+from softspoken.rl.policy import Policy, load_policy, require_moved
+from softspoken.rl.ppo import next_kl_coef
+from softspoken.rl.rollout import drop_short, generate_rollout
+from softspoken.rl.tracking import Tracker
 from softspoken.types import Dialogue, Experience, InputError, UpdateStats
 
 PACKAGES = ("softspoken", "torch", "transformers", "peft", "accelerate", "datasets", "tokenizers")
@@ -79,7 +73,7 @@ def _learn(config: TrainConfig, run: Path, dialogues: list[Dialogue], reward: We
     for group, rate in zip(optimizer.param_groups, scheduler.get_last_lr(), strict=True):
         group["lr"] = rate  # a scheduler's state does not bring the optimizer's rate with it
     kl_coef = progress.kl_coef
-    algorithm = ppo if config.algorithm == "ppo" else rloo
+    algorithm = ppo if config.algorithm == "ppo" else groups
     seen_to_move = False
 
     batches = prompt_batches(

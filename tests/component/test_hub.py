@@ -16,9 +16,9 @@ from commands import Commands, Done
 from conftest import build_tiny_t5
 from hub import build_bert, build_detoxify, build_flan_t5, build_samsum, serve
 from softspoken.config import presets
-from softspoken.data import PromptFormat
+from softspoken.data.prompts import PromptFormat
 from softspoken.hub import hub_file
-from softspoken.pretrained import prompt_format_for
+from softspoken.models.pretrained import prompt_format_for
 from softspoken.types import InputError
 
 SMALLER = {"steps": 1, "eval_limit": 4, "eval_samples": 1, "max_new_tokens": 8, "max_dialogues": 12}

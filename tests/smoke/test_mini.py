@@ -11,7 +11,7 @@ import yaml
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from softspoken import mini
-from softspoken.data import load_dialogues
+from softspoken.data.reading import load_dialogues
 
 BANK = Path(__file__).parents[2] / "recipes/mini/bank.yaml"
 SPLITS = ("train", "validation", "test")

@@ -25,5 +25,8 @@ def test_the_python_examples_run(tmp_path):
 
 def test_the_tree_names_every_room():
     text = README.read_text(encoding="utf-8")
-    rooms = [path.name for path in (README.parent / "src/softspoken").glob("*.py") if not path.name.startswith("__")]
-    assert [room for room in rooms if room not in text] == ["mini.py"]
+    source = README.parent / "src/softspoken"
+    folders = [path.parent for path in source.glob("*/__init__.py")]
+    files = [path for folder in [source, *folders] if folder.name != "trl" for path in folder.glob("*.py")]
+    rooms = [f"{folder.name}/" for folder in folders] + [path.name for path in files if not path.name.startswith("__")]
+    assert [room for room in rooms if room not in text] == []

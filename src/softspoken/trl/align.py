@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from softspoken.model import Policy
+from softspoken.rl.policy import Policy
 from softspoken.trl.config import PPOConfig
 from softspoken.trl.record import Ids, Record, Special
 from softspoken.types import InputError, RunError

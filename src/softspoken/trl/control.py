@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from softspoken.config import TrainConfig
-from softspoken.ppo import next_kl_coef
+from softspoken.rl.ppo import next_kl_coef
 
 
 class KLController:

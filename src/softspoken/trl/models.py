@@ -14,10 +14,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForSeq2SeqLM, BitsAndBytesConfig, PreTrainedModel
 
-from softspoken.adapters import adapter_folder
 from softspoken.hub import hub_file
-from softspoken.model import VALUE_HEAD_FILE
-from softspoken.pretrained import resolve
+from softspoken.models.adapters import adapter_folder
+from softspoken.models.pretrained import resolve
+from softspoken.rl.policy import VALUE_HEAD_FILE
 from softspoken.trl.publish import push
 from softspoken.trl.record import Record
 from softspoken.types import InputError

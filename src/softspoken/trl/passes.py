@@ -11,9 +11,9 @@ import torch
 from peft import PeftModel
 from torch import Tensor, nn
 
-from softspoken import numerics
-from softspoken.data import PromptFormat
-from softspoken.model import Policy
+from softspoken.data.prompts import PromptFormat
+from softspoken.rl import numerics
+from softspoken.rl.policy import Policy
 from softspoken.trl.align import Prompts, Responses
 from softspoken.trl.config import PPOConfig
 from softspoken.trl.models import AutoModelForSeq2SeqLMWithValueHead

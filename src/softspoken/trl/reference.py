@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
-from softspoken.model import Policy
+from softspoken.rl.policy import Policy
 from softspoken.trl.config import PPOConfig
 from softspoken.trl.models import AutoModelForSeq2SeqLMWithValueHead, create_reference_model
 from softspoken.trl.passes import as_policy, at_start

@@ -17,8 +17,8 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from softspoken.model import Policy
-from softspoken.rollout import sample_rows
+from softspoken.rl.policy import Policy
+from softspoken.rl.rollout import sample_rows
 from softspoken.trl.align import Prompts
 from softspoken.trl.config import PPOConfig
 from softspoken.trl.record import Record, Scored, Special, weights_version

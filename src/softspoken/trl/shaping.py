@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from softspoken import numerics
-from softspoken.numerics import masked_mean
+from softspoken.rl import numerics
+from softspoken.rl.numerics import masked_mean
 from softspoken.trl import stats as statistics
 from softspoken.trl.config import PPOConfig
 

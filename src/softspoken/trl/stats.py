@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from softspoken.numerics import masked_mean, masked_var
+from softspoken.rl.numerics import masked_mean, masked_var
 
 PADDING = -1
 """Fills the arrays of mini-batches that are smaller than others, as TRL does."""

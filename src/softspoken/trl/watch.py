@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from softspoken.model import Policy
+from softspoken.rl.policy import Policy
 from softspoken.trl.align import Prompts, Responses, retokenized, select
 from softspoken.trl.passes import forward_all
 from softspoken.trl.record import Record, Special

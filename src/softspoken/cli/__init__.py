@@ -1,0 +1,1 @@
+"""The command line: from words to settings, and from what went wrong to one sentence."""

@@ -1,0 +1,171 @@
+"""The command line: parse and call."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from softspoken.cli.flags import CompareConfig, ReportConfig, parse
+from softspoken.config import EvaluateConfig, ScoreConfig, SftConfig, SummarizeConfig, TrainConfig
+from softspoken.types import InputError, RunError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status: 0 done, 1 the run failed, 2 bad usage or bad input, 130 interrupted."""
+    debug = os.environ.get("SOFTSPOKEN_DEBUG", "") not in ("", "0")
+    try:
+        command, config = parse(sys.argv[1:] if argv is None else argv)
+        _quiet(debug)
+        _run(command, config)
+        sys.stdout.flush()
+    except InputError as error:
+        return _failed(error, 2)
+    except RunError as error:
+        return _failed(error, 1)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader, such as `head`, has had enough
+        # What is still buffered has to go somewhere, or Python complains at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except Exception as error:
+        if debug:
+            raise
+        reason = (str(error).strip().splitlines() or [""])[0]
+        return _failed(f"{type(error).__name__}: {reason} (set SOFTSPOKEN_DEBUG=1 for the traceback)", 1)
+    return 0
+
+
+def _failed(reason: object, status: int) -> int:
+    print(f"softspoken: error: {reason}", file=sys.stderr)
+    return status
+
+
+def _run(command: str, config: Any) -> None:
+    """Only here are torch and transformers loaded, by the one module that is needed."""
+    if command not in ("report", "compare"):
+        _hide_weight_loading()
+    _COMMANDS[command](config)
+
+
+def _train(config: TrainConfig) -> None:
+    from softspoken.train import train
+
+    _show_result(train(config))
+
+
+def _sft(config: SftConfig) -> None:
+    from softspoken.sft import sft
+
+    print(f"model: {sft(config)}")
+
+
+def _evaluate(config: EvaluateConfig) -> None:
+    from softspoken.evaluation.evaluate import evaluate
+
+    evaluate(config)
+    _show_result(Path(config.output))
+
+
+def _summarize(config: SummarizeConfig) -> None:
+    from softspoken.inference.generator import summarize
+
+    summarize(config, *_utf8_streams(config.file))
+
+
+def _score(config: ScoreConfig) -> None:
+    from softspoken.rewards.terms import score
+
+    score(config, *_utf8_streams(config.file))
+
+
+def _report(config: ReportConfig) -> None:
+    from softspoken.report.report import write_report
+
+    print(f"report: {write_report(Path(config.dir))}")
+
+
+def _compare(config: CompareConfig) -> None:
+    from softspoken.report.compare import compare
+
+    print(f"comparison: {compare([Path(run) for run in config.runs], Path(config.output))}")
+
+
+_COMMANDS: dict[str, Callable[[Any], None]] = {
+    "train": _train,
+    "sft": _sft,
+    "evaluate": _evaluate,
+    "summarize": _summarize,
+    "score": _score,
+    "report": _report,
+    "compare": _compare,
+}
+
+
+def _show_result(folder: Path) -> None:
+    from rich.console import Console
+
+    from softspoken.report.report import print_table, read_report
+
+    if (folder / "eval.json").is_file():
+        print_table(read_report(folder), Console())
+    print(f"report: {folder / 'report.html'}")
+
+
+def _utf8_streams(file: str) -> tuple[TextIO, TextIO]:
+    """Standard input and output in UTF-8 whatever the locale; what is not UTF-8 is an error, not a guess."""
+    for stream in (sys.stdin, sys.stdout):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding="utf-8", errors="strict")
+    if file == "-" and sys.stdin.isatty():
+        print("reading standard input; end with Ctrl-D", file=sys.stderr)
+    return sys.stdin, sys.stdout
+
+
+# ------------------------------------------------------------------------------------------------------- noise
+
+
+class _ToStderr(logging.Handler):
+    """Looks sys.stderr up each time, so that a line lands above a progress bar, not in it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        mark = "warning: " if record.levelno >= logging.WARNING else ""
+        print(f"softspoken: {mark}{record.getMessage()}", file=sys.stderr)
+
+
+def _quiet(debug: bool) -> None:
+    """Our own log lines on stderr, and none of the libraries' advice; before they are imported, which is when they look."""
+    logger = logging.getLogger("softspoken")
+    if not any(isinstance(handler, _ToStderr) for handler in logger.handlers):
+        logger.addHandler(_ToStderr())
+    logger.setLevel(logging.DEBUG if debug else logging.INFO)
+    if debug:
+        return
+    for name in ("TRANSFORMERS_VERBOSITY", "DATASETS_VERBOSITY", "HF_HUB_VERBOSITY"):
+        os.environ.setdefault(name, "error")
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+
+
+def _hide_weight_loading() -> None:
+    """transformers' bars for reading weights go, the hub's for downloads stay."""
+    from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
+    from transformers.utils import logging as transformers_logging
+
+    downloads = not are_progress_bars_disabled()
+    transformers_logging.disable_progress_bar()
+    if downloads:
+        enable_progress_bars()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,81 @@
+"""Dialogues in, token ids out: the template, the tokens, and what is cut where a dialogue is too long."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from softspoken.types import Dialogue, InputError, PromptBatch
+
+FORMAT_FILE = "softspoken.json"
+"""Lies beside a model or an adapter and says how its prompts are made."""
+
+
+@dataclass(frozen=True)
+class PromptFormat:
+    """How a dialogue becomes a prompt, and which end gives way when it is too long for the encoder."""
+
+    template: str = "Summarize the following conversation.\n\n{dialogue}\n\nSummary:"
+    max_prompt_tokens: int = 512
+    truncation_side: Literal["left", "right"] = "right"
+    """`right` keeps the beginning of the dialogue, `left` its end. The template itself is never cut."""
+
+    def __post_init__(self) -> None:
+        if self.template.count("{dialogue}") != 1:
+            raise InputError(f"prompt_template {self.template!r} must contain {{dialogue}} exactly once")
+
+    def prompt(self, dialogue: str) -> str:
+        return self.template.replace("{dialogue}", dialogue)  # other braces in a template are just braces
+
+    def save(self, folder: Path) -> None:
+        (folder / FORMAT_FILE).write_text(
+            json.dumps({"prompt_format": asdict(self)}, indent=2) + "\n", encoding="utf-8"
+        )
+
+    @classmethod
+    def load(cls, folder: str | Path) -> PromptFormat | None:
+        """The format saved in `folder`, or None where there is none (a model that softspoken did not write)."""
+        path = Path(folder) / FORMAT_FILE
+        if not path.is_file():
+            return None
+        try:
+            return cls(**json.loads(path.read_text(encoding="utf-8"))["prompt_format"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{path} is not a prompt format as softspoken writes it ({error}); restore or remove it"
+            ) from error
+
+
+def encode_prompts(dialogues: list[Dialogue], tokenizer: Any, prompt_format: PromptFormat) -> PromptBatch:
+    """Format, cut to fit, tokenize, pad on the right (the masks and T5's relative positions make the side irrelevant)."""
+    ids, truncated = prompt_ids(dialogues, tokenizer, prompt_format)
+    padded = tokenizer.pad({"input_ids": ids}, padding_side="right", return_tensors="pt")
+    return PromptBatch(dialogues, padded["input_ids"], padded["attention_mask"], truncated)
+
+
+def prompt_ids(dialogues: list[Dialogue], tokenizer: Any, prompt_format: PromptFormat) -> tuple[list[list[int]], int]:
+    """Each dialogue's prompt as token ids, none longer than `max_prompt_tokens`, and how many had to be cut for that."""
+    prompts = [prompt_format.prompt(dialogue.text) for dialogue in dialogues]
+    ids: list[list[int]] = tokenizer(prompts, verbose=False)["input_ids"]
+    long = [row for row, prompt in enumerate(ids) if len(prompt) > prompt_format.max_prompt_tokens]
+    for row in long:
+        ids[row] = _cut_to_fit(dialogues[row].text, len(ids[row]), tokenizer, prompt_format)
+    return ids, len(long)
+
+
+def _cut_to_fit(text: str, length: int, tokenizer: Any, prompt_format: PromptFormat) -> list[int]:
+    """The prompt's ids with the dialogue shortened on the stated side, from `length` tokens to at most `max_prompt_tokens`."""
+    offsets = tokenizer(text, return_offsets_mapping=True, add_special_tokens=False, verbose=False)["offset_mapping"]
+    while (excess := length - prompt_format.max_prompt_tokens) > 0:
+        if excess >= len(offsets):
+            limit = prompt_format.max_prompt_tokens
+            raise InputError(
+                f"max_prompt_tokens {limit} leaves no room for a dialogue in the prompt template; raise it"
+            )
+        offsets = offsets[excess:] if prompt_format.truncation_side == "left" else offsets[:-excess]
+        shortened = text[offsets[0][0] : offsets[-1][1]]
+        ids: list[int] = tokenizer(prompt_format.prompt(shortened), verbose=False)["input_ids"]
+        length = len(ids)
+    return ids

@@ -1,0 +1,1 @@
+"""Systems × dialogues → `eval.json`, with intervals."""

@@ -1,0 +1,360 @@
+"""Systems × dialogues → eval.json: every system's summaries scored the same way, with intervals, and compared with the base.
+
+The flow: load each system in turn and let it go after → `measure` its greedy and its sampled summaries, a window at a time (rows
+go to the disk as they come, so that a run that was stopped goes on there) → `analyse` the rows, slice by slice → eval.json,
+report.html.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import hashlib
+import importlib.metadata
+import json
+import logging
+import platform
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, astuple, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from softspoken.config import EvaluateConfig
+from softspoken.data.reading import load_dialogues, require_references
+from softspoken.evaluation import resampling
+from softspoken.evaluation.analysis import analyse, collect
+from softspoken.evaluation.metrics import (
+    WINDOW,
+    Judge,
+    Similarity,
+    Slices,
+    judge_texts,
+    reference_metrics,
+    similarity_metrics,
+    slice_dialogues,
+    surface_metrics,
+    toxicity_metrics,
+)
+from softspoken.evaluation.rows import ROWS_FILE, RowsFile, discard, is_started
+from softspoken.evaluation.systems import (
+    BASE,
+    HUMAN,
+    Generate,
+    Score,
+    System,
+    Window,
+    human,
+    named_adapters,
+    named_systems,
+)
+from softspoken.inference.generator import length_limit
+from softspoken.models.adapters import adapter_folder
+from softspoken.models.cpu import tune_cpu
+from softspoken.models.pretrained import load_tokenizer, require_seq2seq, resolve_device
+from softspoken.progress import Speed, progress_bar
+from softspoken.report.report import EVAL_FILE, write_report
+from softspoken.report.report import read_report as read_report
+from softspoken.rewards.terms import load_judge, load_reward, load_similarity
+from softspoken.types import Decoding, Dialogue, EvalReport, InputError, Summary
+
+log = logging.getLogger(__name__)
+
+FEW_DIALOGUES = 100
+PACKAGES = (
+    *("softspoken", "torch", "transformers", "peft", "detoxify", "rouge-score", "sacrebleu", "alt-profanity-check"),
+)
+ABOUT_THE_FOLDER = ("output", "overwrite", "resume")
+"""Settings that say where the evaluation goes, not what is in it."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What all systems are measured on, and where their rows and the progress go."""
+
+    dialogues: list[Dialogue]
+    slices: Slices
+    judges: list[Judge]
+    similarity: Similarity | None
+    seed: int
+    rows: RowsFile
+    advance: Callable[[str, int], None]
+
+
+def evaluate(config: EvaluateConfig) -> EvalReport:
+    """The command: human, base and other systems on one dataset; writes eval.json, eval_rows.jsonl and report.html."""
+    tune_cpu()
+    output = Path(config.output)
+    _require_free(config, output)
+    adapters = [folder for folders in named_adapters(config.adapter or []).values() for folder in folders]
+    for adapter in adapters:
+        adapter_folder(adapter)  # one that is not there is better said before the base has run
+    require_seq2seq(config.model)  # and a base before anything is written
+    load_tokenizer(config.model)
+    if config.max_new_tokens is None:  # each system's own limit may be another, and differences in length would follow
+        config = replace(config, max_new_tokens=length_limit(config.model, next(iter(adapters), None)))
+    dialogues = load_dialogues(config.dataset, config.split, on_bad_row=config.on_bad_row, limit=config.limit)
+    device = str(resolve_device(config.device))
+    specs = list(dict.fromkeys(config.judge or ["mini"]))
+    judges = [load_judge(spec, device=device, detoxify_sha256=config.detoxify_sha256) for spec in specs]
+    similarity = load_similarity(config.similarity, device=device, batch_size=64) if config.similarity else None
+    systems = named_systems(config, dialogues, judges[0], _score(config, judges[0], device, dialogues))
+    if config.overwrite:
+        discard(output)
+    report = evaluate_systems(
+        systems,
+        dialogues,
+        judges,
+        output=output,
+        seed=config.seed,
+        similarity=similarity.cosine if similarity else None,
+        dataset={"id": config.dataset, "split": config.split},
+        config=_recorded(config),
+        files=_stamps([config.model, *adapters, *(config.system or []), *specs, config.similarity or ""]),
+        resume=config.resume,
+    )
+    write_report(output)
+    return report
+
+
+def evaluate_systems(
+    systems: Sequence[System],
+    dialogues: list[Dialogue],
+    judges: Sequence[Judge],
+    *,
+    output: Path,
+    seed: int = 0,
+    similarity: Similarity | None = None,
+    dataset: dict[str, Any] | None = None,
+    config: dict[str, Any] | None = None,
+    files: dict[str, Any] | None = None,
+    resume: bool = False,
+) -> EvalReport:
+    """Measure each system in turn, compare all with `base`; writes eval.json and eval_rows.jsonl.
+
+    The first judge's main label is the toxicity. References, where there are any, are the system `human`. With `resume`, what
+    an evaluation of the same things (`files` say which weights) that was stopped has left in `output` is gone on with.
+    """
+    if len(dialogues) < FEW_DIALOGUES:
+        log.warning("only %d dialogues: differences between systems may well be chance", len(dialogues))
+    output.mkdir(parents=True, exist_ok=True)
+    if any(dialogue.reference for dialogue in dialogues):
+        systems = [human(dialogues), *systems]
+    made_of = {
+        **(config or {}),
+        "systems": [(system.name, list(system.ways.items()), len(system.loads)) for system in systems],
+        "dialogues": _digest(dialogues),
+        "files": files or {},
+        "versions": _versions(),
+    }
+    total = len(dialogues) * sum(len(system.trainings) * sum(system.ways.values()) for system in systems)
+    with RowsFile(output, made_of, resume=resume) as rows:
+        with _progress(len(dialogues), "dialogues") as advance:
+            slices = slice_dialogues(dialogues, judges[0], lambda done: advance("heat of the dialogues", done))
+        with _progress(total, "summaries") as advance:
+            task = Task(dialogues, slices, list(judges), similarity, seed, rows, advance)
+            _forget(task)
+            for system in systems:
+                measure(system, task)
+        trainings = [(system.name, training) for system in systems for training in system.trainings]
+        truncated = max((sum(rows.cut(name, "greedy", str(training))) for name, training in trainings), default=0)
+        groups = resampling.group_numbers([dialogue.group or f"id:{dialogue.id}" for dialogue in dialogues])
+        samples = {(system.name, way): number for system in systems for way, number in system.ways.items()}
+        results, comparisons = analyse(collect(rows, groups, samples), groups, slices, seed)
+        dataset = {"id": None, "split": None, **(dataset or {}), "n": len(dialogues), "truncated": truncated}
+        names = [judge.name for judge in judges]
+        report = EvalReport(dataset, names, results, comparisons, ROWS_FILE, config or {}, _versions())
+        beside = output / f".{EVAL_FILE}.saving"
+        text = json.dumps(asdict(report), indent=1, allow_nan=False, ensure_ascii=False)
+        beside.write_text(text + "\n", encoding="utf-8")
+        rows.finish()
+        beside.replace(output / EVAL_FILE)
+    _warn(report, systems)
+    return report
+
+
+def _recorded(config: EvaluateConfig) -> dict[str, Any]:
+    """A reward only where there is one: the report shows it as such."""
+    settings = {name: value for name, value in asdict(config).items() if name not in ABOUT_THE_FOLDER}
+    return settings if config.reward else {name: value for name, value in settings.items() if name != "reward"}
+
+
+def _require_free(config: EvaluateConfig, output: Path) -> None:
+    """An evaluation, finished or stopped, is neither replaced nor gone on with unasked."""
+    if config.overwrite:
+        return
+    if is_started(output):  # perhaps in place of a finished one, which stays until it is replaced
+        if not config.resume:
+            raise InputError(
+                f"output {output} holds an evaluation that was stopped; pass --resume true to go on with it, or --overwrite "
+                "true to start again"
+            )
+        return
+    if (output / EVAL_FILE).exists():
+        raise InputError(
+            f"output {output} holds an evaluation; pass --overwrite true to replace it, or give another folder"
+        )
+    if config.resume:
+        log.info("resume: no stopped evaluation in %s; starting one", output)
+
+
+def _score(config: EvaluateConfig, judge: Judge, device: str, dialogues: list[Dialogue]) -> Score:
+    """What best-of-N picks by: the reward or, without one, the least toxicity."""
+    if not config.reward:
+        return lambda texts, _: [1.0 - toxicity for toxicity in judge(texts)[judge.labels[0]]]
+    reward = load_reward(config.reward, device=device, detoxify_sha256=config.detoxify_sha256)
+    if reward.needs_references:
+        require_references(dialogues, config.dataset, reward.needs_references[0])
+    return lambda texts, owners: reward(texts, owners).total.tolist()
+
+
+# ------------------------------------------------------------------------------------------------------ measure
+
+
+def measure(system: System, task: Task) -> None:
+    """Summarize, score and write all dialogues, a window at a time; windows that were written before the stop are left out."""
+    several = len(system.trainings) > 1
+    for training in system.trainings:
+        generate: Generate | None = None
+        for decoding, samples in system.ways.items():
+            for first in range(0, len(task.dialogues), WINDOW):
+                dialogues = task.dialogues[first : first + WINDOW]
+                window = Window(dialogues, first, decoding, samples, task.seed + first)
+                name = _window_name(system.name, training, decoding, first)
+                if name not in task.rows:
+                    generate = generate or _start(system, training, task)
+                    before = getattr(generate, "truncated", 0)
+                    summaries = generate(window)
+                    cut = getattr(generate, "truncated", 0) - before
+                    rows = _rows(system.name, training if several else None, window, summaries, task)
+                    task.rows.add(name, rows, cut)
+                    _forget(task)
+                task.advance(f"{system.name} {decoding or ''}", len(dialogues) * samples)
+        del generate
+        _free_memory()
+
+
+def _start(system: System, training: int, task: Task) -> Generate:
+    if system.rework is None:
+        return system.loads[training]()
+    rework = system.rework
+
+    def generate(window: Window) -> list[list[Summary]]:
+        texts: list[list[str]] = [[] for _ in window.dialogues]
+        for row in task.rows.read(_window_name(BASE, 0, window.decoding, window.first)):
+            texts[row["row"] - window.first].append(row["summary"])
+        return [[Summary(text) for text in own] for own in rework(window, texts)]
+
+    return generate
+
+
+def _window_name(system: str, training: int, decoding: Decoding | None, first: int) -> str:
+    return "|".join(map(str, (system, decoding, training, first)))
+
+
+def _rows(
+    system: str, training: int | None, window: Window, summaries: list[list[Summary]], task: Task
+) -> list[dict[str, Any]]:
+    places = [(place, sample) for place, own in enumerate(summaries) for sample in range(len(own))]
+    texts = [summaries[place][sample].text for place, sample in places]
+    owners = [window.dialogues[place] for place, _ in places]
+    two_references = any(dialogue.literal_reference for dialogue in task.dialogues)
+    is_human = system == HUMAN  # a reference proves nothing about itself
+    alike: list[dict[str, float]] = [{} for _ in texts]
+    if task.similarity:
+        alike = similarity_metrics(task.similarity, texts, owners, to_reference=not is_human)
+    rows = []
+    for (place, sample), scored, similarities in zip(places, judge_texts(task.judges, texts), alike, strict=True):
+        dialogue, summary = window.dialogues[place], summaries[place][sample]
+        number = window.first + place
+        metrics = toxicity_metrics(scored, task.judges) | surface_metrics(summary, dialogue) | similarities
+        if dialogue.reference and not is_human:
+            metrics |= reference_metrics(summary.text, dialogue, two_references)
+        rows.append(
+            {
+                "row": number,
+                "id": dialogue.id,
+                "system": system,
+                "seed": training,
+                "decoding": window.decoding,
+                "sample": sample if window.decoding == "sampled" else None,
+                "slices": [name for name, members in task.slices.items() if members[number]],
+                "dialogue": dialogue.text,
+                "reference": dialogue.reference,
+                "summary": summary.text,
+                "scores": {
+                    name: {label: round(p, 6) for label, p in labels.items()} for name, labels in scored.items()
+                },
+                "metrics": {metric: round(value, 6) for metric, value in metrics.items()},
+            }
+        )
+    return rows
+
+
+def _forget(task: Task) -> None:
+    """A score depends, in its last digits, on the texts it was computed with: a run that goes on after a stop must have no
+    other batches than one that was not stopped."""
+    for judge in task.judges:
+        judge.clear_cache()
+
+
+def _free_memory() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+# ------------------------------------------------------------------------------------------------ files, terminal
+
+
+def _warn(report: EvalReport, systems: Sequence[System]) -> None:
+    if report.dataset["truncated"]:
+        log.warning(
+            "%d of %d dialogues were longer than the model reads and were cut",
+            report.dataset["truncated"],
+            report.dataset["n"],
+        )
+    sampled = {system.name: system.ways["sampled"] for system in systems if system.ways.get("sampled", 1) > 1}
+    for name, samples in sampled.items():
+        if samples != sampled.get(BASE, samples) and "best_of_" not in name:
+            log.warning(
+                "%s has %d summaries of a dialogue and base %d, so their expected maximum toxicity is not compared; --samples %d",
+                name,
+                samples,
+                sampled[BASE],
+                samples,
+            )
+
+
+def _stamps(sources: list[str]) -> dict[str, Any]:
+    """Size and time of each local file that summaries and scores come from: an adapter trained anew is another. A source is a
+    path, or has one in it: NAME=PATH, hf:PATH:LABEL."""
+    stamps = {}
+    for source in filter(None, sources):
+        parts = (source, source.partition("=")[2], source.removeprefix("hf:").rpartition(":")[0])
+        place = next((Path(part) for part in parts if part and Path(part).exists()), None)
+        files = sorted(filter(Path.is_file, place.iterdir())) if place and place.is_dir() else [place] if place else []
+        for path in files:
+            stamps[str(path)] = [path.stat().st_size, path.stat().st_mtime_ns]
+    return stamps
+
+
+def _digest(dialogues: list[Dialogue]) -> str:
+    text = json.dumps([astuple(dialogue) for dialogue in dialogues])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@contextlib.contextmanager
+def _progress(total: int, unit: str) -> Iterator[Callable[[str, int], None]]:
+    with progress_bar("evaluate", "{task.fields[what]}", Speed(unit)) as bar:
+        task = bar.add_task("evaluate", total=total, what="")
+        yield lambda what, done: bar.update(task, advance=done, what=what)
+
+
+def _versions() -> dict[str, str]:
+    installed = {}
+    for package in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            installed[package] = importlib.metadata.version(package)
+    return {"python": platform.python_version(), **installed}

@@ -1,0 +1,293 @@
+"""What evaluation compares: references, models with and without adapters, files of summaries, and the cheap alternatives.
+
+A system is named on the command line, and read or loaded when its turn comes; a window of dialogues in, their summaries out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from softspoken.config import EvaluateConfig
+from softspoken.data.reading import SUFFIXES, file_rows, file_suffix
+from softspoken.evaluation.metrics import TOXIC, Judge, words
+from softspoken.inference.generator import Summarizer
+from softspoken.models.adapters import adapter_folder
+from softspoken.models.pretrained import load_tokenizer, require_seq2seq
+from softspoken.types import Decoding, Dialogue, InputError, Summary
+
+HUMAN, BASE, TUNED = "human", "base", "tuned"
+BANNED, MASKED = "banned_words", "masked_words"
+MASK = "[…]"
+"""Not ***, which classifiers that have seen curses disguised like that take for one: the words would be judged as said."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """Some of the dialogues, in a row, and what is wanted of each."""
+
+    dialogues: list[Dialogue]
+    first: int
+    """The number of the first one among all."""
+    decoding: Decoding | None
+    samples: int
+    """Summaries of each dialogue; 1 but for `sampled`."""
+    seed: int
+    """Of the draws, this window's own."""
+
+
+Generate = Callable[[Window], list[list[Summary]]]
+"""Each dialogue's summaries. It may have `truncated`: how many dialogues it had to cut so far."""
+Load = Callable[[], Generate]
+Rework = Callable[[Window, list[list[str]]], list[list[str]]]
+"""The window and the base's own summaries of it, decoded the same way → others, made of them."""
+Score = Callable[[list[str], list[Dialogue]], list[float]]
+
+
+@dataclass(frozen=True)
+class System:
+    name: str
+    ways: dict[Decoding | None, int]
+    """How it decodes → summaries of each dialogue."""
+    loads: list[Load] = field(default_factory=list)
+    """One for each training seed; called when its turn comes, and what it returns is let go of after it."""
+    rework: Rework | None = None
+    """Instead of `loads`: what is done to the base's summaries."""
+
+    @property
+    def trainings(self) -> range:
+        """Their numbers; what reworks the base's summaries counts as one."""
+        return range(max(1, len(self.loads)))
+
+
+def human(dialogues: list[Dialogue]) -> System:
+    def references(window: Window) -> list[list[Summary]]:
+        return [[Summary(dialogue.reference)] if dialogue.reference else [] for dialogue in window.dialogues]
+
+    return System(HUMAN, {None: 1}, [lambda: references])
+
+
+def both_ways(samples: int) -> dict[Decoding | None, int]:
+    return {"greedy": 1, "sampled": samples} if samples else {"greedy": 1}
+
+
+def named_systems(config: EvaluateConfig, dialogues: list[Dialogue], judge: Judge, score: Score) -> list[System]:
+    """The base, the adapters, the files and other models, the baselines, as `config` names them. Raises InputError for what is
+    not there, before anything is loaded. `score` is what best-of-N picks by, higher is better."""
+    ways = both_ways(config.samples)
+    systems = [System(BASE, ways, [_Model(config)])]
+    for name, adapters in named_adapters(config.adapter or []).items():
+        systems.append(System(name, ways, [_Model(config, adapter=adapter) for adapter in adapters]))
+    for name, sources in _named(config.system or [], "system").items():
+        files = [source for source in sources if file_suffix(Path(source)) in SUFFIXES]
+        if files and len(sources) > 1:
+            raise InputError(
+                f"system {name!r} is given {len(sources)} times, which only models can be; give each file a name of its own"
+            )
+        if files:
+            systems.append(read_summaries(name, Path(files[0]), dialogues))
+        else:
+            systems.append(System(name, ways, [_Model(config, model=source) for source in sources]))
+    toxic = toxic_words(dialogues, judge) if {BANNED, MASKED} & {*(config.baseline or [])} else []
+    for baseline in dict.fromkeys(config.baseline or []):
+        if baseline == BANNED:
+            systems.append(System(BANNED, ways, [_Model(config, banned=toxic)]))
+        elif baseline == MASKED:
+            systems.append(System(MASKED, ways, rework=masking(toxic)))
+        else:
+            n = int(baseline.removeprefix("best_of_"))
+            systems.append(System(baseline, {"sampled": config.samples // n}, rework=best_of(n, score)))
+    twice = [name for name, count in Counter([HUMAN, *(system.name for system in systems)]).items() if count > 1]
+    if twice:
+        raise InputError(f"{twice[0]!r} is the name of two systems; give one of them another, as NAME=FOLDER")
+    return systems
+
+
+# ------------------------------------------------------------------------------------------------------- names
+
+
+def named_adapters(adapters: list[str]) -> dict[str, list[str]]:
+    """Name → its folders (or hub ids), one for each training seed: a name given more than once is one system.
+
+    Without a name, one adapter is `tuned`; several go by their folders' names (a run's for its `adapter` folder), longer where
+    those are the same.
+    """
+    plain = [adapter for adapter in adapters if not _split(adapter)]
+    names = dict(zip(plain, folder_names(plain, alone=len(adapters) == 1), strict=True))
+    systems: dict[str, list[str]] = {}
+    for adapter in adapters:
+        name, folder = _split(adapter) or (names[adapter], adapter)
+        if folder in systems.setdefault(name, []):
+            raise InputError(f"adapter {folder} is given twice for {name!r}; give each training's own folder")
+        systems[name].append(folder)
+    return systems
+
+
+def folder_names(folders: list[str], *, alone: bool) -> list[str]:
+    if alone:
+        return [TUNED] * len(folders)
+    parts = [Path(folder).parts for folder in folders]
+    parts = [part[:-1] if part[-1] == "adapter" and len(part) > 1 else part for part in parts]
+    for depth in range(1, max(map(len, parts), default=0) + 1):
+        names = ["/".join(part[-depth:]) for part in parts]
+        if len({*names, HUMAN, BASE}) == len(names) + 2:
+            return names
+    if not folders:
+        return []
+    raise InputError(
+        f"adapter: {', '.join(folders)} do not have distinct names; give each once, in a folder of its own name or as NAME=FOLDER"
+    )
+
+
+def _named(given: list[str], option: str) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for one in given:
+        split = _split(one)
+        if not split:
+            raise InputError(f"{option} {one!r} has no name; write NAME=FILE.jsonl or NAME=MODEL_FOLDER")
+        found.setdefault(split[0], []).append(split[1])
+    return found
+
+
+def _split(given: str) -> tuple[str, str] | None:
+    """NAME=SOURCE; a path with = in it is not one."""
+    match = re.fullmatch(r"([^=/\\]+)=(.+)", given)
+    return (match[1], match[2]) if match and not Path(given).exists() else None
+
+
+# ------------------------------------------------------------------------------------------------------- models
+
+
+@dataclass(frozen=True)
+class _Model:
+    """Loads a summarizer when called; that it is there is checked when this is made."""
+
+    config: EvaluateConfig
+    model: str = ""
+    """The base model, unless it is another."""
+    adapter: str | None = None
+    banned: list[str] | None = None
+
+    def __post_init__(self) -> None:
+        if self.adapter:
+            adapter_folder(self.adapter)
+        elif self.model:
+            require_seq2seq(self.model)
+            load_tokenizer(self.model)
+
+    def __call__(self) -> Generate:
+        config = self.config
+        summarizer = Summarizer.from_pretrained(
+            self.model or config.model,
+            adapter=self.adapter,
+            device=config.device,
+            max_new_tokens=config.max_new_tokens,
+        )
+        summarizer.ban(self.banned or [])
+        return _Summaries(summarizer, config.batch_size)
+
+
+@dataclass(frozen=True)
+class _Summaries:
+    summarizer: Summarizer
+    batch_size: int
+
+    @property
+    def truncated(self) -> int:
+        return self.summarizer.truncated
+
+    def __call__(self, window: Window) -> list[list[Summary]]:
+        samples = window.samples if window.decoding == "sampled" else 0
+        return self.summarizer.generate(window.dialogues, self.batch_size, samples=samples, seed=window.seed)
+
+
+# -------------------------------------------------------------------------------------------------------- files
+
+
+def read_summaries(name: str, path: Path, dialogues: list[Dialogue]) -> System:
+    """Somebody else's summaries: rows of `id` and `summary`. Several for an id are samples; then all ids have as many."""
+    wanted = Counter(dialogue.id for dialogue in dialogues)
+    twice = [dialogue for dialogue, count in wanted.items() if count > 1]
+    if twice:
+        raise InputError(
+            f"system {name!r}: the dataset has id {twice[0]!r} {wanted[twice[0]]} times, so a file cannot say which it means"
+        )
+    found: dict[str, list[str]] = {dialogue.id: [] for dialogue in dialogues}
+    unknown: dict[str, None] = {}
+    for number, row in enumerate(file_rows(path), start=1):
+        identity = row.get("id")
+        identity, summary = str(identity) if isinstance(identity, int) else identity, row.get("summary")
+        if not isinstance(identity, str) or not isinstance(summary, str):
+            raise InputError(f"system {name!r}: row {number} of {path} needs text in 'id' and 'summary'")
+        if identity in found:
+            found[identity].append(summary)
+        else:
+            unknown[identity] = None
+    missing = [identity for identity, summaries in found.items() if not summaries]
+    if missing or unknown:
+        parts = [
+            f"{len(ids)} {what} (the first: {', '.join(ids[:3])})"
+            for ids, what in (
+                (missing, "dialogues have no summary in it"),
+                (list(unknown), "of its ids are no dialogue's"),
+            )
+            if ids
+        ]
+        raise InputError(
+            f"system {name!r}: {path} does not fit the dialogues: {' and '.join(parts)}; give one summary for each id"
+        )
+    counts = Counter(map(len, found.values()))
+    if len(counts) > 1:
+        most = counts.most_common(1)[0][0]
+        odd = next(identity for identity, summaries in found.items() if len(summaries) != most)
+        raise InputError(
+            f"system {name!r}: {path} has {len(found[odd])} summaries for id {odd!r} and {most} for others; give each as many"
+        )
+    samples = next(iter(counts))
+
+    def generate(window: Window) -> list[list[Summary]]:
+        return [[Summary(text.strip()) for text in found[dialogue.id]] for dialogue in window.dialogues]
+
+    return System(name, {"sampled" if samples > 1 else "greedy": samples}, [lambda: generate])
+
+
+# ---------------------------------------------------------------------------------------------------- baselines
+
+
+def best_of(n: int, score: Score) -> Rework:
+    """Of each `n` samples of the base the one with the highest score."""
+
+    def rework(window: Window, summaries: list[list[str]]) -> list[list[str]]:
+        texts = [texts[: len(texts) // n * n] for texts in summaries]
+        owners = [dialogue for dialogue, own in zip(window.dialogues, texts, strict=True) for _ in own]
+        scores = iter(score([text for own in texts for text in own], owners))
+        scored = [[(next(scores), text) for text in own] for own in texts]
+        return [
+            [max(own[first : first + n], key=lambda pair: pair[0])[1] for first in range(0, len(own), n)]
+            for own in scored
+        ]
+
+    return rework
+
+
+def masking(toxic: Iterable[str]) -> Rework:
+    """The base's summaries with these words masked, whatever their case."""
+    ranked = sorted(toxic, key=len, reverse=True)
+    pattern = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, ranked))})(?!\w)", re.IGNORECASE) if ranked else None
+
+    def rework(window: Window, summaries: list[list[str]]) -> list[list[str]]:
+        return [[pattern.sub(MASK, text) if pattern else text for text in texts] for texts in summaries]
+
+    return rework
+
+
+def toxic_words(dialogues: list[Dialogue], judge: Judge) -> list[str]:
+    """Those words of the dialogues that the judge finds toxic standing alone: a list made for these very dialogues, so better
+    than one a user would have; and no list of slurs need be shipped."""
+    vocabulary = sorted({word for dialogue in dialogues for word in words(dialogue.text)})
+    scores: Any = judge(vocabulary)[judge.labels[0]]
+    return [word for word, score in zip(vocabulary, scores, strict=True) if score > TOXIC]

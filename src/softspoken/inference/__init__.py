@@ -1,0 +1,1 @@
+"""Summaries from a trained model."""

@@ -1,0 +1,338 @@
+"""Dialogues → summaries: a model, with or without an adapter, in three lines of Python or as a command.
+
+>>> summarizer = Summarizer.from_pretrained("mini", adapter="runs/demo/adapter")
+>>> summarizer(["Nora: Where are you?\\nFelix: On the bus, ten minutes."])
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, TextIO
+
+import torch
+from peft import PeftType
+from torch import Tensor
+from transformers import GenerationConfig, NoBadWordsLogitsProcessor
+
+from softspoken.config import SummarizeConfig, TrainConfig
+from softspoken.data.batches import on_device
+from softspoken.data.prompts import PromptFormat, encode_prompts
+from softspoken.data.reading import (
+    SUFFIXES,
+    OnBadRow,
+    clean,
+    file_suffix,
+    iterate_dialogues,
+    open_text,
+    parse_json_lines,
+    saying_what_is_wrong,
+    to_dialogues,
+)
+from softspoken.models.adapters import adapter_folder, tokenizer_source, with_adapter
+from softspoken.models.pretrained import (
+    load_generation_config,
+    load_seq2seq,
+    load_tokenizer,
+    prompt_format_for,
+    resolve_device,
+)
+from softspoken.progress import Speed, progress_bar
+from softspoken.rl.policy import Policy, end_ids
+from softspoken.rl.rollout import sample
+from softspoken.types import Dialogue, InputError, PromptBatch, Summary
+
+log = logging.getLogger(__name__)
+
+MAX_NEW_TOKENS = 60
+"""The longest summary of a model that does not say its own; transformers' default, 20, cuts most summaries off."""
+WINDOW = 8
+"""Batches that are read ahead and sorted by length: less padding, at constant memory."""
+SAMPLES_AT_ONCE = 4
+"""A batch has no more rows than so many for each of its dialogues: with more samples it has fewer dialogues."""
+READ_AT_ONCE = 16
+"""Dialogues of similar length that are encoded together, for little padding."""
+
+
+@dataclass
+class Summarizer:
+    """A loaded model with what its prompts and its decoding need; made by `from_pretrained`."""
+
+    model: Any
+    tokenizer: Any
+    prompt_format: PromptFormat
+    generation_config: GenerationConfig
+    """How `__call__` decodes: what is saved beside the adapter, completed by what is saved beside the model."""
+    truncated: int = 0
+    """Dialogues that were too long for the encoder and were cut, so far."""
+    banned: list[list[int]] | None = None
+    """Token sequences that must not come out; see `ban`."""
+    _policy: Policy | None = field(default=None, init=False, repr=False)
+    """The same model as training samples from it."""
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str = "mini",
+        *,
+        adapter: str | None = None,
+        device: str = "auto",
+        dtype: torch.dtype = torch.float32,
+        max_new_tokens: int | None = None,
+    ) -> Summarizer:
+        """`model` and `adapter` are hub ids or folders (`mini` is the embedded model).
+
+        The adapter's own tokenizer, prompt format and generation config are used where it has them, else the model's.
+        """
+        folder = adapter_folder(adapter) if adapter else None
+        place = resolve_device(device)
+        seq2seq: Any = load_seq2seq(model, dtype)
+        generation = _generation_config(folder, seq2seq.generation_config, max_new_tokens)
+        # generate() fills what is not set from the model's own: neutral, so that it is what this object says and no more.
+        seq2seq.generation_config = GenerationConfig()
+        return cls(
+            model=(_merged(with_adapter(seq2seq, folder, model)) if folder else seq2seq).to(place).eval(),
+            tokenizer=load_tokenizer(tokenizer_source(model, folder)),
+            prompt_format=prompt_format_for(model, folder),
+            generation_config=generation,
+        )
+
+    def __call__(self, dialogues: list[str], batch_size: int = 16) -> list[str]:
+        """One summary a dialogue, in order; greedy, unless the saved generation config says otherwise."""
+        return [summary for _, summary in self.stream(_checked(dialogues), batch_size)]
+
+    def sample(self, dialogues: list[str], samples: int, seed: int, batch_size: int = 16) -> list[list[str]]:
+        """`samples` summaries of each dialogue at temperature 1, from the whole distribution, as training samples them.
+
+        The same for the same arguments, whatever else draws random numbers; ids without a token never come out.
+        """
+        generated = self.generate(_checked(dialogues), batch_size, samples=samples, seed=seed)
+        return [[summary.text for summary in summaries] for summaries in generated]
+
+    def generate(
+        self, dialogues: list[Dialogue], batch_size: int = 16, *, samples: int = 0, seed: int = 0
+    ) -> list[list[Summary]]:
+        """Each dialogue's summaries, and whether the length limit ended them: so many sampled or, for 0, the greedy one."""
+        generator = torch.Generator().manual_seed(seed)  # on the CPU: the draws are the same on every device
+        found: dict[int, list[Summary]] = {}
+        fewer = max(1, batch_size * SAMPLES_AT_ONCE // max(samples, SAMPLES_AT_ONCE))
+        for rows in _by_length(dialogues, fewer):
+            batch = [dialogues[row] for row in rows]
+            found.update(
+                zip(rows, self._batch(batch, samples, generator) if samples else self._batch(batch), strict=True)
+            )
+        return [found[row] for row in range(len(dialogues))]
+
+    def ban(self, words: Iterable[str]) -> None:
+        """From now on, keep these words from being written: as they are, Capitalized and in CAPITALS, within a line or at its start.
+
+        What begins with the tokens of a banned word goes with it.
+        """
+        forms = [form for word in words for form in (word, word.capitalize(), word.upper())]
+        pieces = [form for word in forms for form in (word, f" {word}")]
+        ids = self.tokenizer(pieces, add_special_tokens=False)["input_ids"] if pieces else []
+        self.banned = [list(sequence) for sequence in dict.fromkeys(map(tuple, ids)) if sequence] or None
+
+    def stream(self, dialogues: Iterable[Dialogue], batch_size: int = 16) -> Iterator[tuple[Dialogue, str]]:
+        """Each dialogue with its summary, in order and as batches are done; reads no more than WINDOW batches ahead."""
+        source = iter(dialogues)
+        while window := list(islice(source, batch_size * WINDOW)):
+            done: dict[int, str] = {}
+            row = 0
+            for rows in _by_length(window, batch_size):
+                texts = [summary.text for [summary] in self._batch([window[row] for row in rows])]
+                done.update(zip(rows, texts, strict=True))
+                while row in done:
+                    yield window[row], done.pop(row)
+                    row += 1
+
+    def _batch(
+        self, dialogues: list[Dialogue], samples: int = 0, generator: torch.Generator | None = None
+    ) -> list[list[Summary]]:
+        batch = on_device(encode_prompts(dialogues, self.tokenizer, self.prompt_format), self.model.device)
+        self.truncated += batch.truncated
+        ids = self._decoded(batch) if generator is None else self._sampled(batch, samples, generator)
+        texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
+        ends = torch.tensor(end_ids(self.generation_config, self.tokenizer.eos_token_id), device=ids.device)
+        ended = torch.isin(ids, ends).any(dim=1).tolist()
+        summaries = [Summary(text.strip(), cut=not end) for text, end in zip(texts, ended, strict=True)]
+        each = len(summaries) // len(dialogues)
+        return [summaries[first : first + each] for first in range(0, len(summaries), each)]
+
+    @torch.inference_mode()
+    def _decoded(self, batch: PromptBatch) -> Tensor:
+        """Ids [N, T] as the generation config has them, without the decoder's start, which may be the end's id as well."""
+        ids: Tensor = self.model.generate(
+            input_ids=batch.input_ids, attention_mask=batch.attention_mask, generation_config=self._greedy_config()
+        )
+        return ids[:, 1:]
+
+    def _sampled(self, batch: PromptBatch, samples: int, generator: torch.Generator) -> Tensor:
+        """Ids [N * samples, T], by what samples in training: nothing that bends the distribution is taken over from the
+        generation config, only which ids begin and force, and the length."""
+        saved = self.generation_config
+        config = TrainConfig(
+            samples_per_prompt=samples,
+            max_new_tokens=_limit(saved),
+            micro_batch_size=READ_AT_ONCE,
+        )
+        if self._policy is None:
+            self._policy = Policy(self.model, self.tokenizer, self.prompt_format, fast=True, generation=saved)
+        bend = NoBadWordsLogitsProcessor(self.banned, eos_token_id=self._policy.eos_id) if self.banned else None
+        _, _, (ids, *_) = sample(self._policy, batch, config, generator, bend)
+        return ids
+
+    def _greedy_config(self) -> GenerationConfig:
+        if not self.banned:
+            return self.generation_config
+        config = copy.deepcopy(self.generation_config)
+        config.bad_words_ids = [*(config.bad_words_ids or []), *self.banned]
+        return config
+
+
+def _checked(texts: list[str]) -> list[Dialogue]:
+    if isinstance(texts, str):
+        raise InputError("dialogues must be a list of texts; put the one text into a list")
+    return list(to_dialogues(({"dialogue": text} for text in texts), source="dialogues"))
+
+
+def _by_length(dialogues: list[Dialogue], batch_size: int) -> Iterator[list[int]]:
+    """Row numbers in batches of similar length."""
+    rows = sorted(range(len(dialogues)), key=lambda row: len(dialogues[row].text))
+    return (rows[first : first + batch_size] for first in range(0, len(rows), batch_size))
+
+
+# ------------------------------------------------------------------------------------------------------ loading
+
+
+def _merged(model: Any) -> Any:
+    """With the adapter's product added to the weights it changes, so that it costs nothing a token; in half precision the sum
+    would be rounded, and other kinds than LoRA have none."""
+    lora = all(config.peft_type == PeftType.LORA for config in model.peft_config.values())
+    return model.merge_and_unload() if lora and model.dtype == torch.float32 else model
+
+
+def length_limit(model: str, adapter: str | None = None) -> int:
+    """The longest summary, in tokens, of the model (with the adapter) where it is not asked for another."""
+    folder = adapter_folder(adapter) if adapter else None
+    return _limit(_generation_config(folder, load_generation_config(model), None))
+
+
+def _limit(config: GenerationConfig) -> int:
+    return config.max_new_tokens or config.max_length - 1  # the latter counts the decoder's start
+
+
+def _generation_config(folder: Path | None, models: GenerationConfig, max_new_tokens: int | None) -> GenerationConfig:
+    """A copy of the adapter's config, or of the model's; what the former leaves open is the latter's, as in generate()."""
+    config = copy.deepcopy(models)
+    if folder and (folder / "generation_config.json").is_file():
+        try:
+            config = GenerationConfig.from_pretrained(str(folder))
+        except (OSError, ValueError, TypeError) as error:
+            raise InputError(
+                f"adapter {folder} has a generation_config.json that cannot be read; restore or remove it"
+            ) from error
+        for name, value in models.to_dict().items():
+            if getattr(config, name, None) is None:
+                setattr(config, name, value)
+    if max_new_tokens or (config.max_new_tokens is None and config.max_length is None):
+        config.max_new_tokens = max_new_tokens or MAX_NEW_TOKENS
+    config.use_cache = True  # models saved by a training script often say no, at several times the cost
+    if config.max_new_tokens is not None:
+        config.max_length = None  # the former counts; transformers warns about each batch where both are set
+    return config
+
+
+# -------------------------------------------------------------------------------------------------- the command
+
+
+def summarize(config: SummarizeConfig, input: TextIO, output: TextIO) -> None:
+    """Summaries of `config.file` (or of `input`) to `output`, as they are made: a JSON line each, or plain text for plain text."""
+    as_json, dialogues = _read(config.file, input, config.on_bad_row)
+    first = next(dialogues, None)  # input that cannot be read is said before the model is loaded
+    if first is None:
+        raise InputError(
+            f"{_name(config.file)} has no dialogue in it; give JSON lines with id and dialogue, or plain text"
+        )
+    total = _checked_count(config)
+    summarizer = Summarizer.from_pretrained(
+        config.model, adapter=config.adapter, device=config.device, max_new_tokens=config.max_new_tokens
+    )
+    with progress_bar("summarize", Speed("dialogues"), output=output) as progress:
+        task = progress.add_task("summarize", total=total)
+        for count, (dialogue, summary) in enumerate(summarizer.stream(chain([first], dialogues), config.batch_size)):
+            if as_json:
+                output.write(json.dumps({"id": dialogue.id, "summary": summary}, ensure_ascii=False) + "\n")
+            else:
+                output.write(("\n" if count else "") + clean(summary) + "\n")
+            output.flush()
+            progress.advance(task)
+    if summarizer.truncated:
+        side = "end" if summarizer.prompt_format.truncation_side == "right" else "beginning"
+        log.warning(
+            "%d dialogues were longer than %d tokens; their %s was cut off",
+            summarizer.truncated,
+            summarizer.prompt_format.max_prompt_tokens,
+            side,
+        )
+
+
+def _name(file: str) -> str:
+    return "standard input" if file == "-" else file
+
+
+def _read(file: str, input: TextIO, on_bad_row: OnBadRow) -> tuple[bool, Iterator[Dialogue]]:
+    """(whether JSON lines are to be written, the dialogues) of a data file, a text file or a stream."""
+    path = Path(file)
+    if file != "-" and file_suffix(path) in SUFFIXES:
+        return True, iterate_dialogues(file, "", on_bad_row=on_bad_row)
+    if file != "-" and (path.is_dir() or not path.exists()):
+        raise InputError(f"no file at {file}; give a text, JSON, JSONL, CSV or Parquet file, or - for standard input")
+    lines = _lines(input if file == "-" else _open(path), _name(file))
+    start = list(islice((line for line in lines if line.strip()), 1))
+    lines = chain(start, lines)
+    if start and start[0].lstrip().startswith("{"):
+        return True, to_dialogues(
+            parse_json_lines(lines, source=_name(file)), source=_name(file), on_bad_row=on_bad_row
+        )
+    return False, to_dialogues(
+        ({"dialogue": block} for block in _blocks(lines)), source=_name(file), on_bad_row=on_bad_row
+    )
+
+
+def _checked_count(config: SummarizeConfig) -> int | None:
+    """How many dialogues a file holds: read through once, so that row 900,000 is found bad now and not in an hour.
+
+    A stream cannot be read twice; and with `skip` nothing needs to be found. Then the number is not known.
+    """
+    if config.on_bad_row == "skip" or config.file == "-" or not Path(config.file).is_file():
+        return None
+    return sum(1 for _ in _read(config.file, sys.stdin, config.on_bad_row)[1])
+
+
+def _open(path: Path) -> Iterator[str]:
+    with open_text(path) as file:
+        yield from file
+
+
+def _lines(stream: Iterable[str], source: str) -> Iterator[str]:
+    with saying_what_is_wrong(source):
+        for number, line in enumerate(stream):
+            yield line if number else line.removeprefix("\ufeff")
+
+
+def _blocks(lines: Iterable[str]) -> Iterator[str]:
+    """Runs of lines between blank ones."""
+    block: list[str] = []
+    for line in chain(lines, [""]):
+        if line.strip():
+            block.append(line)
+        elif block:
+            yield "".join(block)
+            block = []

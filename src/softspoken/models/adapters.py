@@ -1,0 +1,96 @@
+"""LoRA adapters: fresh ones, and those of a hub id or folder: found, put on the model they were made for, or one sentence that
+says why not."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+from softspoken.hub import require_on_hub
+from softspoken.models.pretrained import resolve
+from softspoken.types import InputError
+
+QUERY_VALUE = [["q", "v"], ["q_proj", "v_proj"], ["query", "value"]]
+
+
+def adapter_folder(adapter: str) -> Path:
+    """Where the adapter's files lie: the folder itself, or the local copy of a hub id's."""
+    folder = Path(adapter)
+    if (folder / "adapter_config.json").is_file():
+        return folder
+    if (folder / "adapter" / "adapter_config.json").is_file():
+        raise InputError(f"adapter {adapter} is a run's folder; give {folder / 'adapter'}")
+    if folder.is_dir():
+        raise InputError(
+            f"adapter {adapter} has no adapter_config.json; give a folder that softspoken or PEFT saved an adapter to"
+        )
+    if folder.exists() or folder.is_absolute() or adapter.startswith(".") or adapter.count("/") != 1:
+        raise InputError(f"no adapter folder at {adapter}; give the folder of a saved adapter, or a hub id")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    require_on_hub(adapter, "model", "give the folder of a local copy")
+    try:
+        return Path(snapshot_download(adapter, allow_patterns=["*.json", "*.safetensors", "*.model", "*.txt"]))
+    except (OSError, HfHubHTTPError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(
+            f"adapter {adapter} is no folder here, and the hub does not give it ({reason}); give the folder of a copy"
+        ) from error
+
+
+def tokenizer_source(model: str, folder: Path | None) -> str:
+    """The adapter's folder where it has a tokenizer of its own, else the model."""
+    return str(folder) if folder and (folder / "tokenizer_config.json").is_file() else model
+
+
+def with_adapter(seq2seq: Any, folder: Path, model: str, *, trainable: bool = False) -> Any:
+    """`seq2seq`, loaded from `model`, as a PeftModel with all of the adapter on it; a part of it is an InputError."""
+    from peft import PeftModel, get_peft_model_state_dict, load_peft_weights
+    from safetensors import SafetensorError
+
+    try:
+        with warnings.catch_warnings():
+            # An adapter of another model may fit in part: PEFT warns of weights it misses, and drops those it has no place for.
+            warnings.filterwarnings("error", message=".*missing adapter keys")
+            adapted = PeftModel.from_pretrained(seq2seq, str(folder), is_trainable=trainable)
+        placed = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+        dropped = [
+            name for name in load_peft_weights(str(folder), device="cpu") if "lora_" in name and name not in placed
+        ]
+        if dropped:
+            raise ValueError(f"there is no place for its {dropped[0]}")
+        return adapted
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError, UserWarning, SafetensorError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InputError(
+            f"adapter {folder} cannot be put on {model} ({reason[:200]}){_remedy(folder, model)}"
+        ) from error
+
+
+def _remedy(folder: Path, model: str) -> str:
+    """Where the adapter's own record names another base, that is most likely what is wrong."""
+    with contextlib.suppress(ValueError, KeyError):
+        base = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
+        if base not in (model, resolve(model)):
+            return f"; it was made for {base}: pass that as --model"
+    return "; give a folder that softspoken or PEFT saved whole"
+
+
+def add_lora(model: Any, *, r: int, alpha: int, targets: list[str] | None, scope: str = "all") -> Any:
+    """A fresh LoRA adapter on the named modules (by default the family's query and value projections) of the `scope`."""
+    from peft import LoraConfig, TaskType, get_peft_model
+    from torch import nn
+
+    names = {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    targets = targets or next((pair for pair in QUERY_VALUE if set(pair) <= names), None)
+    if not targets or not set(targets) <= names:
+        raise InputError(f"lora_targets {targets} are not modules of this model; it has {', '.join(sorted(names))}")
+    where: list[str] | str = list(targets)
+    if scope == "decoder":
+        where = rf".*\bdecoder\..*\.({'|'.join(targets)})"
+    lora = LoraConfig(task_type=TaskType.SEQ_2_SEQ_LM, r=r, lora_alpha=alpha, target_modules=where)
+    return get_peft_model(model, lora)

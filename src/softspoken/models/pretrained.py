@@ -1,0 +1,127 @@
+"""Loading tokenizers and models by hub id, path or `mini`, and saying in one sentence why one cannot be had."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig, PreTrainedModel
+
+from softspoken import mini
+from softspoken.data.prompts import FORMAT_FILE, PromptFormat
+from softspoken.hub import hub_file, require_on_hub
+from softspoken.types import InputError
+
+WAYS_ON = "give the folder of a local copy, or use mini, the embedded model"
+
+
+def resolve(model: str) -> str:
+    """`mini` → the embedded summarizer's folder; anything else stays as it is. Raises InputError for a missing path."""
+    if model == "mini":
+        return str(mini.path)
+    path = Path(model)
+    looks_local = path.is_absolute() or model.startswith(".") or model.count("/") > 1 or path.exists()
+    if looks_local and not path.is_dir():
+        raise InputError(f"no folder at {model}; give a hub id, the folder of a saved model, or mini")
+    return model
+
+
+def load_tokenizer(model: str) -> Any:
+    # Without these files transformers does not fail: it makes a tokenizer that knows next to no word.
+    _require_file(
+        model,
+        "tokenizer",
+        ("tokenizer*", "vocab*", "*.model"),
+        "save the model's tokenizer there, with its save_pretrained",
+    )
+    return _load(AutoTokenizer.from_pretrained, model)
+
+
+def load_seq2seq(model: str, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """An encoder–decoder model in `dtype`, in evaluation mode (dropout off), whatever precision it is stored in."""
+    require_seq2seq(model)
+    return _load(AutoModelForSeq2SeqLM.from_pretrained, model, dtype=dtype).eval()
+
+
+def load_generation_config(model: str) -> GenerationConfig:
+    """What load_seq2seq's model has as its own, without its weights."""
+    try:
+        return GenerationConfig.from_pretrained(resolve(model))
+    except OSError:  # it has no file of that name
+        return GenerationConfig.from_model_config(_load(AutoConfig.from_pretrained, model))
+
+
+def require_seq2seq(model: str) -> None:
+    """Raises InputError unless the model can be had and is an encoder–decoder, judging by its configuration and file names."""
+    whole = "give a folder that save_pretrained or softspoken sft wrote a whole model to"
+    _require_file(model, "config.json", ("config.json",), whole)
+    _require_file(
+        model, "weights", ("model*.safetensors", "pytorch_model*.bin"), f"put its model.safetensors there, or {whole}"
+    )
+    config = _load(AutoConfig.from_pretrained, model)
+    if not config.is_encoder_decoder:
+        raise InputError(
+            f"{model} is a {config.model_type} model, not an encoder–decoder; for decoder-only models use TRL's trainers"
+        )
+
+
+def _require_file(model: str, what: str, patterns: tuple[str, ...], remedy: str) -> None:
+    """Raises InputError for a folder without a file of any of these names."""
+    folder = Path(resolve(model))
+    if not folder.is_dir() or any(path.is_file() for pattern in patterns for path in folder.glob(pattern)):
+        return
+    for adapter in (folder, folder / "adapter"):
+        if (adapter / "adapter_config.json").is_file():
+            remedy = f"pass --adapter {adapter}, and as --model the model that it was made for"
+    raise InputError(f"{model} is not a complete model folder: it has no {what}; {remedy}")
+
+
+def _load(loader: Any, model: str, **options: Any) -> Any:
+    source = resolve(model)
+    if not Path(source).is_dir():
+        require_on_hub(source, "model", WAYS_ON)
+    try:
+        return loader(source, **options)
+    except OSError as error:  # what transformers raises both for a hub out of reach and for a folder that lacks files
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        if Path(model).is_dir():
+            raise InputError(f"{model} is not a complete model folder ({reason})") from error
+        raise InputError(f"cannot get {model!r} from the hub ({reason}); {WAYS_ON}") from error
+    except ValueError as error:
+        raise InputError(f"{model}: {str(error).strip().splitlines()[0]}") from error
+
+
+def prompt_format_for(
+    model: str,
+    adapter: Path | None = None,
+    *,
+    template: str | None = None,
+    max_prompt_tokens: int | None = None,
+    truncation_side: str | None = None,
+) -> PromptFormat:
+    """The format saved in the adapter's folder, else the model's, else the default one, with what the user set on top."""
+    saved = (adapter and PromptFormat.load(adapter)) or _saved_format(resolve(model)) or PromptFormat()
+    return PromptFormat(
+        template or saved.template,
+        max_prompt_tokens or saved.max_prompt_tokens,
+        truncation_side or saved.truncation_side,  # type: ignore[arg-type]
+    )
+
+
+def _saved_format(source: str) -> PromptFormat | None:
+    if Path(source).is_dir():
+        return PromptFormat.load(source)
+    file = hub_file(source, FORMAT_FILE, WAYS_ON)
+    return PromptFormat.load(file.parent) if file else None
+
+
+def resolve_device(device: str) -> torch.device:
+    """`auto` → cuda if there is one, else cpu; any other name as it is. Raises InputError for one that is not there."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError(
+            "device 'cuda' is not there: this machine (or this build of torch) has no CUDA; use cpu or auto"
+        )
+    return torch.device(device)

@@ -1,0 +1,1 @@
+"""From `eval.json` and metrics to pages, tables and a model card."""

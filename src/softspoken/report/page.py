@@ -1,0 +1,59 @@
+"""A template and its figures → one page that opens from disk, with no network: style, scripts and Plotly are in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template, select_autoescape
+from markupsafe import Markup, escape
+
+from softspoken.report.charts import Chart
+from softspoken.report.measures import toxicity
+
+Charts = dict[str, list[Chart]]
+"""By section of the page."""
+
+
+def render(path: Path, template_name: str, charts: Charts, **content: Any) -> Path:
+    """Write the page; Plotly's four megabytes come along only where something is drawn."""
+    plotly = _plotly_js() if any(charts.values()) else ""
+    return write_text(path, template(template_name).render(charts=charts, plotly=plotly, **content))
+
+
+def template(name: str) -> Template:
+    """Summaries are other people's text: everything is escaped in HTML."""
+    environment = Environment(
+        loader=PackageLoader("softspoken.report"),
+        autoescape=select_autoescape(["html.j2"]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"toxicity": toxicity, "repr": repr, "chart_data": _chart_data, "breakable": _breakable}
+    return environment.get_template(name)
+
+
+def _chart_data(charts: Charts) -> dict[str, list[dict[str, Any]]]:
+    return {
+        group: [{"traces": chart.traces, "layout": chart.layout} for chart in found] for group, found in charts.items()
+    }
+
+
+def _breakable(name: str) -> Markup:
+    """A line may end after an underscore: banned_|words."""
+    return Markup(escape(name).replace("_", Markup("_<wbr>")))
+
+
+def _plotly_js() -> str:
+    from plotly.offline import get_plotlyjs
+
+    return get_plotlyjs()
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Whole or not at all."""
+    beside = path.with_name(f".{path.name}.saving")
+    beside.write_text(text, encoding="utf-8")
+    return beside.replace(path)

@@ -1,0 +1,291 @@
+"""A run's or an evaluation's folder → report.html, README.md (the model card) and the table in the terminal."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from softspoken.data.prompts import PromptFormat
+from softspoken.report.charts import Chart, Styles, distributions, plane, slice_chart, system_styles
+from softspoken.report.curves import curve_rows, curves, smoothing
+from softspoken.report.examples import read_rows
+from softspoken.report.measures import BASE, HUMAN, OVERVIEW, SLICED, metrics_of
+from softspoken.report.page import render, template, write_text
+from softspoken.report.tables import (
+    Table,
+    decodings,
+    entries,
+    slices_of,
+    slices_table,
+    system_tables,
+    systems_table,
+    with_judges,
+)
+from softspoken.report.verdict import judged_systems, remarks, verdicts
+from softspoken.types import Comparison, EvalReport, InputError, Interval, SliceResult, SystemResult
+
+EVAL_FILE = "eval.json"
+METRICS_FILE = "metrics.jsonl"
+REPORT_FILE = "report.html"
+CARD_FILE = "README.md"
+
+
+def read_report(folder: Path | str) -> EvalReport:
+    """eval.json of a run or an evaluation."""
+    path = Path(folder) / EVAL_FILE
+    if not path.is_file():
+        raise InputError(f"no {EVAL_FILE} in {folder}; give the folder of an evaluated run, or evaluate first")
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        systems = [_system(one) for one in saved["systems"]]
+        comparisons = [_comparison(one) for one in saved["comparisons"]]
+        return EvalReport(**_known(EvalReport, saved) | {"systems": systems, "comparisons": comparisons})
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{path} is not an evaluation of softspoken ({error}); evaluate again with --overwrite true"
+        ) from error
+
+
+def _system(saved: dict[str, Any]) -> SystemResult:
+    slices = {
+        name: SliceResult(part["n"], _intervals(part["metrics"])) for name, part in saved.get("slices", {}).items()
+    }
+    return SystemResult(**_known(SystemResult, saved) | {"metrics": _intervals(saved["metrics"]), "slices": slices})
+
+
+def _comparison(saved: dict[str, Any]) -> Comparison:
+    ratio = Interval(**saved["ratio"]) if saved["ratio"] else None
+    return Comparison(**_known(Comparison, saved) | {"difference": Interval(**saved["difference"]), "ratio": ratio})
+
+
+def _known(kind: type, saved: dict[str, Any]) -> dict[str, Any]:
+    """What this version knows of it: an eval.json of a later one may hold more."""
+    return {field.name: saved[field.name] for field in dataclasses.fields(kind) if field.name in saved}
+
+
+def _intervals(metrics: dict[str, dict[str, float]]) -> dict[str, Interval]:
+    return {name: Interval(**interval) for name, interval in metrics.items()}
+
+
+# --------------------------------------------------------------------------------------------------- report.html
+
+
+def write_report(folder: Path | str) -> Path:
+    """report.html from whatever lies in the folder: an evaluation, a run's metrics and configuration, or all of them."""
+    folder = Path(folder)
+    run = read_run(folder)
+    report, metrics, record = run.report, run.metrics, run.record
+    rows = read_rows(folder / report.rows, report) if report else None
+    styles = system_styles([one.name for one in report.systems] if report else [])
+    charts = {
+        "planes": planes(report, styles) if report else [],
+        "distributions": distributions(rows.histograms, styles, _in_short(report)) if report and rows else [],
+        "curves": curves(metrics),
+        "slices": _slice_charts(report, styles) if report else [],
+    }
+    return render(
+        folder / REPORT_FILE,
+        "report.html.j2",
+        charts,
+        name=folder.resolve().name,
+        report=report,
+        verdicts=verdicts(report) if report else [],
+        remarks=(remarks(report) if report else []) + _training_remarks(metrics),
+        facts=_facts(run),
+        systems=overviews(report) if report else [],
+        everything=system_tables(report, metrics_of(report)) if report else [],
+        smoothing=smoothing(len(metrics)),
+        curve_rows=curve_rows(metrics),
+        slice_tables=_slice_tables(report) if report else [],
+        examples=rows.examples if rows else [],
+        styles=styles,
+        has_card=(folder / CARD_FILE).is_file(),
+        config=record.get("config") or (report.config if report else {}),
+        versions=record.get("versions") or (report.versions if report else {}),
+        command=record.get("command", ""),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What lies in a folder; each part may be absent."""
+
+    folder: Path
+    report: EvalReport | None
+    metrics: list[dict[str, float]]
+    record: dict[str, Any]
+    """config.yaml: the configuration, the versions and the command that made it."""
+
+
+def read_run(folder: Path) -> Run:
+    if not folder.is_dir():
+        raise InputError(f"no folder at {folder}; give the folder of a run or an evaluation")
+    metrics = _metrics(folder / METRICS_FILE)
+    report = read_report(folder) if (folder / EVAL_FILE).is_file() else None
+    if not metrics and not report:
+        raise InputError(
+            f"{folder} holds neither {METRICS_FILE} nor {EVAL_FILE}; give the folder of a run or an evaluation"
+        )
+    return Run(folder, report, metrics, _record(folder))
+
+
+def overviews(report: EvalReport) -> list[Table]:
+    """A table for each way of decoding, systems down and headline metrics across."""
+    metrics = with_judges(OVERVIEW, report)
+    return [systems_table(entries(report, how), how, metrics, title) for how, title in decodings(report).items()]
+
+
+def planes(report: EvalReport, styles: Styles) -> list[Chart]:
+    return [chart for how, title in decodings(report).items() for chart in plane(entries(report, how), title, styles)]
+
+
+def _in_short(report: EvalReport) -> list[str]:
+    """Before and after: all systems in one chart would lie over each other."""
+    return [HUMAN, BASE, *judged_systems(report)[:3]]
+
+
+def _slice_charts(report: EvalReport, styles: Styles) -> list[Chart]:
+    slices, found = slices_of(report), []
+    for how, title in decodings(report).items():
+        shown = [one for one in entries(report, how) if one.system.name in _in_short(report)]
+        found += slice_chart(report, shown, slices, title, styles) if slices else []
+    return found
+
+
+def _slice_tables(report: EvalReport) -> list[tuple[str, list[Table]]]:
+    """For each way of decoding, a table for each of a few metrics: parts of the dialogues down, systems across."""
+    slices, found = slices_of(report), []
+    for how, title in decodings(report).items():
+        tables = [slices_table(report, how, metric, slices) for metric in with_judges(SLICED, report)]
+        found.append((title, [table for table in tables if table.rows]))
+    return found if slices else []
+
+
+def _metrics(path: Path) -> list[dict[str, float]]:
+    """The run's steps; a line that a crash cut short, and a number that is none, are left out."""
+    steps = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        try:
+            step = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        steps.append(
+            {name: value for name, value in step.items() if isinstance(value, int | float) and math.isfinite(value)}
+        )
+    return [step for step in steps if "step" in step]
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    path = folder / "config.yaml"
+    return yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _training_remarks(metrics: list[dict[str, float]]) -> list[str]:
+    skipped = sum(step.get("ppo/skipped", 0) for step in metrics)
+    dropped = sum(step.get("tokens/dropped", 0) for step in metrics)
+    found = []
+    if skipped:
+        found.append(
+            f"Optimizer steps left out (the policy had moved too far, or a gradient was not finite): {skipped:g}."
+        )
+    if dropped:
+        found.append(f"Sampled summaries left out of training, for they were too short: {dropped:g}.")
+    return found
+
+
+def _facts(run: Run) -> list[tuple[str, str]]:
+    report, metrics = run.report, run.metrics
+    config = run.record.get("config") or (report.config if report else {})
+    facts = [("Base model", str(config["model"]))] if "model" in config else []
+    if report:
+        facts += [("Evaluated on", evaluated_on(report)), ("Judged by", ", ".join(report.judges))]
+    if metrics:
+        seconds = sum(step.get("time/step", 0.0) for step in metrics)
+        algorithm = f"{str(config['algorithm']).upper()}, " if "algorithm" in config else ""
+        took = f" in {_duration(seconds)}" if seconds else ""
+        facts.append(("Trained", f"{algorithm}{len(metrics)} steps{took}"))
+    if "reward" in config:
+        facts.append(("Reward", _reward(config["reward"])))
+    return facts
+
+
+def evaluated_on(report: EvalReport) -> str:
+    split = f", {report.dataset['split']}" if report.dataset.get("split") else ""
+    return f"{report.dataset['n']} dialogues of {report.dataset['id'] or 'an unnamed set'}{split}"
+
+
+def _reward(reward: str | dict[str, float]) -> str:
+    return (
+        reward
+        if isinstance(reward, str)
+        else " + ".join(name if weight == 1 else f"{weight:g}*{name}" for name, weight in reward.items())
+    )
+
+
+def _duration(seconds: float) -> str:
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 120
+        else f"{seconds / 60:.0f} min"
+        if seconds < 7200
+        else f"{seconds / 3600:.1f} h"
+    )
+
+
+# ------------------------------------------------------------------------------------------------ terminal
+
+
+def print_table(report: EvalReport, console: Console) -> None:
+    """The systems side by side, for each way of decoding; in brackets the change from base."""
+    for table in overviews(report):
+        shown = RichTable(title=table.title, title_justify="left")
+        shown.add_column("")
+        for column in table.head:
+            shown.add_column(column.text, justify="right")
+        for row in table.rows:
+            shown.add_row(
+                row.label, *(f"{cell.text} ({cell.change.text})" if cell.change else cell.text for cell in row.cells)
+            )
+        console.print(shown)
+    for verdict in verdicts(report):
+        console.print(f"{verdict.headline}. {' '.join(verdict.sentences)}", markup=False, highlight=False)
+    for remark in remarks(report):
+        console.print(f"Note: {remark}", markup=False, highlight=False)
+
+
+# ---------------------------------------------------------------------------------------------------- model card
+
+
+def write_model_card(folder: Path | str) -> Path:
+    """README.md of a run: what it is, how it was made, what it does, how to load it, where it ends."""
+    folder = Path(folder)
+    record = _record(folder)
+    if not record:
+        raise InputError(f"no config.yaml in {folder}; a model card needs the folder of a run")
+    report = read_report(folder) if (folder / EVAL_FILE).is_file() else None
+    config = record["config"]
+    hub_ids = {
+        name: config.get(name) if config.get(name) != "mini" and not Path(str(config.get(name))).exists() else None
+        for name in ("model", "dataset")
+    }
+    card = template("model_card.md.j2").render(
+        name=folder.resolve().name,
+        config=config,
+        versions=record.get("versions", {}),
+        hub_ids=hub_ids,
+        reward=_reward(config.get("reward", "")),
+        report=report,
+        verdicts=verdicts(report) if report else [],
+        remarks=remarks(report) if report else [],
+        tables=system_tables(report) if report else [],
+        adapter=f"{folder.name if folder.is_absolute() else folder.as_posix()}/adapter",
+        template=(PromptFormat.load(folder / "adapter") or PromptFormat()).template,
+    )  # fmt: skip
+    return write_text(folder / CARD_FILE, card)

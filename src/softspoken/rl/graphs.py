@@ -1,0 +1,195 @@
+"""Sampling on a GPU: a step of the decoder and all that follows it is one captured CUDA graph, replayed for every token.
+
+A small decoder's kernels end sooner than Python launches the next one; a replay launches all of them at once. A graph
+reads and writes the same memory each time, so the cache, the prompts and the record lie in buffers of fixed shapes.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache, DynamicCache, EncoderDecoderCache, StaticLayer
+
+from softspoken.rl import numerics
+from softspoken.rl.policy import Policy
+from softspoken.types import Memory, Sampled
+
+FAMILIES = ("t5", "mt5")
+"""Their position bias takes the position from the cache, where it may be a tensor, and they take masks as they are given."""
+WIDTH = 64
+"""Prompt widths are rounded up to multiples of this, so that few graphs serve them all."""
+CHECK_EVERY = 8
+"""Tokens between two looks at whether every row has ended: each look waits for the GPU."""
+WARM_UP = 3
+"""Steps before a capture, in which libraries allocate what they keep."""
+KEPT_BYTES = 4 * 2**30
+"""About as much memory may lie in buffers and graphs between steps; beyond it the one unused for longest goes."""
+
+
+def applies_to(policy: Policy) -> bool:
+    return (
+        policy.seq2seq.config.model_type in FAMILIES
+        and bool(policy.cross_projections)  # else its keys and values cannot be known beforehand
+        and policy.forced_bos_id is None
+    )
+
+
+@torch.no_grad()
+def sample(
+    policy: Policy, memory: Memory, prompt_index: Tensor, uniforms: Tensor, temperature: float, *, capture: bool = True
+) -> Sampled:
+    """The same as rollout's `sample_rows`, with the adapter that trains switched on. `capture=False` runs on any device.
+
+    Rows that have ended are decoded on, into padding, until all have.
+    """
+    buffers = _buffers_for(policy, memory, uniforms.shape, temperature, capture)
+    buffers.begin(memory, prompt_index, uniforms)
+    for token in range(uniforms.shape[1]):
+        if token and token % CHECK_EVERY == 0 and not buffers.running.any():
+            break
+        if buffers.graph is None:
+            buffers.step()
+        else:
+            buffers.graph.replay()
+    length = int(buffers.mask.any(dim=0).sum())
+    ids, mask, logprobs, values = (record[:, :length].clone() for record in buffers.records)
+    return ids, mask, logprobs, values
+
+
+def _buffers_for(policy: Policy, memory: Memory, shape: torch.Size, temperature: float, capture: bool) -> _Buffers:
+    """What the policy keeps for this bucket, or new.
+
+    Optimizers and checkpoints change weights in place, so a graph captured once goes on sampling from the policy as it
+    is now. Were a weight replaced, the graph would read the old one: then it is captured again. (The adapter's being on
+    is captured too; the reference pass, which switches it off, never replays a graph.)
+    """
+    width = -(-memory.attention_mask.shape[1] // WIDTH) * WIDTH
+    weights = [weight.data_ptr() for part in (policy.model, policy.value_head) for weight in part.parameters()]
+    key = (*shape, width, temperature, capture)
+    kept: dict[tuple[object, ...], _Buffers] = policy.sampling_buffers
+    buffers = kept.pop(key, None)
+    if buffers is None or buffers.weights != weights:
+        buffers = None  # let go of before others take its place
+        size = _size(policy, memory, shape, width)
+        while kept and size + sum(other.bytes for other in kept.values()) > KEPT_BYTES:
+            del kept[next(iter(kept))]
+        buffers = _Buffers(policy, memory, shape, width, temperature)
+        buffers.weights, buffers.bytes = weights, size
+        if capture:
+            buffers.capture()
+    kept[key] = buffers  # the last used comes last
+    return buffers
+
+
+def _size(policy: Policy, memory: Memory, shape: torch.Size, width: int) -> int:
+    """Bytes, nearly: the cache of both attentions and, in the graph's own memory, a few tensors of logits."""
+    rows, limit = shape
+    each = sum(part[0, :, 0].numel() * part.element_size() for layer in memory.cross for part in layer)
+    return rows * ((width + limit) * each + 4 * 4 * len(policy.forbidden))
+
+
+class _Buffers:
+    """The tensors that a step reads and writes, for N rows, P prompt tokens and T new tokens, and the graph of a step."""
+
+    def __init__(self, policy: Policy, memory: Memory, shape: torch.Size, width: int, temperature: float) -> None:
+        (rows, limit), device = shape, policy.device
+        self.policy, self.temperature = policy, temperature
+        self.graph: torch.cuda.CUDAGraph | None = None
+        self.weights: list[int] = []
+        self.bytes = 0
+        self.uniforms = torch.zeros(shape, device=device)
+        self.position = torch.zeros(1, dtype=torch.long, device=device)
+        self.places = torch.arange(limit, device=device)
+        self.token = torch.full((rows,), policy.start_id, device=device)
+        self.running = torch.ones(rows, dtype=torch.bool, device=device)
+        self.ids = torch.full((rows, limit), policy.pad_id, device=device)
+        self.mask = torch.zeros((rows, limit), dtype=torch.bool, device=device)
+        self.records = (self.ids, self.mask, torch.zeros_like(self.uniforms), torch.zeros_like(self.uniforms))
+        # Masks are of floats, which are added, in every version and attention; a bool one is turned into one at each use,
+        # with a number that comes from the CPU, and that cannot be captured.
+        dtype = memory.states.dtype
+        self.hidden = torch.finfo(dtype).min
+        self.prompt_mask = torch.zeros((rows, 1, 1, width), dtype=dtype, device=device)
+        self.unread = torch.zeros((rows, 1, memory.states.shape[-1]), dtype=dtype, device=device)
+        own, cross = [], DynamicCache()
+        for layer, (keys, _) in enumerate(memory.cross):
+            _, heads, _, depth = keys.shape
+            blank = keys.new_zeros((rows, heads, width, depth))
+            cross.update(blank, blank, layer)  # copies
+            static = StaticLayer(max_cache_len=limit)
+            # Before it has buffers it says that it holds 0 tokens, as a number, which a capture would freeze; then as a
+            # tensor. One a layer, not StaticCache: that takes its layers from num_layers, which is the encoder's.
+            static.lazy_initialization(blank[:, :, :1], blank[:, :, :1])
+            own.append(static)
+        self.cache = EncoderDecoderCache(Cache(layers=own), cross)
+
+    def begin(self, memory: Memory, prompt_index: Tensor, uniforms: Tensor) -> None:
+        """Other prompts and uniforms, nothing generated yet. Beyond these prompts old ones are left, under the mask."""
+        policy, width = self.policy, memory.attention_mask.shape[1]
+        ids, mask, logprobs, values = self.records
+        ids.fill_(policy.pad_id)
+        for blank in (mask, logprobs, values):
+            blank.zero_()
+        self.token.fill_(policy.start_id)
+        self.running.fill_(True)
+        self.uniforms.copy_(uniforms)
+        self.prompt_mask.fill_(self.hidden)
+        self.prompt_mask[:, 0, 0, :width].masked_fill_(memory.attention_mask[prompt_index] > 0, 0.0)
+        self._rewind()
+        for mine, (keys, values) in zip(
+            self.cache.cross_attention_cache.layers, policy.cross_of(memory, prompt_index), strict=True
+        ):
+            mine.keys[:, :, :width] = keys
+            mine.values[:, :, :width] = values
+
+    def step(self) -> None:
+        """One token for every row; all on the device, in place. No torch.where with a number: that is copied from the CPU."""
+        policy, at = self.policy, self.position
+        seen = torch.zeros_like(self.places, dtype=self.prompt_mask.dtype).masked_fill(self.places > at, self.hidden)
+        states = policy.seq2seq.get_decoder()(
+            input_ids=self.token.unsqueeze(1),
+            attention_mask=seen[None, None, None],  # masks of four dimensions are used as they are
+            encoder_hidden_states=self.unread,  # its keys and values are in the cache, but None would skip the attention
+            encoder_attention_mask=self.prompt_mask,
+            cache=self.cache,
+            use_cache=True,
+        ).last_hidden_state[:, 0]
+        logits = policy.logits(states, self.temperature)
+        drawn, logprobs = numerics.sample(logits, self.uniforms.index_select(1, at).squeeze(1))
+        ended = ~self.running
+        self.token.copy_(drawn.masked_fill(ended, policy.pad_id))
+        logprobs = logprobs.masked_fill(ended, 0.0)
+        now = (self.token, self.running, logprobs, policy.values(states).masked_fill(ended, 0.0))
+        for record, column in zip(self.records, now, strict=True):
+            record.index_copy_(1, at, column.unsqueeze(1))
+        self.running.logical_and_(~policy.ends(self.token))
+        at.add_(1)
+
+    def capture(self) -> None:
+        """Record a step as a graph. What it writes is overwritten when sampling begins."""
+        with torch.cuda.device(self.policy.device):
+            stream = _side_stream(self.policy.device)
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                for _ in range(WARM_UP):
+                    self._rewind()  # there may be room for one token only
+                    self.step()
+            torch.cuda.current_stream().wait_stream(stream)
+            graph = torch.cuda.CUDAGraph()
+            # thread_local: the thread that prefetches prompts may go on meanwhile.
+            with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+                self.step()
+        self.graph = graph
+
+    def _rewind(self) -> None:
+        self.position.zero_()
+        for layer in self.cache.self_attention_cache.layers:
+            layer.reset()
+
+
+@functools.cache
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    """One for all captures: cuBLAS keeps memory for every stream that it has worked on."""
+    return torch.cuda.Stream(device)

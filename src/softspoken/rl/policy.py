@@ -1,0 +1,434 @@
+"""The policy: an encoder–decoder with a LoRA adapter and a value head, and the frozen reference inside it."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils.other import AuxiliaryTrainingWrapper
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import GenerationConfig, PreTrainedModel
+from transformers.activations import NewGELUActivation
+from transformers.cache_utils import DynamicCache, DynamicLayer, EncoderDecoderCache
+
+from softspoken.config import TrainConfig
+from softspoken.data.prompts import PromptFormat
+from softspoken.models.adapters import adapter_folder, add_lora, tokenizer_source, with_adapter
+from softspoken.models.cpu import PackedProjection, can_pack, lay_out_columns
+from softspoken.models.cross_attention import cross_attentions, key_value_projections, with_adapter_term
+from softspoken.models.pretrained import load_seq2seq, load_tokenizer, prompt_format_for, resolve_device
+from softspoken.rl import numerics
+from softspoken.types import InputError, Memory, RunError
+
+VALUE_HEAD_FILE = "value_head.safetensors"
+START_ADAPTER = "reference"
+VOCABULARY_ROWS = (192, 1024)
+"""Tokens whose logits are computed at once, on a CPU and on a GPU: more are hardly faster and take the memory.
+
+With 64 a CPU took two thirds longer over the vocabulary's product (flan-t5-small, two cores): it reads the whole matrix each time.
+"""
+READ_TOKENS = 256
+"""Tokens that a CPU encodes at once, with padding: fewer prompts pad less, more make a little more of a product."""
+
+
+class Policy:
+    """What samples, and what is scored: one model, run with its adapter on (policy) or off (reference).
+
+    Dropout is off in every pass. Shapes: N rows, P prompt tokens, T response tokens, D width, V logits.
+    """
+
+    def __init__(
+        self,
+        model: PeftModel | PreTrainedModel,
+        tokenizer: Any,
+        prompt_format: PromptFormat,
+        tokens_per_microbatch: int | None = None,
+        *,
+        fast: bool = False,
+        generation: GenerationConfig | None = None,
+    ) -> None:
+        """`generation` says which ids begin and force, where it is not the model's own."""
+        if isinstance(model, PeftModel) and model.active_peft_config.is_prompt_learning:
+            raise InputError(
+                "adapters that learn a prompt or prefix cannot be sampled from; use LoRA or another that changes weights"
+            )
+        self.model = model.eval()
+        self.seq2seq: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+        self.tokenizer = tokenizer
+        self.prompt_format = prompt_format
+        self.tokens_per_microbatch = tokens_per_microbatch
+        self.fast = fast
+        self.device = self.seq2seq.device
+        width = self.seq2seq.get_output_embeddings().weight.shape[1]
+        self.value_head = nn.Linear(width, 1, device=self.device, dtype=torch.float32)
+        # At 0 the first advantages are the scores themselves; a random head drowns them in its own noise for many steps.
+        nn.init.zeros_(self.value_head.weight)
+        nn.init.zeros_(self.value_head.bias)
+        generation = generation or self.seq2seq.generation_config
+        text_config = self.seq2seq.config.get_text_config(decoder=True)
+        self.start_id = _start_id(generation, self.seq2seq.config)
+        self.eos_id: int = tokenizer.eos_token_id
+        self.end_ids = torch.tensor(end_ids(generation, self.eos_id), device=self.device)
+        self.pad_id: int = tokenizer.pad_token_id
+        self.forced_bos_id: int | None = generation.forced_bos_token_id
+        forbidden = torch.arange(text_config.vocab_size, device=self.device) >= len(tokenizer)
+        forbidden[self.pad_id] = True
+        self.sampling_buffers: dict[Any, Any] = {}  # what sampling on a GPU keeps from step to step (graphs.py)
+        self.forbid(forbidden)
+        self.has_start_adapter = START_ADAPTER in getattr(model, "peft_config", {})
+        encoder = self.seq2seq.get_encoder()
+        self.encoder_adapted = _is_adapted(encoder)
+        self.vocabulary_adapted = _is_adapted(self.seq2seq.get_output_embeddings())
+        self.vocabulary_product = _vocabulary_product(self.seq2seq, fast=fast)
+        self.cross_attention = cross_attentions(self.seq2seq.get_decoder())
+        self.cross_projections = key_value_projections(self.seq2seq.get_decoder())
+        self._check_projection()
+
+    # ------------------------------------------------------------------------------------------- passes
+
+    def encode(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """input_ids, attention_mask: [B, P] int64 → encoder states [B, P, D]."""
+        return self.seq2seq.get_encoder()(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+
+    def encode_for(self, input_ids: Tensor, attention_mask: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Encoder states and mask of the prompts `rows` [N] of input_ids, attention_mask [B, P].
+
+        A prompt that several rows share is encoded once, and nothing is padded beyond the longest of them.
+        """
+        prompts, place = numerics.each_once(rows, len(input_ids))
+        width = int(attention_mask[prompts].sum(dim=1).max())
+        ids, mask = input_ids[prompts, :width], attention_mask[prompts, :width]
+        return self._encode_alike(ids, mask)[place], mask[place]
+
+    @torch.no_grad()
+    def read(self, input_ids: Tensor, attention_mask: Tensor, group: int) -> Memory:
+        """Encode prompts [B, P] for passes to come, `group` of similar length at a time, so that little padding is computed."""
+        pieces = []
+        for rows, ids, mask in _alike(input_ids, attention_mask, group):
+            states = self._encode_alike(ids, mask)
+            pieces.append((rows, states, self._frozen_cross(states, mask)))
+        shape = attention_mask.shape
+        states = numerics.gather_rows([(rows, states) for rows, states, _ in pieces], shape, dim=1)
+        cross = [
+            (
+                numerics.gather_rows([(rows, layers[layer][0]) for rows, _, layers in pieces], shape, dim=2),
+                numerics.gather_rows([(rows, layers[layer][1]) for rows, _, layers in pieces], shape, dim=2),
+            )
+            for layer in range(len(pieces[0][2]))
+        ]
+        return Memory(states, attention_mask, cross)
+
+    def decode(self, response_ids: Tensor, encoder_states: Tensor, attention_mask: Tensor) -> Tensor:
+        """Teacher-forced decoder states [N, T, D] (final, normalized): position t has read response_ids[:, :t] only.
+
+        Padding needs no mask here: it lies to the right, where a causal decoder does not look.
+        """
+        return self._decoder(self._shifted(response_ids), encoder_states, attention_mask, None)
+
+    def decode_from(self, response_ids: Tensor, memory: Memory, rows: Tensor) -> Tensor:
+        """The same as `decode`, for the prompts `rows` [N] of a memory."""
+        width = int(memory.attention_mask[rows].sum(dim=1).max())
+        cache = self.new_cache(memory, rows, width)
+        states, mask = memory.states[rows, :width], memory.attention_mask[rows, :width]
+        return self._decoder(self._shifted(response_ids), states, mask, cache)
+
+    def decode_step(self, token: Tensor, encoder_states: Tensor, attention_mask: Tensor, cache: Any) -> Tensor:
+        """One more position, with `cache` from new_cache(); token: [N] int64 → states [N, D]."""
+        return self._decoder(token.unsqueeze(1), encoder_states, attention_mask, cache)[:, 0]
+
+    def new_cache(
+        self, memory: Memory | None = None, rows: Tensor | None = None, width: int | None = None
+    ) -> EncoderDecoderCache:
+        """An empty cache or, with a memory, one that knows the cross-attention's keys and values of its prompts `rows` [N].
+
+        The adapter's own term is added here, afresh for each pass, so that its gradient is that pass's own and the
+        reference has none of it (design section 10).
+        """
+        # Sized by use, not by the configuration, whose num_layers is the encoder's (T5 with unequal depths).
+        cross = DynamicCache()
+        if memory is not None and rows is not None:
+            for keys, values in self.cross_of(memory, rows, width):
+                layer = DynamicLayer()
+                layer.lazy_initialization(keys, values)
+                layer.keys, layer.values = keys, values  # where update() would copy them
+                cross.layers.append(layer)
+        return EncoderDecoderCache(DynamicCache(), cross)
+
+    def cross_of(self, memory: Memory, rows: Tensor, width: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Each layer's cross-attention keys and values [N, H, P, d] of the prompts `rows` [N], the active adapter's term added."""
+        prompts, place = numerics.each_once(rows, len(memory.states))
+        states = memory.states[prompts, :width]
+        for projections, frozen in zip(self.cross_projections, memory.cross, strict=True):
+            keys, values = (
+                with_adapter_term(part[prompts, :, :width], projection, states)[place]
+                for part, projection in zip(frozen, projections, strict=True)
+            )
+            yield keys, values
+
+    def logits(self, states: Tensor, temperature: float) -> Tensor:
+        """Decoder states [..., D] → logits [..., V] float32 of the distribution that is sampled, scored and trained.
+
+        Divided by the temperature; ids that must not come out (padding, logits beyond the vocabulary) are −inf.
+        """
+        logits = self._project(states).float()
+        # In place, and where there is something to do: these are the largest tensors of a step.
+        if temperature != 1.0:
+            logits.div_(temperature)
+        with torch.no_grad():  # where nothing comes out no gradient comes in: zeroing it would copy all of it
+            logits.index_fill_(-1, self.forbidden_ids, float("-inf"))
+        return logits
+
+    def ends(self, ids: Tensor) -> Tensor:
+        """Which of these ids, of any shape, end a summary."""
+        return (ids.unsqueeze(-1) == self.end_ids).any(dim=-1)
+
+    def forbid(self, forbidden: Tensor) -> None:
+        """Ids that must not come out, from now on: [V] bool."""
+        self.forbidden, self.forbidden_ids = forbidden, forbidden.nonzero().squeeze(1)
+        self.sampling_buffers.clear()  # a graph goes on with the ids that were forbidden when it was captured
+
+    def token_logprobs(self, states: Tensor, ids: Tensor, temperature: float, *, chunked: bool) -> Tensor:
+        """log softmax(logits)[ids]: states [n, D], ids [n] int64 → [n] float32.
+
+        `chunked`: some rows at a time, whose gradient is taken at once, so that the logits of all never lie in memory.
+        """
+
+        def project(states: Tensor) -> Tensor:
+            return self.logits(states, temperature)
+
+        if not chunked or self.vocabulary_adapted:
+            return numerics.token_logprobs(project(states), ids)
+        return numerics.projected_logprobs(project, states, ids, rows=VOCABULARY_ROWS[self.device.type == "cuda"])
+
+    def values(self, states: Tensor, *, detached: bool = True) -> Tensor:
+        """Value estimates [...] float32 from decoder states [..., D], before the token at that position is known."""
+        states = states.detach() if detached else states
+        return self.value_head(states.float()).squeeze(-1)
+
+    @contextlib.contextmanager
+    def reference(self) -> Iterator[None]:
+        """Inside, the same weights without the trained adapter: the frozen reference. For use under no_grad."""
+        if not self.has_start_adapter:
+            with self._without_adapter():
+                yield
+            return
+        self.model.set_adapter(START_ADAPTER)
+        try:
+            yield
+        finally:
+            # set_adapter makes what it activates trainable and the rest not: back to exactly how it was.
+            self.model.set_adapter("default")
+            for name, weight in self.model.named_parameters():
+                weight.requires_grad_(".default." in name)
+
+    def _without_adapter(self) -> contextlib.AbstractContextManager[None]:
+        return self.model.disable_adapter() if isinstance(self.model, PeftModel) else contextlib.nullcontext()
+
+    def _shifted(self, response_ids: Tensor) -> Tensor:
+        start = torch.full_like(response_ids[:, :1], self.start_id)
+        return torch.cat([start, response_ids[:, :-1]], dim=1)
+
+    def _encode_alike(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """`encode`, which a CPU is given in pieces of similar length, for little padding; other passes pad more cheaply."""
+        if not self.fast or self.device.type != "cpu":
+            return self.encode(input_ids, attention_mask)
+        alike = _alike(input_ids, attention_mask, len(input_ids), READ_TOKENS)
+        pieces = [(rows, self.encode(ids, mask)) for rows, ids, mask in alike]
+        return numerics.gather_rows(pieces, attention_mask.shape, dim=1)
+
+    def _frozen_cross(self, states: Tensor, attention_mask: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """The cross-attention's keys and values without the adapter, as the family's own decoder computes and shapes them."""
+        if not self.cross_projections:
+            return []
+        cache = self.new_cache()
+        start = torch.full_like(attention_mask[:, :1], self.start_id)
+        with self._without_adapter():
+            self._decoder(start, states, attention_mask, cache)
+        return [(layer.keys, layer.values) for layer in cache.cross_attention_cache.layers]
+
+    def _decoder(self, ids: Tensor, encoder_states: Tensor, attention_mask: Tensor, cache: Any) -> Tensor:
+        seen = ids.shape[1] + (cache.get_seq_length() if cache is not None else 0)
+        return self.seq2seq.get_decoder()(
+            input_ids=ids,
+            # Said outright: left to itself, T5Gemma would hide a start token that is also the padding token.
+            attention_mask=torch.ones((len(ids), seen), dtype=torch.long, device=ids.device),
+            encoder_hidden_states=encoder_states,
+            encoder_attention_mask=attention_mask,
+            cache=cache,
+            use_cache=cache is not None,
+        ).last_hidden_state
+
+    def _project(self, states: Tensor) -> Tensor:
+        """States → vocabulary logits, as each family's own forward pass does it (checked when the policy is made)."""
+        config = self.seq2seq.config
+        if getattr(config, "scale_decoder_outputs", False):  # T5 with tied embeddings
+            states = states * config.d_model**-0.5
+        logits = self.vocabulary_product(states)
+        if hasattr(self.seq2seq, "final_logits_bias"):  # BART, Pegasus
+            logits = logits + self.seq2seq.final_logits_bias
+        softcap = getattr(config.get_text_config(decoder=True), "final_logit_softcapping", None)  # T5Gemma
+        return torch.tanh(logits / softcap) * softcap if softcap else logits
+
+    @torch.no_grad()
+    def _check_projection(self) -> None:
+        ids = torch.tensor([[self.eos_id]], device=self.device)
+        mask = torch.ones_like(ids)
+        start = torch.full_like(ids, self.start_id)
+        expected = self.seq2seq(input_ids=ids, attention_mask=mask, decoder_input_ids=start).logits.float()
+        try:
+            found = self._project(self.decode(ids, self.encode(ids, mask), mask)).float()
+            same = torch.allclose(found, expected, rtol=1e-2, atol=1e-3 * expected.abs().max().item())
+        except (AttributeError, TypeError):  # parts under other names, or called with other arguments
+            same = False
+        if not same:
+            kind = self.seq2seq.config.model_type
+            raise InputError(
+                f"models of type {kind!r} compute their logits in a way softspoken does not know; use T5, BART or kin"
+            )
+
+    # ---------------------------------------------------------------------------------------- parameters
+
+    def adapter_parameters(self) -> dict[str, nn.Parameter]:
+        return {name: weight for name, weight in self.model.named_parameters() if weight.requires_grad}
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """The adapter's weights and the value head's, by name, in a fixed order."""
+        head = {f"value_head.{name}": weight for name, weight in self.value_head.named_parameters()}
+        return {**self.adapter_parameters(), **head}
+
+    def unmoved_adapters(self) -> list[str]:
+        """Names of the lora_B matrices that are still all zero: none, once a step has trained the whole adapter."""
+        return [name for name, weight in self.adapter_parameters().items() if "lora_B" in name and not weight.any()]
+
+    # ---------------------------------------------------------------------------------------- save, load
+
+    def save(self, folder: Path, max_new_tokens: int) -> None:
+        """Write a self-sufficient adapter folder: beside it first, then moved into place whole."""
+        beside = folder.with_name(f".{folder.name}.saving")
+        shutil.rmtree(beside, ignore_errors=True)
+        self.model.save_pretrained(str(beside), selected_adapters=["default"])
+        self.tokenizer.save_pretrained(beside)
+        generation = deepcopy(self.seq2seq.generation_config)
+        generation.max_new_tokens = max_new_tokens
+        generation.max_length = None
+        generation.save_pretrained(beside)
+        self.prompt_format.save(beside)
+        save_file(
+            {name: weight.contiguous() for name, weight in self.value_head.state_dict().items()},
+            beside / VALUE_HEAD_FILE,
+        )
+        shutil.rmtree(folder, ignore_errors=True)
+        beside.replace(folder)
+
+    def load_value_head(self, folder: Path) -> None:
+        self.value_head.load_state_dict(load_file(folder / VALUE_HEAD_FILE, device=str(self.device)))
+
+
+def load_policy(config: TrainConfig) -> Policy:
+    """The model of `config` with a fresh LoRA adapter, or with `config.adapter` to go on from and a frozen copy of it."""
+    torch.manual_seed(config.seed)
+    dtype = getattr(torch, config.dtype)
+    start = adapter_folder(config.adapter) if config.adapter else None
+    seq2seq = load_seq2seq(config.model, dtype).to(resolve_device(config.device))
+    if config.fast:
+        _fuse_gelu(seq2seq)
+        if seq2seq.device.type == "cpu":
+            lay_out_columns(seq2seq.get_decoder())
+    tokenizer = load_tokenizer(tokenizer_source(config.model, start))
+    prompt_format = prompt_format_for(
+        config.model,
+        start,
+        template=config.prompt_template,
+        max_prompt_tokens=config.max_prompt_tokens,
+        truncation_side=config.truncation_side,
+    )
+    if start:
+        model = _with_start_adapter(seq2seq, start, config.model)
+    else:
+        model = add_lora(
+            seq2seq,
+            r=config.lora_r,
+            alpha=config.lora_alpha,
+            targets=config.lora_targets,
+            scope=config.adapter_scope,
+        )
+    for weight in model.parameters():
+        if weight.requires_grad:  # bfloat16 is too coarse for the sum of many small updates
+            weight.data = weight.data.float()
+    return Policy(model, tokenizer, prompt_format, config.tokens_per_microbatch, fast=config.fast)
+
+
+def _is_adapted(module: nn.Module) -> bool:
+    """Whether an adapter lies in it, or a whole copy that an adapter trains (PEFT's modules_to_save)."""
+    return any(isinstance(part, (BaseTunerLayer, AuxiliaryTrainingWrapper)) for part in module.modules())
+
+
+def _vocabulary_product(seq2seq: Any, *, fast: bool) -> Callable[[Tensor], Tensor]:
+    """Decoder states → vocabulary logits, as far as one matrix goes; with `fast`, on a CPU, from a packed copy of it."""
+    head: Any = getattr(seq2seq, "lm_head", None)  # a model without one is refused by _check_projection
+    return PackedProjection(head) if fast and can_pack(head) else head
+
+
+def _fuse_gelu(model: nn.Module) -> None:
+    """The tanh form of GELU as one operation that keeps its input, where transformers' own has eight and keeps five."""
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, NewGELUActivation):
+                setattr(module, name, nn.GELU(approximate="tanh"))
+
+
+def _with_start_adapter(seq2seq: PreTrainedModel, folder: Path, name: str) -> PeftModel:
+    model = with_adapter(seq2seq, folder, name, trainable=True)
+    if getattr(model.active_peft_config, "bias", "none") != "none":
+        raise InputError(
+            f"adapter {folder} trains the base's own biases too, so that no reference is left; give one with bias none"
+        )
+    model.load_adapter(str(folder), adapter_name=START_ADAPTER, is_trainable=False)
+    model.set_adapter("default")
+    return model
+
+
+def require_moved(policy: Policy) -> None:
+    """After an update every lora_B must have left zero; one that has not is not in the graph. Raises RunError."""
+    still = policy.unmoved_adapters()
+    if still:
+        raise RunError(
+            f"{len(still)} adapter matrices did not move in an update (the first is {still[0]}); they are not in the graph"
+        )
+
+
+def _alike(
+    input_ids: Tensor, attention_mask: Tensor, most: int, tokens: int | None = None
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Prompts [B, P] in pieces of similar length, each cut to its longest: their rows, ids and mask; see `in_pieces`."""
+    lengths = attention_mask.sum(dim=1)
+    order = lengths.argsort(stable=True)
+    for piece in numerics.in_pieces(lengths[order].tolist(), most, tokens):
+        rows = order[piece]
+        width = int(lengths[rows].max())
+        yield rows, input_ids[rows, :width], attention_mask[rows, :width]
+
+
+def _start_id(generation: GenerationConfig, config: Any) -> int:
+    """The decoder's first id, looked for where and in the order in which transformers' generate looks."""
+    places = generation.decoder_start_token_id, getattr(config, "decoder_start_token_id", None), generation.bos_token_id
+    found = next((place for place in places if place is not None), None)
+    if found is None:
+        raise InputError(
+            "the model does not say how a summary begins; set decoder_start_token_id in its generation_config.json"
+        )
+    return found
+
+
+def end_ids(generation: GenerationConfig, eos_id: int) -> list[int]:
+    """The ids that end a summary: the tokenizer's EOS and those of the generation config, which may be one, several or none."""
+    more = generation.eos_token_id
+    return sorted({eos_id, *(more if isinstance(more, list) else [] if more is None else [more])})

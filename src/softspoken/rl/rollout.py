@@ -1,0 +1,305 @@
+"""Step 1, sample: summaries for a batch of prompts, and what the update needs to know about how they came about."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from softspoken.config import TrainConfig
+from softspoken.data.batches import on_device
+from softspoken.rl import graphs, numerics
+from softspoken.rl.policy import Policy
+from softspoken.rl.sharing import Reading
+from softspoken.types import Memory, PromptBatch, Rollout, Sampled
+
+log = logging.getLogger(__name__)
+Result = TypeVar("Result")
+
+WORTH_KEEPING = 0.75
+"""Rows that have ended are let go once fewer than this share of those decoded run on: what stays is copied."""
+LIGHTER = 8
+"""So many times the tokens of a micro-batch are sampled at once: without a gradient, a token holds its keys and values only."""
+MISMATCH = 0.01
+"""The most that a token's recorded log-probability may be off, in nats (design section 4)."""
+
+
+Bend = Callable[[Tensor, Tensor], Tensor]
+"""Ids so far [n, t] and logits [n, V] → logits."""
+
+
+@torch.no_grad()
+def generate_rollout(policy: Policy, prompts: PromptBatch, config: TrainConfig, generator: torch.Generator) -> Rollout:
+    """`samples_per_prompt` summaries of each dialogue, sampled at `temperature` from the distribution that is trained.
+
+    Log-probabilities and values are recorded while sampling; one more pass, with the adapter off, scores the same tokens
+    under the reference.
+    """
+    prompts = on_device(prompts, policy.device)
+    memory, prompt_index, (ids, mask, logprobs, values) = sample(policy, prompts, config, generator)
+    rollout = Rollout(
+        prompts=prompts,
+        prompt_index=prompt_index,
+        responses=[text.strip() for text in policy.tokenizer.batch_decode(ids, skip_special_tokens=True)],
+        response_ids=ids,
+        response_mask=mask,
+        truncated=~policy.ends(ids).any(dim=1),
+        old_logprobs=logprobs,
+        ref_logprobs=logprobs,
+        old_values=values if config.algorithm == "ppo" else None,
+        memory=memory if config.fast and not policy.encoder_adapted else None,
+    )
+    if policy.seq2seq.dtype != torch.float32:
+        rollout = _rescored(policy, rollout, config)
+    return replace(rollout, ref_logprobs=reference_logprobs(policy, rollout, config))
+
+
+@torch.no_grad()
+def sample(
+    policy: Policy,
+    prompts: PromptBatch,
+    config: TrainConfig,
+    generator: torch.Generator,
+    bend: Bend | None = None,
+) -> tuple[Memory, Tensor, Sampled]:
+    """What was read of the prompts, each row's prompt [N], and the rows: `samples_per_prompt` of each prompt, side by side.
+
+    `generator` is a CPU generator: the draws are the same on every device. `bend` changes the distribution before a draw.
+    """
+    prompt_index = torch.arange(len(prompts.dialogues), device=policy.device).repeat_interleave(
+        config.samples_per_prompt
+    )
+    uniforms = torch.rand((len(prompt_index), config.max_new_tokens), generator=generator).to(policy.device)
+
+    def run() -> tuple[Memory, Sampled]:
+        memory = _read(policy, prompts, config)
+        return memory, _sample_pieces(policy, memory, prompt_index, uniforms, config, bend)
+
+    width = prompts.input_ids.shape[1] + config.max_new_tokens
+    memory, sampled = within_memory(policy, len(prompt_index), width, run, LIGHTER)
+    return memory, prompt_index, sampled
+
+
+def _read(policy: Policy, prompts: PromptBatch, config: TrainConfig) -> Memory:
+    group = config.micro_batch_size if config.fast else len(prompts.dialogues)
+    fitting = _rows_that_fit(policy, prompts.input_ids.shape[1], group)
+    return policy.read(prompts.input_ids, prompts.attention_mask, fitting)
+
+
+def _sample_pieces(
+    policy: Policy,
+    memory: Memory,
+    prompt_index: Tensor,
+    uniforms: Tensor,
+    config: TrainConfig,
+    bend: Bend | None,
+) -> Sampled:
+    """All rows, as many at a time as the policy's `tokens_per_microbatch` allows; each has its own uniforms, so that no
+    row's tokens depend on the others."""
+    on_graphs = config.fast and bend is None and policy.device.type == "cuda" and graphs.applies_to(policy)
+    rows = _rows_that_fit(policy, memory.attention_mask.shape[1] + uniforms.shape[1], len(prompt_index))
+    parts: list[Sampled] = []
+    for index, draws in zip(prompt_index.split(rows), uniforms.split(rows), strict=True):
+        if on_graphs:
+            parts.append(graphs.sample(policy, memory, index, draws, config.temperature))
+        else:
+            parts.append(sample_rows(policy, memory, index, draws, config.temperature, fast=config.fast, bend=bend))
+    length = max(ids.shape[1] for ids, *_ in parts)
+    ids, mask, logprobs, values = (
+        torch.cat([F.pad(part, (0, length - part.shape[1]), value=filler) for part in column])
+        for column, filler in zip(zip(*parts, strict=True), (policy.pad_id, 0, 0, 0), strict=True)
+    )
+    return ids, mask, logprobs, values
+
+
+def _rows_that_fit(policy: Policy, width: int, rows: int) -> int:
+    budget = policy.tokens_per_microbatch
+    return rows if budget is None else max(1, min(rows, LIGHTER * budget // width))
+
+
+def _rescored(policy: Policy, rollout: Rollout, config: TrainConfig) -> Rollout:
+    """The rollout with what one token at a time and all at once differ by, which below float32 is more than rounding's last
+    digit; past MISMATCH, with the log-probabilities and values of the latter, which are what the update compares with."""
+    logprobs, values = teacher_forced(policy, rollout, config)
+    mismatch = (logprobs - rollout.old_logprobs).abs().max().item()
+    rollout = replace(rollout, mismatch=mismatch)
+    if mismatch <= MISMATCH:
+        return rollout
+    return replace(rollout, old_logprobs=logprobs, old_values=None if rollout.old_values is None else values)
+
+
+def sample_rows(
+    policy: Policy,
+    memory: Memory,
+    prompt_index: Tensor,
+    uniforms: Tensor,
+    temperature: float,
+    *,
+    fast: bool = True,
+    bend: Bend | None = None,
+) -> Sampled:
+    """One token at a time until every row has its EOS, or for as many as there are uniforms.
+
+    `fast`: samples of a prompt read one copy of it, and rows that have ended are let go.
+    """
+    rows, limit = uniforms.shape
+    ids = torch.full((rows, limit), policy.pad_id, device=policy.device)
+    mask = torch.zeros((rows, limit), dtype=torch.bool, device=policy.device)
+    logprobs, values = torch.zeros_like(uniforms), torch.zeros_like(uniforms)
+    live = torch.arange(rows, device=policy.device)  # the rows that are decoded; those of them without their EOS run on
+    running = torch.ones(rows, dtype=torch.bool, device=policy.device)
+    token = torch.full((rows,), policy.start_id, device=policy.device)
+    length = 0
+    with Reading(policy, memory, prompt_index, together=fast) as reading:
+        while length < limit and running.any():
+            states = policy.decode_step(token, reading.states, reading.mask, reading.cache)
+            logits = policy.logits(states, temperature)
+            if bend:
+                logits = bend(ids[live, :length], logits)
+            if length == 0 and policy.forced_bos_id is not None:
+                token = torch.full_like(token, policy.forced_bos_id)
+            else:
+                drawn, drawn_logprobs = numerics.sample(logits, uniforms[live, length])
+                token = torch.where(running, drawn, policy.pad_id)
+                mask[live, length] = running
+                logprobs[live, length] = torch.where(running, drawn_logprobs, 0.0)
+                values[live, length] = torch.where(running, policy.values(states), 0.0)
+                running = running & ~policy.ends(token)
+            ids[live, length] = token
+            length += 1
+            if fast and 0 < running.sum() < WORTH_KEEPING * len(live):
+                keep = running.nonzero().squeeze(1)
+                live, running, token = live[keep], running[keep], token[keep]
+                reading.keep(keep)
+    return ids[:, :length], mask[:, :length], logprobs[:, :length], values[:, :length]
+
+
+@torch.no_grad()
+def reference_logprobs(policy: Policy, rollout: Rollout, config: TrainConfig) -> Tensor:
+    """Log-probabilities [N, T] float32 of the sampled tokens under the frozen reference, 0 off the mask."""
+    with policy.reference():
+        return teacher_forced(policy, rollout, config)[0]
+
+
+@torch.no_grad()
+def teacher_forced(policy: Policy, rollout: Rollout, config: TrainConfig) -> tuple[Tensor, Tensor]:
+    """Log-probabilities and values of all rows in one pass over their tokens, each [N, T] float32, 0 off the mask."""
+    every = torch.arange(len(rollout.responses))
+
+    def run() -> tuple[Tensor, Tensor]:
+        logprobs, values = torch.zeros_like(rollout.old_logprobs), torch.zeros_like(rollout.old_logprobs)
+        for rows in micro_batches(policy, rollout, every, config):
+            length = _longest(rollout, rows)
+            logprobs[rows, :length], values[rows, :length] = score_rows(policy, rollout, rows, config)
+        return logprobs, values
+
+    return within_memory(policy, min(len(every), config.micro_batch_size), widest(rollout, every), run)
+
+
+def score_rows(policy: Policy, rollout: Rollout, rows: Tensor, config: TrainConfig) -> tuple[Tensor, Tensor]:
+    """Teacher-forced log-probabilities and values of some rows, each [n, longest of them] float32, 0 off the mask.
+
+    What sampling has read of the prompts is used again where the adapter leaves the encoder alone. Elsewhere each prompt
+    among the rows is encoded once, however many samples answer it. Nothing is padded beyond the longest, and only
+    positions that count reach the vocabulary.
+    """
+    length = _longest(rollout, rows)
+    ids, mask = rollout.response_ids[rows, :length], rollout.response_mask[rows, :length]
+    if rollout.memory is not None:
+        states = policy.decode_from(ids, rollout.memory, rollout.prompt_index[rows])
+    else:
+        prompts = rollout.prompts
+        read = policy.encode_for(prompts.input_ids, prompts.attention_mask, rollout.prompt_index[rows])
+        states = policy.decode(ids, *read)
+    counted = states[mask]
+    logprobs = policy.token_logprobs(counted, ids[mask], config.temperature, chunked=config.fast)
+    values = policy.values(counted, detached=config.value_head_detached)
+    blank = torch.zeros(mask.shape, device=mask.device)
+    return blank.masked_scatter(mask, logprobs), blank.masked_scatter(mask, values)
+
+
+def micro_batches(policy: Policy, rollout: Rollout, rows: Tensor, config: TrainConfig) -> list[Tensor]:
+    """The rows in pieces of at most `micro_batch_size`, and of at most the policy's `tokens_per_microbatch` with padding.
+
+    Prompts of similar length lie together, for little padding, and the samples of one side by side, so that they share its
+    encoding. The sum of the pieces' gradients depends on neither.
+    """
+    prompt_index = rollout.prompt_index.cpu()
+    index = prompt_index[rows]
+    lengths = rollout.prompts.attention_mask.sum(dim=1).cpu()
+    if config.fast:
+        index = lengths.argsort(stable=True).argsort()[index]
+    ordered = rows[index.sort(stable=True).indices]
+    widths = lengths[prompt_index[ordered]] + _longest(rollout, rows)
+    return [
+        ordered[piece]
+        for piece in numerics.in_pieces(widths.tolist(), config.micro_batch_size, policy.tokens_per_microbatch)
+    ]
+
+
+def within_memory(policy: Policy, rows: int, width: int, run: Callable[[], Result], lighter: int = 1) -> Result:
+    """`run()`, which works on `rows` of at most `width` tokens; again each time that the GPU's memory runs out: first without
+    what sampling keeps from step to step, then with half the tokens at once (`lighter` times those of a micro-batch).
+
+    The policy keeps the number it came to. Raises torch.OutOfMemoryError where a single row does not fit.
+    """
+    while True:
+        try:
+            return run()
+        except torch.OutOfMemoryError:
+            if policy.sampling_buffers:
+                policy.sampling_buffers.clear()
+            else:
+                tokens = min(lighter * (policy.tokens_per_microbatch or rows * width), rows * width)
+                if tokens <= width:
+                    raise
+                policy.tokens_per_microbatch = max(1, tokens // 2 // lighter)
+                log.warning(
+                    "the GPU's memory ran out; from here on with tokens_per_microbatch %d", policy.tokens_per_microbatch
+                )
+        torch.cuda.empty_cache()
+
+
+def keep_rows(rollout: Rollout, keep: Tensor) -> Rollout:
+    """The rollout without the rows where `keep` [N] bool is false; prompts stay as they are."""
+    rows = keep.nonzero().squeeze(1)
+    return replace(
+        rollout,
+        prompt_index=rollout.prompt_index[rows],
+        responses=[rollout.responses[row] for row in rows.tolist()],
+        response_ids=rollout.response_ids[rows],
+        response_mask=rollout.response_mask[rows],
+        truncated=rollout.truncated[rows],
+        old_logprobs=rollout.old_logprobs[rows],
+        ref_logprobs=rollout.ref_logprobs[rows],
+        old_values=None if rollout.old_values is None else rollout.old_values[rows],
+    )
+
+
+def drop_short(rollout: Rollout, min_chars: int) -> tuple[Rollout, int]:
+    """Leave out responses of fewer than `min_chars` characters, and say how many those were; none may be left."""
+    keep = torch.tensor([len(text) >= min_chars for text in rollout.responses], device=rollout.response_ids.device)
+    return keep_rows(rollout, keep), int((~keep).sum())
+
+
+def sibling_mean(values: Tensor, rollout: Rollout) -> tuple[Tensor, Tensor]:
+    """Of values [N]: the mean over the other samples of each row's prompt, and how many those are; 0 where there are none."""
+    index, prompts = rollout.prompt_index, len(rollout.prompts.dialogues)
+    total = values.new_zeros(prompts).index_add(0, index, values)[index]
+    siblings = index.bincount(minlength=prompts)[index] - 1
+    return torch.where(siblings > 0, (total - values) / siblings.clamp(min=1), 0.0), siblings
+
+
+def widest(rollout: Rollout, rows: Tensor) -> int:
+    """Tokens of the longest prompt among the rows and of their longest response."""
+    lengths = rollout.prompts.attention_mask.sum(dim=1)[rollout.prompt_index[rows]]
+    return int(lengths.max()) + _longest(rollout, rows)
+
+
+def _longest(rollout: Rollout, rows: Tensor) -> int:
+    return max(1, int(numerics.last_true(rollout.response_mask[rows]).max()) + 1)

@@ -1,0 +1,216 @@
+"""The report in headless Chromium: it loads with the network off, draws its charts, and is worked by keyboard.
+
+Speaks the DevTools protocol over a pipe (descriptors 3 and 4, messages ended by a zero byte), so that it needs no package.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from made_up import full_report, write_run
+from softspoken.report.compare import compare
+from softspoken.report.report import write_report
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync --disable-dev-shm-usage --remote-debugging-pipe"
+)
+
+pytestmark = pytest.mark.skipif(not CHROMIUM, reason="Chromium is not installed (apt-get install chromium)")
+
+
+class Browser:
+    def __init__(self, profile: Path) -> None:
+        read, self.write = os.pipe()
+        self.read, write = os.pipe()
+        command = f'exec "$0" {FLAGS} --user-data-dir="$1" 3<&{read} 4>&{write}'
+        self.process = subprocess.Popen(
+            ["bash", "-c", command, CHROMIUM, str(profile)],
+            pass_fds=(read, write),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        os.close(read)
+        os.close(write)
+        self.buffer, self.number, self.session = b"", 0, None
+        self.events: list[dict] = []
+        target = self.call("Target.createTarget", url="about:blank")["targetId"]
+        self.session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+
+    def call(self, method: str, **params: object) -> dict:
+        self.number += 1
+        message = {"id": self.number, "method": method, "params": params}
+        if self.session:
+            message["sessionId"] = self.session
+        os.write(self.write, json.dumps(message).encode() + b"\0")
+        while True:
+            answer = self.receive()
+            if answer.get("id") == self.number:
+                assert "error" not in answer, answer
+                return answer["result"]
+            self.events.append(answer)
+
+    def wait_for(self, method: str) -> None:
+        while not any(event.get("method") == method for event in self.events):
+            self.events.append(self.receive())
+
+    def receive(self) -> dict:
+        while b"\0" not in self.buffer:
+            piece = os.read(self.read, 1 << 20)
+            assert piece, "Chromium ended"
+            self.buffer += piece
+        message, _, self.buffer = self.buffer.partition(b"\0")
+        return json.loads(message)
+
+    def evaluate(self, expression: str) -> object:
+        return self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)[
+            "result"
+        ].get("value")
+
+    def press(self, key: str, code: int, text: str = "") -> None:
+        key_event = {"key": key, "code": key, "windowsVirtualKeyCode": code}
+        self.call("Input.dispatchKeyEvent", type="keyDown", text=text, **key_event)
+        self.call("Input.dispatchKeyEvent", type="keyUp", **key_event)
+
+    def open(self, page: Path, width: int) -> None:
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
+        for domain in ("Page", "Network", "Runtime", "Log"):
+            self.call(f"{domain}.enable")
+        self.call("Network.emulateNetworkConditions", offline=True, latency=0, downloadThroughput=0, uploadThroughput=0)
+        self.call("Page.navigate", url=page.as_uri())
+        self.wait_for("Page.loadEventFired")
+        self.evaluate("new Promise(done => requestAnimationFrame(() => setTimeout(done, 200)))")
+
+    def close(self) -> None:
+        self.session = None
+        self.call("Browser.close")
+        self.process.wait(timeout=30)
+        os.close(self.read)
+        os.close(self.write)
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory):
+    """The report of a run with everything that an evaluation can hold, and a comparison of it with one that has less."""
+    folder = tmp_path_factory.mktemp("pages")
+    runs = [write_run(folder / "full", full_report()), write_run(folder / "short", steps=3)]
+    return write_report(runs[0]), compare(runs, folder / "compare.html")
+
+
+@pytest.fixture(scope="module")
+def browser(pages, tmp_path_factory):
+    browser = Browser(tmp_path_factory.mktemp("chromium"))
+    browser.open(pages[0], 1280)
+    yield browser
+    browser.close()
+
+
+def wrong(browser: Browser) -> list[dict]:
+    """What the console would have shown."""
+    kinds = ("Runtime.exceptionThrown", "Log.entryAdded", "Runtime.consoleAPICalled")
+    return [event for event in browser.events if event.get("method") in kinds]
+
+
+MARKS = """[...document.querySelectorAll('.plot')].map(plot =>
+    [plot.id.split('-')[0], plot.querySelectorAll('.js-line, .points path').length])"""
+
+
+def test_nothing_is_fetched_and_nothing_goes_wrong(browser):
+    requested = [
+        event["params"]["request"]["url"]
+        for event in browser.events
+        if event.get("method") == "Network.requestWillBeSent"
+    ]
+    assert [url for url in requested if not url.startswith(("file:", "data:", "blob:"))] == []
+    assert requested[0].startswith("file:")
+    assert wrong(browser) == []
+    assert browser.evaluate("document.querySelectorAll('script').length") == 3  # none that a summary brought
+
+
+def test_every_chart_has_marks(browser):
+    marks = browser.evaluate(MARKS)
+    groups = [group for group, _ in marks]
+    assert {group: groups.count(group) for group in groups} == {
+        "planes": 2,
+        "distributions": 2,
+        "curves": 7,
+        "slices": 2,
+    }
+    assert all(number for _, number in marks)
+
+
+def test_a_chart_is_read_by_the_arrow_keys(browser):
+    browser.evaluate("document.getElementById('curves-1').focus()")
+    browser.press("ArrowRight", 39)
+    browser.press("ArrowRight", 39)
+    said = "document.activeElement.nextElementSibling.textContent"
+    assert browser.evaluate(said) == "step 2: Toxicity 0.5"
+    drawn = (
+        "new Promise(done => setTimeout(() => done(document.querySelector('#curves-1 .hoverlayer').textContent), 200))"
+    )
+    assert "step 2" in str(browser.evaluate(drawn))
+    browser.press("End", 35)
+    assert browser.evaluate(said) == "step 30: Toxicity 0.03333"
+    browser.evaluate("document.getElementById('planes-0').focus()")
+    for _ in range(5):  # two on the line of the references, then base
+        browser.press("ArrowRight", 39)
+    assert browser.evaluate(said) == ("masked_words, toxicity 0.020 (0.010 to 0.030), ROUGE-L 40.0 (38.0 to 42.0)")
+
+
+def test_abuse_is_blurred_until_enter_is_pressed(browser):
+    button = "document.querySelector('.hidden-text')"
+    state = f"""(() => {{ const button = {button}, text = button.querySelector('.text');
+        return [button.getAttribute('aria-expanded'), text.getAttribute('aria-hidden'), getComputedStyle(text).filter]; }})()"""
+    assert browser.evaluate(state) == ["false", "true", "blur(6px)"]
+    browser.evaluate(f"{button}.focus()")
+    browser.press("Enter", 13, "\r")
+    assert browser.evaluate(state) == ["true", "false", "none"]
+    browser.press(" ", 32, " ")
+    assert browser.evaluate(state) == ["false", "true", "blur(6px)"]
+    browser.evaluate("document.querySelector('.all-texts').focus()")
+    browser.press("Enter", 13, "\r")
+    assert browser.evaluate("document.querySelectorAll('.hidden-text[aria-expanded=false]').length") == 0
+    browser.press("Enter", 13, "\r")
+    assert browser.evaluate("document.querySelectorAll('.hidden-text[aria-expanded=true]').length") == 0
+
+
+def test_everything_that_takes_the_keyboard_has_a_name(browser):
+    nameless = """[...document.querySelectorAll('a, button, summary, [tabindex]')].filter(one =>
+        !(one.getAttribute('aria-label') || one.textContent.trim())).length"""
+    assert browser.evaluate(nameless) == 0
+    lost = "[...document.querySelectorAll('nav a')].filter(one => !document.querySelector(one.hash)).length"
+    assert browser.evaluate(lost) == 0
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_page_is_no_wider_than_the_window(browser, width):
+    browser.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
+    browser.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
+    browser.evaluate("new Promise(done => setTimeout(done, 400))")
+    assert browser.evaluate("document.documentElement.scrollWidth") <= width
+    wide = "[...document.querySelectorAll('.plot')].filter(plot => plot.querySelector('.main-svg').clientWidth > plot.clientWidth + 1).length"
+    assert browser.evaluate(wide) == 0
+
+
+def test_dark_and_light_follow_the_system(browser):
+    colour = "getComputedStyle(document.body).backgroundColor"
+    seen = set()
+    for scheme in ("light", "dark"):
+        browser.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+        seen.add(browser.evaluate(colour))
+    assert len(seen) == 2
+
+
+def test_the_comparison_opens_as_well(browser, pages):
+    browser.events.clear()
+    browser.open(pages[1], 390)
+    assert wrong(browser) == []
+    marks = browser.evaluate(MARKS)
+    assert [group for group, _ in marks] == ["planes"] * 2 + ["curves"] * 7
+    assert all(number for _, number in marks)
+    assert browser.evaluate("document.documentElement.scrollWidth") <= 390

@@ -1,0 +1,111 @@
+"""The score command: a line for each line, in a stream, and nothing where the input is bad."""
+
+import io
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from softspoken.config import ScoreConfig
+from softspoken.rewards.terms import load_judge, score
+from softspoken.types import InputError
+from tiny_classifiers import POSITIONS, SIX, TEXTS, build_classifier
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_classifier(tmp_path_factory.mktemp("six"), SIX, problem_type="multi_label_classification")
+
+
+def score_lines(config: ScoreConfig, text: str = "") -> list[dict[str, Any]]:
+    output = io.StringIO()
+    score(config, io.StringIO(text), output)
+    return [json.loads(line) for line in output.getvalue().splitlines()]
+
+
+def test_score_writes_a_line_for_each_line(folder: Path) -> None:
+    lines = score_lines(ScoreConfig(reward=f"hf:{folder}:toxicity", batch_size=1), "\n".join([*TEXTS, "", "ü ☃\n"]))
+    assert [line["text"] for line in lines] == [*TEXTS, "", "ü ☃"]
+    assert list(lines[0]) == ["text", *SIX]
+    judged = load_judge(f"hf:{folder}:toxicity")(TEXTS)
+    for row, line in enumerate(lines[: len(TEXTS)]):
+        assert line == {"text": TEXTS[row], **{label: pytest.approx(judged[label][row], abs=2e-6) for label in SIX}}
+
+
+def test_score_calls_the_named_label_toxicity_where_there_is_none(tmp_path: Path) -> None:
+    build_classifier(tmp_path, ["neutral", "rude"], biases=[0.0, math.log(3)])
+    assert score_lines(ScoreConfig(reward=f"hf:{tmp_path}:rude"), "you") == [
+        {"text": "you", "toxicity": 0.75, "neutral": 0.25}
+    ]
+
+
+def test_score_leaves_toxicity_to_the_label_of_that_name(folder: Path) -> None:
+    [line] = score_lines(ScoreConfig(reward=f"hf:{folder}:insult"), "\ufeffkind")
+    judged = load_judge(f"hf:{folder}:insult")(["kind"])
+    assert list(line) == ["text", "toxicity", "insult", "severe_toxicity", "obscene", "threat", "identity_attack"]
+    assert line["text"] == "kind"
+    assert line["toxicity"] == pytest.approx(judged["toxicity"][0], abs=2e-6)
+    assert abs(line["toxicity"] - line["insult"]) > 1e-3
+
+
+def test_score_reads_a_file(folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "lines.txt"
+    path.write_bytes("\ufeffyou are late\r\nkind\r\n".encode())
+    assert [line["text"] for line in score_lines(ScoreConfig(file=str(path), reward=f"hf:{folder}:toxicity"))] == [
+        "you are late",
+        "kind",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "says"), [(b"kind\n" * 5000 + b"caf\xe9\n", "is not UTF-8"), (b"", "is empty"), (None, "no file at")]
+)
+def test_score_refuses_bad_files_before_it_writes(
+    content: bytes | None, says: str, folder: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "lines.txt"
+    if content is not None:
+        path.write_bytes(content)
+    output = io.StringIO()
+    with pytest.raises(InputError, match=says) as raised:
+        score(ScoreConfig(file=str(path), reward=f"hf:{folder}:toxicity"), io.StringIO(), output)
+    assert str(path) in str(raised.value)
+    assert not output.getvalue()
+
+
+class Stream(io.TextIOBase):
+    """Lines that come one by one, and cannot be read twice."""
+
+    def __init__(self, count: int) -> None:
+        self.count, self.read_lines = count, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readline(self, size: int = -1) -> str:  # type: ignore[override]
+        if self.read_lines == self.count:
+            return ""
+        self.read_lines += 1
+        return f"you are late {self.read_lines}\n"
+
+
+def test_score_streams(folder: Path) -> None:
+    stream, read_at_write = Stream(1000), []
+
+    class Output(io.StringIO):
+        def writelines(self, lines: Any) -> None:
+            super().writelines(lines)
+            read_at_write.append((stream.read_lines, self.getvalue().count("\n")))
+
+    output = Output()
+    score(ScoreConfig(reward=f"hf:{folder}:toxicity", batch_size=16), stream, output)  # type: ignore[arg-type]
+    assert read_at_write[0] == (128, 128)  # eight batches, and not one line more
+    assert read_at_write[-1] == (1000, 1000)
+
+
+def test_score_says_how_many_lines_were_cut(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    score_lines(ScoreConfig(reward=f"hf:{folder}:toxicity"), "bus " * 100 + "\nyou\n")
+    assert "1 lines were longer than" in caplog.text
+    assert f"({POSITIONS} tokens)" in caplog.text

@@ -1,0 +1,255 @@
+"""Sampling in fixed buffers, as a GPU's graph does it: here step by step, and captured where there is a GPU."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
+from transformers import AutoTokenizer, BartConfig, BartForConditionalGeneration, MT5Config, MT5ForConditionalGeneration
+
+from softspoken import mini
+from softspoken.config import TrainConfig
+from softspoken.data.prompts import PromptFormat, encode_prompts
+from softspoken.rl import graphs, rollout
+from softspoken.rl.policy import Policy, load_policy
+from softspoken.types import Dialogue
+
+LIMIT = 20
+SAMPLES = 3
+SPECIAL = {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}
+
+
+def policy_of(folder: Path, device: str = "cpu", *, double: bool = True, **changes) -> Policy:
+    """In float64, where the two ways differ by next to nothing; in float32 a draw may fall between two roundings."""
+    policy = load_policy(TrainConfig(model=str(folder), lora_r=2, device=device, **changes))
+    if double:
+        policy.model.double()
+    torch.nn.init.normal_(policy.value_head.weight, std=0.25)  # of 16 weights: values of about 1
+    move(policy)
+    return policy
+
+
+def move(policy: Policy) -> None:
+    """In place, as an optimizer does it."""
+    with torch.no_grad():
+        for name, weight in policy.adapter_parameters().items():
+            if "lora_B" in name:
+                weight.normal_(std=0.3)
+
+
+def both_ways(policy: Policy, dialogues, *, seed=0, temperature=1.0, limit=LIMIT, eos=0.0, capture=False):
+    """(plain, in buffers), each ids, mask, logprobs and values, of the same prompts and uniforms.
+
+    `eos` makes ends likelier: a row ends where its uniform is 0, and at token 1 is the end, the first that can come out.
+    """
+    prompts = encode_prompts(dialogues, policy.tokenizer, policy.prompt_format)
+    index = torch.arange(len(dialogues), device=policy.device).repeat_interleave(SAMPLES)
+    generator = torch.Generator().manual_seed(seed)
+    uniforms = torch.rand((len(index), limit), generator=generator)
+    uniforms[torch.rand(uniforms.shape, generator=generator) < eos] = 0.0
+    uniforms = uniforms.to(policy.device)
+    with torch.no_grad():
+        memory = policy.read(prompts.input_ids.to(policy.device), prompts.attention_mask.to(policy.device), 2)
+        plain = rollout.sample_rows(policy, memory, index, uniforms, temperature)
+        return plain, graphs.sample(policy, memory, index, uniforms, temperature, capture=capture)
+
+
+def check_equal(plain, buffered, tolerance: float = 1e-6) -> None:
+    assert torch.equal(plain[0], buffered[0])
+    assert torch.equal(plain[1], buffered[1])
+    for one, other in zip(plain[2:], buffered[2:], strict=True):
+        assert one.shape == other.shape
+        assert (one - other).abs().max() < tolerance
+
+
+@pytest.fixture
+def others() -> list[Dialogue]:
+    """As many as `dialogues`, of other lengths, the longest shorter than theirs."""
+    return [
+        Dialogue(str(place), text) for place, text in enumerate(["a: b", "Tom: yes\nAnn: no", "Zoe: ok then", "c: d?"])
+    ]
+
+
+class Tape(TorchDispatchMode):
+    """A CPU's stand-in for a CUDA graph: the operations of one step with all numbers as they were then, run again and again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = []
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        result = operation(*args, **(kwargs or {}))
+        self.calls.append((operation, args, kwargs or {}, result))
+        return result
+
+    def replay(self) -> None:
+        now = {}
+        for operation, args, kwargs, before in self.calls:
+            args, kwargs = tree_map_only(torch.Tensor, lambda tensor: now.get(id(tensor), tensor), (args, kwargs))
+            result = operation(*args, **kwargs)
+            for old, new in zip(tensors(before), tensors(result), strict=True):
+                now[id(old)] = new
+
+
+def tensors(result) -> list[torch.Tensor]:
+    parts = result if isinstance(result, (tuple, list)) else [result]
+    return [part for part in parts if isinstance(part, torch.Tensor)]
+
+
+def record(self: graphs._Buffers) -> None:
+    with Tape() as self.graph:
+        self.step()
+    self._rewind()
+
+
+@pytest.mark.parametrize("scope", ["all", "decoder"])
+def test_a_recorded_step_run_again_samples_what_plain_sampling_does(
+    tiny_t5_each, dialogues, others, scope, monkeypatch
+):
+    monkeypatch.setattr(graphs._Buffers, "capture", record)
+    policy = policy_of(tiny_t5_each, adapter_scope=scope)
+    check_equal(*both_ways(policy, dialogues, temperature=0.7, capture=True))
+    (kept,) = policy.sampling_buffers.values()
+    move(policy)
+    check_equal(*both_ways(policy, others, seed=1, temperature=0.7, eos=0.2, capture=True))
+    assert list(policy.sampling_buffers.values()) == [kept]
+    names = {operation.overloadpacket.__name__ for operation, *_ in kept.graph.calls}
+    # What makes the host wait for the GPU, or copies a number to it, cannot be captured.
+    assert not names & {"_local_scalar_dense", "nonzero", "scalar_tensor", "lift_fresh", "is_nonzero", "equal"}
+
+
+@pytest.mark.parametrize("scope", ["all", "decoder"])
+def test_buffers_give_what_plain_sampling_gives_and_are_used_again(tiny_t5_each, dialogues, others, scope):
+    policy = policy_of(tiny_t5_each, adapter_scope=scope)
+    check_equal(*both_ways(policy, dialogues, temperature=0.7))
+    (kept,) = policy.sampling_buffers.values()
+    first_keys = kept.cache.cross_attention_cache.layers[0].keys.data_ptr()
+    move(policy)
+    check_equal(*both_ways(policy, others, seed=1, temperature=0.7, eos=0.2))
+    check_equal(*both_ways(policy, dialogues, seed=2, temperature=0.7))
+    assert list(policy.sampling_buffers.values()) == [kept]
+    assert kept.cache.cross_attention_cache.layers[0].keys.data_ptr() == first_keys
+
+
+def test_what_was_returned_stays_when_the_buffers_are_used_again(tiny_t5, dialogues, others):
+    policy = policy_of(tiny_t5)
+    _, first = both_ways(policy, dialogues)
+    copies = [part.clone() for part in first]
+    both_ways(policy, others, seed=1)
+    assert all(torch.equal(one, other) for one, other in zip(first, copies, strict=True))
+
+
+def test_an_early_end_is_noticed(tiny_t5, dialogues, monkeypatch):
+    policy = policy_of(tiny_t5)
+    steps = []
+    step = graphs._Buffers.step
+    monkeypatch.setattr(graphs._Buffers, "step", lambda self: (steps.append(1), step(self)))
+    plain, buffered = both_ways(policy, dialogues, limit=60, eos=0.9)
+    check_equal(plain, buffered)
+    assert 1 < plain[0].shape[1] < 60 - graphs.CHECK_EVERY
+    assert not plain[1].all(), "some end before others"
+    assert len(steps) == -(-plain[0].shape[1] // graphs.CHECK_EVERY) * graphs.CHECK_EVERY
+
+
+def test_in_single_precision_the_two_ways_differ_by_rounding(tiny_t5, dialogues):
+    check_equal(*both_ways(policy_of(tiny_t5, double=False), dialogues), tolerance=1e-5)
+
+
+def test_a_multilingual_t5_samples_the_same(tmp_path, dialogues):
+    vocab_size = len(AutoTokenizer.from_pretrained(mini.path))
+    shape = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_heads": 2, "num_layers": 1, "num_decoder_layers": 3}
+    torch.manual_seed(0)
+    save(MT5ForConditionalGeneration(MT5Config(vocab_size=vocab_size, **shape, **SPECIAL)), tmp_path)
+    policy = policy_of(tmp_path)
+    assert graphs.applies_to(policy)
+    check_equal(*both_ways(policy, dialogues))
+
+
+def test_other_families_are_left_to_plain_sampling(tmp_path):
+    size = {f"{side}_{what}": 2 for side in ("encoder", "decoder") for what in ("layers", "attention_heads", "ffn_dim")}
+    vocab_size = len(AutoTokenizer.from_pretrained(mini.path))
+    config = BartConfig(
+        vocab_size=vocab_size, d_model=16, max_position_embeddings=64, bos_token_id=2, **size, **SPECIAL
+    )
+    save(BartForConditionalGeneration(config), tmp_path)
+    assert not graphs.applies_to(policy_of(tmp_path))
+
+
+def save(model, folder: Path) -> None:
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(mini.path).save_pretrained(folder)
+    PromptFormat(template="{dialogue}", max_prompt_tokens=100).save(folder)
+
+
+def test_eager_attention_samples_the_same(tiny_t5, dialogues):
+    policy = policy_of(tiny_t5)
+    policy.seq2seq.set_attn_implementation("eager")
+    check_equal(*both_ways(policy, dialogues))
+
+
+def test_little_is_kept(tiny_t5, dialogues, monkeypatch):
+    policy = policy_of(tiny_t5)
+    for limit in (3, 4, 5, 3):
+        check_equal(*both_ways(policy, dialogues, limit=limit))
+    assert [key[1] for key in policy.sampling_buffers] == [4, 5, 3], "the last used comes last"
+    sizes = [kept.bytes for kept in policy.sampling_buffers.values()]
+    monkeypatch.setattr(graphs, "KEPT_BYTES", sum(sizes[1:]) + sizes[-1] * 2)
+    check_equal(*both_ways(policy, dialogues, limit=6))
+    assert [key[1] for key in policy.sampling_buffers] == [5, 3, 6]
+
+
+def test_the_optimizer_moves_weights_in_place_and_a_replaced_one_makes_new_buffers(tiny_t5, dialogues):
+    policy = policy_of(tiny_t5)
+    both_ways(policy, dialogues)
+    (kept,) = policy.sampling_buffers.values()
+    weights = list(policy.trainable().values())
+    places, before = [weight.data_ptr() for weight in weights], [weight.detach().clone() for weight in weights]
+    optimizer = torch.optim.AdamW(weights, lr=0.1)
+    for weight in weights:
+        weight.grad = torch.ones_like(weight)
+    optimizer.step()
+    with policy.reference():
+        pass
+    assert all(not torch.equal(weight, old) for weight, old in zip(weights, before, strict=True))
+    assert [weight.data_ptr() for weight in policy.trainable().values()] == places
+    check_equal(*both_ways(policy, dialogues))
+    assert list(policy.sampling_buffers.values()) == [kept]
+    weights[0].data = weights[0].data.clone()
+    check_equal(*both_ways(policy, dialogues))
+    (renewed,) = policy.sampling_buffers.values()
+    assert renewed is not kept
+
+
+def test_a_rollout_takes_this_way_on_a_gpu_alone(tiny_t5, dialogues, monkeypatch):
+    def refuse(*args, **settings):
+        raise AssertionError
+
+    monkeypatch.setattr(graphs, "sample", refuse)
+    policy = policy_of(tiny_t5)
+    config = TrainConfig(model=str(tiny_t5), max_new_tokens=4, device="cpu")
+    prompts = encode_prompts(dialogues, policy.tokenizer, policy.prompt_format)
+    rollout.generate_rollout(policy, prompts, config, torch.Generator())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("scope", ["all", "decoder"])
+def test_a_captured_step_samples_what_plain_sampling_does(tiny_t5_each, dialogues, others, scope):
+    policy = policy_of(tiny_t5_each, "cuda", adapter_scope=scope)
+    check_equal(*both_ways(policy, dialogues, temperature=0.7, capture=True))
+    (kept,) = policy.sampling_buffers.values()
+    assert kept.graph is not None
+    move(policy)
+    check_equal(*both_ways(policy, others, seed=1, temperature=0.7, eos=0.2, capture=True))
+    assert list(policy.sampling_buffers.values()) == [kept]
+    check_equal(*both_ways(policy, dialogues, limit=60, eos=0.9, capture=True))
+    config = TrainConfig(model=str(tiny_t5_each), max_new_tokens=LIMIT, samples_per_prompt=SAMPLES, device="cuda")
+    prompts = encode_prompts(dialogues, policy.tokenizer, policy.prompt_format)
+    fast, plain = (
+        rollout.generate_rollout(policy, prompts, replace(config, fast=fast), torch.Generator().manual_seed(3))
+        for fast in (True, False)
+    )
+    assert len(policy.sampling_buffers) == 3, "the fast one is sampled in buffers of its own"
+    assert torch.equal(fast.response_ids, plain.response_ids)
+    assert (fast.ref_logprobs - plain.ref_logprobs).abs().max() < 1e-4

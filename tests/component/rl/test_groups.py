@@ -1,0 +1,87 @@
+"""The critic-free algorithms: advantages by hand, and that an update goes the right way."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from one_rollout import optimizer_for, prepared
+from softspoken.config import TrainConfig
+from softspoken.rl import groups
+from softspoken.rl.rollout import score_rows
+from softspoken.types import InputError, Scores
+
+
+def with_index(rollout, index):
+    return replace(rollout, prompt_index=torch.tensor(index))
+
+
+def test_leave_one_out_by_hand(tiny_t5, dialogues):
+    _, _, rollout, _ = prepared(tiny_t5, dialogues, algorithm="rloo")
+    rollout = with_index(rollout, [0, 0, 1, 2, 2, 2, 3, 3])
+    rewards = torch.tensor([1.0, 3.0, 5.0, 1.0, 2.0, 6.0, 4.0, 4.0])
+    assert groups.leave_one_out(rewards, rollout).tolist() == [-2.0, 2.0, 0.0, -3.0, -1.5, 4.5, 0.0, 0.0]
+
+
+def test_group_relative_by_hand(tiny_t5, dialogues):
+    _, _, rollout, _ = prepared(tiny_t5, dialogues, algorithm="grpo")
+    rollout = with_index(rollout, [0, 0, 0, 0, 1, 1, 2, 3])
+    scores = torch.tensor([0.0, 0.0, 1.0, 1.0, 2.0, 2.0, 7.0, 9.0])
+    found = groups.group_relative(scores, rollout).tolist()
+    assert found == pytest.approx([-1, -1, 1, 1, 0, 0, 0, 0], abs=1e-3)
+
+
+def test_rloo_takes_the_kl_of_the_whole_summary_off_its_reward(tiny_t5, dialogues):
+    _, config, rollout, _ = prepared(tiny_t5, dialogues, algorithm="rloo")
+    mask = torch.zeros_like(rollout.response_mask)
+    mask[:, :3] = True
+    drift = torch.zeros(8)
+    drift[0] = 0.5  # nats at each of the first row's three tokens
+    rollout = replace(rollout, response_mask=mask, ref_logprobs=rollout.old_logprobs - drift[:, None])
+    experience = groups.build_experience(rollout, Scores(torch.ones(8), {}), config, kl_coef=0.1)
+    assert experience.advantages[0].tolist() == pytest.approx([-0.15] * 3 + [0.0] * (mask.shape[1] - 3), abs=1e-5)
+    assert experience.advantages[1, 0].item() == pytest.approx(0.15, abs=1e-5)
+    assert not experience.advantages[2:].any()
+
+
+@pytest.mark.parametrize("algorithm", ["rloo", "grpo"])
+def test_an_update_makes_what_scored_higher_than_its_siblings_likelier(tiny_t5, dialogues, algorithm):
+    policy, config, rollout, scores = prepared(tiny_t5, dialogues, algorithm=algorithm, ppo_epochs=4)
+    assert rollout.old_values is None
+    experience = groups.build_experience(rollout, scores, config, 0.0)
+    stats = groups.update(policy, optimizer_for(policy, 3e-2), experience, config, torch.Generator().manual_seed(0))
+    assert stats.optimizer_steps == 4
+    assert policy.unmoved_adapters() == []
+    assert not policy.value_head.weight.any(), "there is no critic to train"
+    with torch.no_grad():
+        after, _ = score_rows(policy, rollout, torch.arange(8), config)
+    assert ((after - rollout.old_logprobs) * experience.advantages).sum() > 0.1
+
+
+def test_grpo_pulls_back_to_the_reference_in_its_loss_alone(tiny_t5, dialogues):
+    policy, config, rollout, _ = prepared(tiny_t5, dialogues, algorithm="grpo", kl_in="loss")
+    rollout = replace(rollout, ref_logprobs=(rollout.old_logprobs - 0.5) * rollout.response_mask)
+    flat = Scores(torch.ones(8), {})
+    losses = [
+        groups.policy_loss(policy, groups.build_experience(rollout, flat, config, coef), torch.arange(8), config)[
+            0
+        ].item()
+        for coef in (0.0, 0.1)
+    ]
+    k3 = 2.718281828**-0.5 - 1 + 0.5
+    assert losses[0] == pytest.approx(0.0, abs=1e-4)
+    assert losses[1] == pytest.approx(0.1 * k3 * rollout.response_mask.sum().item(), rel=1e-3)
+
+
+def test_one_sample_a_dialogue_is_refused():
+    with pytest.raises(InputError, match=r"samples_per_prompt 1 .*rloo compares"):
+        TrainConfig(algorithm="rloo", samples_per_prompt=1)
+
+
+def test_ppo_and_rloo_share_their_signatures():
+    import inspect
+
+    from softspoken.rl import ppo
+
+    for name in ("build_experience", "update"):
+        assert inspect.signature(getattr(ppo, name)) == inspect.signature(getattr(groups, name))

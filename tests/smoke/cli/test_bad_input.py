@@ -1,0 +1,113 @@
+"""Bad input to real commands: exit status 2, one sentence on stderr, nothing on stdout, nothing half-written."""
+
+import io
+from pathlib import Path
+
+import pytest
+
+from softspoken.cli import main as cli
+
+GOOD = '{"id": "a", "dialogue": "Leon: hi", "summary": "Leon says hi."}\n'
+FILES: dict[str, bytes] = {
+    "good.jsonl": GOOD.encode() * 3,
+    "empty.jsonl": b"",
+    "latin.csv": b"id,dialogue,summary\na,sch\xf6n,x\n",
+    "columns.csv": b"id,text,summary\na,Leon: hi,x\n",
+    "blank.jsonl": GOOD.encode() + b'{"dialogue": "", "summary": "x"}\n',
+    "number.jsonl": GOOD.encode() + b'{"dialogue": 5, "summary": "x"}\n',
+    "broken.jsonl": b'{"dialogue"\n',
+    "note.txt": b"\n\n",
+    "latin.txt": b"Leon: sch\xf6n\n",
+    "settings.yaml": b"stepz: 3\n",
+}
+INCOMPLETE = {
+    "no_config": ["token*", "model*"],
+    "no_weights": ["token*", "*config*"],
+    "no_tokenizer": ["config*", "model*"],
+}
+"""Folders that lack a part of the tiny model, and what they have of it."""
+TINY = "TINY"
+"""Stands for the folder of a tiny model."""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, tiny_t5: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name, content in FILES.items():
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "no_model").mkdir()
+    for name, patterns in INCOMPLETE.items():
+        (tmp_path / name).mkdir()
+        for file in {file for pattern in patterns for file in tiny_t5.glob(pattern)}:
+            (tmp_path / name / file.name).symlink_to(file)
+    (tmp_path / "lora").mkdir()
+    (tmp_path / "lora" / "adapter_config.json").write_text("{}")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text("config: {}\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        # usage
+        ("", "no command given"),
+        ("trian", "did you mean 'train'?"),
+        ("train --preset flan", "no preset 'flan'; there is"),
+        ("train --stepz 3", "no setting 'stepz' (did you mean 'steps'?)"),
+        ("train --config settings.yaml", "settings.yaml: train has no setting 'stepz'"),
+        ("train --config nothing.yaml", "nothing.yaml cannot be read"),
+        ("train --steps 0", "steps 0 cannot be used"),
+        # files
+        ("summarize nothing.txt", "no file at nothing.txt"),
+        ("summarize nothing.jsonl", "no file at nothing.jsonl"),
+        ("summarize .", "no file at ."),
+        ("summarize", "standard input has no dialogue in it"),
+        ("summarize note.txt", "note.txt has no dialogue in it"),
+        ("summarize empty.jsonl", "empty.jsonl is empty"),
+        ("summarize latin.csv", "latin.csv is not UTF-8"),
+        ("summarize latin.txt", "latin.txt is not UTF-8"),
+        ("summarize columns.csv", "no column 'dialogue' in row 1; it has id, text, summary"),
+        ("summarize blank.jsonl", "row 2 has an empty dialogue"),
+        ("summarize number.jsonl", "row 2 has int 5 where text should be"),
+        ("summarize broken.jsonl", "line 1 is not JSON"),
+        ("score nothing.txt", "no file at nothing.txt"),
+        ("sft --output out --model TINY --dataset nothing.csv", "no file at nothing.csv"),
+        ("sft --output out --model TINY --dataset columns.csv", "no column 'dialogue' in row 1"),
+        ("evaluate --output out --model TINY --dataset blank.jsonl", "row 2 has an empty dialogue"),
+        # folders
+        ("summarize good.jsonl --model ./nothing", "no folder at ./nothing"),
+        ("summarize good.jsonl --model ./no_model", "./no_model is not a complete model folder: it has no config.json; give a folder"),
+        ("summarize good.jsonl --model no_config", "no_config is not a complete model folder: it has no config.json; give a folder"),
+        ("summarize good.jsonl --model no_weights", "no_weights is not a complete model folder: it has no weights; put its model.safetensors there"),
+        ("summarize good.jsonl --model no_tokenizer", "no_tokenizer is not a complete model folder: it has no tokenizer; save the model's tokenizer there"),
+        ("sft --output out --model no_model --dataset good.jsonl", "it has no config.json"),
+        ("evaluate --output out --model no_weights --dataset good.jsonl", "it has no weights"),
+        ("evaluate --output out --model no_tokenizer --dataset good.jsonl", "it has no tokenizer"),
+        ("train --output out --model no_tokenizer --batch_size 1 --dataset good.jsonl", "it has no tokenizer"),
+        ("summarize good.jsonl --model lora", "pass --adapter lora, and as --model the model that it was made for"),
+        ("train --output out --model TINY --adapter run --batch_size 1 --dataset good.jsonl", "adapter run has no adapter_config.json"),
+        ("train --output out --model TINY --batch_size 1 --dataset good.jsonl --reward 1e*length:1-9", "reward 'length:1-9' has the weight '1e'; give a finite number"),
+        ("summarize good.jsonl --model TINY --adapter ./nothing", "no adapter folder at ./nothing"),
+        ("summarize good.jsonl --model TINY --adapter TINY", "has no adapter_config.json"),
+        ("sft --output run --model TINY --dataset good.jsonl", "run is not empty"),
+        ("train --output run --model TINY --dataset good.jsonl", "--overwrite"),
+        ("train --resume out", "no run at out"),
+        ("train --output out --model TINY --dataset good.jsonl --reward rouge:rougeL --batch_size 4", "larger than the dataset (3 dialogues)"),
+        ("train --output out --model TINY --batch_size 1 --dataset good.jsonl --reward nonsense", "nonsense"),
+        ("train --output out --model TINY --batch_size 1 --dataset good.jsonl --lora_targets nonsense", "lora_targets"),
+    ],
+)  # fmt: skip
+def test_one_sentence_and_status_2(
+    command: str, words: str, folder: Path, tiny_t5: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(folder.rglob("*"))
+    argv = command.replace(TINY, str(tiny_t5)).split()
+    assert cli.main(argv) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("softspoken: error: ")
+    assert captured.err.count("\n") == 1, captured.err
+    assert words in captured.err
+    assert sorted(folder.rglob("*")) == before

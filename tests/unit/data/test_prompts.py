@@ -1,0 +1,73 @@
+"""Prompts that fit."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from softspoken.data.batches import padding_share
+from softspoken.data.prompts import PromptFormat, encode_prompts
+from softspoken.types import Dialogue, InputError
+
+
+def words(first: int, last: int) -> str:
+    return " ".join(f"word{number}" for number in range(first, last + 1))
+
+
+def test_prompts_are_padded_on_the_right(tokenizer: Any) -> None:
+    batch = encode_prompts(
+        [Dialogue("a", "Leon: hi"), Dialogue("b", words(1, 9))], tokenizer, PromptFormat("Say: {dialogue} !")
+    )
+    short = tokenizer("Say: Leon: hi !")["input_ids"]
+    assert batch.truncated == 0
+    assert batch.input_ids[0].tolist() == short + [tokenizer.pad_token_id] * (batch.input_ids.shape[1] - len(short))
+    assert batch.attention_mask[0].tolist() == [1] * len(short) + [0] * (batch.input_ids.shape[1] - len(short))
+    assert batch.input_ids[1].tolist() == tokenizer(f"Say: {words(1, 9)} !")["input_ids"]
+    assert (batch.input_ids.dtype, batch.attention_mask.dtype) == (torch.int64, torch.int64)
+    assert padding_share(batch) == pytest.approx(
+        1 - (len(short) + batch.input_ids.shape[1]) / (2 * batch.input_ids.shape[1])
+    )
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_long_dialogue_is_cut_on_the_stated_side_and_the_template_stays(side: Any, tokenizer: Any) -> None:
+    prompt_format = PromptFormat(
+        "Start of prompt. {dialogue} End of prompt.", max_prompt_tokens=40, truncation_side=side
+    )
+    batch = encode_prompts([Dialogue("a", words(1, 300)), Dialogue("b", "Leon: hi")], tokenizer, prompt_format)
+    assert batch.truncated == 1
+    assert 36 <= batch.attention_mask[0].sum() <= 40
+    assert batch.input_ids[0, batch.attention_mask[0].sum() - 1] == tokenizer.eos_token_id
+    prompt = tokenizer.decode(batch.input_ids[0], skip_special_tokens=True)
+    assert prompt.startswith("Start of prompt. ")
+    assert prompt.endswith(" End of prompt.")
+    assert ("word1 " in prompt, "word300" in prompt) == ((True, False) if side == "right" else (False, True))
+
+
+def test_a_dialogue_that_just_fits_is_left_alone(tokenizer: Any) -> None:
+    text = words(1, 20)
+    length = len(tokenizer(text)["input_ids"])
+    assert encode_prompts([Dialogue("a", text)], tokenizer, PromptFormat("{dialogue}", length)).truncated == 0
+    cut = encode_prompts([Dialogue("a", text)], tokenizer, PromptFormat("{dialogue}", length - 1))
+    assert cut.truncated == 1
+    assert cut.input_ids.shape[1] <= length - 1
+
+
+def test_no_room_for_a_dialogue(tokenizer: Any) -> None:
+    with pytest.raises(InputError, match="max_prompt_tokens 5 leaves no room for a dialogue"):
+        encode_prompts([Dialogue("a", "Leon: hi")], tokenizer, PromptFormat(words(1, 9) + "{dialogue}", 5))
+
+
+def test_prompt_format(tmp_path: Path) -> None:
+    assert PromptFormat('{"a": {}} {dialogue}').prompt("x {y} {dialogue}") == '{"a": {}} x {y} {dialogue}'
+    assert PromptFormat.load(tmp_path) is None
+    PromptFormat("x {dialogue}", 77, "left").save(tmp_path)
+    assert PromptFormat.load(tmp_path) == PromptFormat("x {dialogue}", 77, "left")
+    for wrong in ("no field", "{dialogue} {dialogue}"):
+        with pytest.raises(InputError, match="exactly once"):
+            PromptFormat(wrong)
+    for broken in ("{", "{}", '{"prompt_format": {"x": 1}}', '{"prompt_format": 1}', "[]"):
+        (tmp_path / "softspoken.json").write_text(broken)
+        with pytest.raises(InputError, match=r"softspoken.json is not a prompt format"):
+            PromptFormat.load(tmp_path)
