@@ -11,7 +11,7 @@ import torch
 
 from softspoken.config import TrainConfig
 from softspoken.data.prompts import encode_prompts
-from softspoken.data.reading import load_dialogues
+from softspoken.data.reading import load_examples
 from softspoken.rl.policy import Policy, load_policy
 from softspoken.rl.ppo import build_experience, update
 from softspoken.rl.rollout import generate_rollout
@@ -51,7 +51,7 @@ def main() -> None:
     trainer = PPOTrainer(settings, model, tokenizer=second.tokenizer)
     optimizer = torch.optim.AdamW(list(first.trainable().values()), lr=1e-5)
     generator = torch.Generator().manual_seed(0)
-    dialogues = load_dialogues("mini", "train", limit=ROUNDS * PROMPTS)
+    dialogues = load_examples("mini", "train", limit=ROUNDS * PROMPTS)
     times: dict[str, list[float]] = {"native": [], "softspoken.trl": []}
     for step in range(ROUNDS):
         chosen = dialogues[step * PROMPTS : (step + 1) * PROMPTS]

@@ -8,7 +8,7 @@ from transformers import AutoTokenizer, GenerationConfig, T5Config, T5ForConditi
 
 from softspoken import mini
 from softspoken.data.prompts import PromptFormat
-from softspoken.types import Dialogue
+from softspoken.types import Example
 
 
 def build_tiny_t5(folder: Path, *, tied: bool = True, vocab_size: int | None = None) -> Path:
@@ -57,14 +57,14 @@ def tiny_t5_each(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
 
 
 @pytest.fixture
-def dialogues() -> list[Dialogue]:
+def dialogues() -> list[Example]:
     return [
-        Dialogue("a", "Nora: Where are you?\nFelix: On the bus, ten minutes.", "Felix is on the bus.", group="bus"),
-        Dialogue(
+        Example("a", "Nora: Where are you?\nFelix: On the bus, ten minutes.", "Felix is on the bus.", group="bus"),
+        Example(
             "b", "Ines: You forgot the milk again.\nOwen: Sorry, I will go now.", "Owen will get milk.", group="milk"
         ),
-        Dialogue("c", "Leon: hi", "Leon says hi.", group="hi"),
-        Dialogue(
+        Example("c", "Leon: hi", "Leon says hi.", group="hi"),
+        Example(
             "d",
             "Mila: Can we move the meeting to Friday?\nAmir: Friday at 9 is fine. Bring the plans and a coffee, please.",
             "Mila and Amir meet on Friday.",

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import yaml
 
-from softspoken.types import Comparison, Dialogue, EvalReport, Interval, SliceResult, SystemResult
+from softspoken.types import Comparison, EvalReport, Example, Interval, SliceResult, SystemResult
 
 DECODINGS = ("greedy", "sampled")
-DIALOGUE = Dialogue(
+DIALOGUE = Example(
     "1",
     "Nora: You are late again, idiot.\nFelix: Sorry!\nNora: Bring milk.\nMr. Lee: Hi",
     "Felix is on the bus",

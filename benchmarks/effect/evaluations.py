@@ -17,9 +17,9 @@ from benchmarks.effect.settings import OTHER_JUDGE, REWARD_JUDGE, Settings, read
 from benchmarks.effect.trainings import Training
 from benchmarks.provenance import commit, describe_machine, write_json
 from softspoken.config import EvaluateConfig, TrainConfig
-from softspoken.data.reading import load_dialogues
+from softspoken.data.reading import load_examples
 from softspoken.evaluation import resampling
-from softspoken.types import Dialogue
+from softspoken.types import Example
 
 STATE_FILE = "effect.json"
 SUMMARIES_A_SECOND = 25
@@ -130,7 +130,7 @@ def measure(evaluation: Evaluation, settings: Settings) -> None:
         seconds = None if same else round(time.perf_counter() - start, 1)  # of one that was stopped it is not known
         write_json(folder / STATE_FILE, {"key": key, "seconds": seconds, "commit": commit()})
     state = read_json(folder / STATE_FILE)
-    dialogues = load_dialogues(config.dataset, config.split, limit=config.limit)
+    dialogues = load_examples(config.dataset, config.split, limit=config.limit)
     with (folder / "eval_rows.jsonl").open(encoding="utf-8") as lines:
         above = (
             above_floor(map(json.loads, lines), dialogues, evaluation.judges[-1])
@@ -208,7 +208,7 @@ def _rounded(interval: dict[str, float] | None) -> dict[str, float] | None:
 # ------------------------------------------------------------------------------------------------ above the floor
 
 
-def above_floor(rows: Iterable[dict[str, Any]], dialogues: list[Dialogue], judge: str) -> list[dict[str, Any]]:
+def above_floor(rows: Iterable[dict[str, Any]], dialogues: list[Example], judge: str) -> list[dict[str, Any]]:
     """How much of the base's toxicity by `judge`, above what it gives calm human references, each system keeps.
 
     A linear classifier gives every text something; what it gives the references of calm dialogues (those without a literal one,

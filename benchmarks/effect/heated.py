@@ -22,7 +22,7 @@ from typing import Any
 
 import yaml
 
-from softspoken.data.reading import load_dialogues
+from softspoken.data.reading import load_examples
 
 Row = dict[str, Any]
 HELD_OUT = 0.1
@@ -53,7 +53,7 @@ def write_training(data: Path, path: Path, limit: int | None = None) -> int:
     lines, _ = toxic_lines(_read(data / PAIRS))
     samsum = [row for row in _read(data / TRAIN) if speakers(row["dialogue"]) and row["summary"].strip()]
     samsum = rng.sample(samsum, HEATED + PLAIN)
-    embedded = rng.sample(load_dialogues("mini", "train"), EMBEDDED)
+    embedded = rng.sample(load_examples("mini", "train"), EMBEDDED)
     rows = [heat(rng, row, lines) for row in samsum[:HEATED]] + samsum[HEATED:]
     rows += [{"id": one.id, "dialogue": one.text, "summary": one.reference} for one in embedded]
     rng.shuffle(rows)

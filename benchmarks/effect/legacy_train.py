@@ -31,7 +31,7 @@ from softspoken import mini
 from softspoken.config import TrainConfig
 from softspoken.data.batches import prompt_batches
 from softspoken.data.prompts import PromptFormat
-from softspoken.data.reading import load_dialogues
+from softspoken.data.reading import load_examples
 from softspoken.models.pretrained import load_generation_config, load_tokenizer, prompt_format_for
 from softspoken.progress import progress_bar
 from softspoken.rewards.terms import judge_term, load_reward
@@ -120,7 +120,7 @@ def train(settings: Settings, watch: Callable[[Path], bool] | None = None) -> di
     subprocess.run([ROOT / "benchmarks" / "legacy_env.sh", LEGACY], check=True)
     output = _fresh_folder(Path(settings.output))
     tokenizer, prompt_format = load_tokenizer("mini"), prompt_format_for("mini")
-    dialogues = load_dialogues(OURS.dataset, OURS.split)
+    dialogues = load_examples(OURS.dataset, OURS.split)
     reward, judge = load_reward(OURS.reward), judge_term(OURS.reward)
     batches = prompt_batches(
         dialogues,
@@ -144,7 +144,7 @@ def train(settings: Settings, watch: Callable[[Path], bool] | None = None) -> di
             task = progress.add_task("TRL 0.11.4", total=settings.steps)
             for step, prompts in enumerate(batches, start=1):
                 begun = time.perf_counter()
-                answered = [one for one in prompts.dialogues for _ in range(settings.samples)]
+                answered = [one for one in prompts.examples for _ in range(settings.samples)]
                 seed = settings.seed * 1_000_003 + step
                 responses = legacy.ask({"queries": _queries(prompts, settings.samples), "seed": seed})["responses"]
                 texts = [text.strip() for text in tokenizer.batch_decode(responses, skip_special_tokens=True)]

@@ -17,7 +17,7 @@ from softspoken.models.cpu import tune_cpu
 from softspoken.rl.policy import Policy, load_policy
 from softspoken.rl.ppo import build_experience, update
 from softspoken.rl.rollout import generate_rollout
-from softspoken.types import Dialogue, PromptBatch, Scores
+from softspoken.types import Example, PromptBatch, Scores
 
 
 def config_of(cell: Cell, folder: str) -> TrainConfig:
@@ -45,7 +45,7 @@ def prompts_of(cell: Cell) -> PromptBatch:
     width = max(len(row) for row in rows)
     ids = torch.tensor([row + [0] * (width - len(row)) for row in rows])
     mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
-    return PromptBatch([Dialogue(str(number), "synthetic") for number in range(cell.batch)], ids, mask)
+    return PromptBatch([Example(str(number), "synthetic") for number in range(cell.batch)], ids, mask)
 
 
 def prepare() -> Step:

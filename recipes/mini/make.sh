@@ -19,11 +19,11 @@ $python recipes/mini/warmstart_data.py --data "$data" --output "$work/data" --pa
 $sft --model "$work/init" --dataset "$work/data/copy.jsonl" --output "$work/copy" \
   --learning_rate 2e-2 --schedule constant --warmup_steps 50 --max_prompt_tokens 96 --max_new_tokens 40
 # 2. Dialogues at a constant rate.
-$sft --model "$work/copy" --dataset "$work/data/dialogues.jsonl" --max_dialogues 64000 --output "$work/dialogues" \
+$sft --model "$work/copy" --dataset "$work/data/dialogues.jsonl" --max_examples 64000 --output "$work/dialogues" \
   --learning_rate 1.5e-2 --schedule constant --warmup_steps 50 --max_prompt_tokens 384 --max_new_tokens 80
 # 3. The same with fresh draws, the rate falling to 0.
 $python recipes/mini/warmstart_data.py --data "$data" --output "$work/anneal" --passes 1 --seed 1
-$sft --model "$work/dialogues" --dataset "$work/anneal/dialogues.jsonl" --max_dialogues 20800 --output "$work/final" \
+$sft --model "$work/dialogues" --dataset "$work/anneal/dialogues.jsonl" --max_examples 20800 --output "$work/final" \
   --learning_rate 1.5e-2 --schedule linear --max_prompt_tokens 384 --max_new_tokens 80
 
 $python recipes/mini/pack.py --model "$work/final"

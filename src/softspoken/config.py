@@ -37,7 +37,7 @@ class TrainConfig:
     """dataset to evaluate on; by default the training one"""
     eval_split: str | None = None
     """split to evaluate on; by default test. Only needed where train and test are in one set"""
-    max_dialogues: int | None = None
+    max_examples: int | None = None
     """train on the first so many dialogues"""
     eval_limit: int | None = None
     """evaluate on the first so many dialogues; 0 leaves the evaluation out"""
@@ -173,7 +173,7 @@ class TrainConfig:
         )
         _check_positive(
             self,
-            "save_every eval_batch_size kl_target kl_horizon max_dialogues max_prompt_tokens target_kl tokens_per_microbatch",
+            "save_every eval_batch_size kl_target kl_horizon max_examples max_prompt_tokens target_kl tokens_per_microbatch",
         )
         _check_not_negative(
             self, "kl_coef value_coef weight_decay warmup_steps eval_samples eval_limit min_response_chars"
@@ -200,7 +200,7 @@ class SftConfig:
     """split of a hub set or of mini; a local file is one split"""
     on_bad_row: OnBadRow = "error"
     """what to do with a row that has no usable dialogue: stop, or skip it and count"""
-    max_dialogues: int | None = None
+    max_examples: int | None = None
     """use only the first so many"""
     prompt_template: str | None = None
     """text with {dialogue} in it; by default the model's own"""
@@ -245,7 +245,7 @@ class SftConfig:
         _check_positive(
             self, "epochs batch_size learning_rate max_new_tokens lora_r lora_alpha save_every max_grad_norm"
         )
-        _check_positive(self, "max_dialogues max_prompt_tokens")
+        _check_positive(self, "max_examples max_prompt_tokens")
         _check(not (self.overwrite and self.resume), self, "overwrite", "it cannot be combined with resume")
 
 

@@ -20,10 +20,10 @@ from transformers import (
 
 from softspoken.config import SftConfig
 from softspoken.data.prompts import PromptFormat, prompt_ids
-from softspoken.data.reading import load_dialogues, require_references
+from softspoken.data.reading import load_examples, require_references
 from softspoken.models.adapters import add_lora
 from softspoken.models.pretrained import load_seq2seq, load_tokenizer, prompt_format_for, require_seq2seq
-from softspoken.types import Dialogue, InputError
+from softspoken.types import Example, InputError
 
 log = logging.getLogger(__name__)
 
@@ -45,8 +45,8 @@ def sft(config: SftConfig) -> Path:
         max_prompt_tokens=config.max_prompt_tokens,
         truncation_side=config.truncation_side,
     )
-    dialogues = load_dialogues(config.dataset, config.split, on_bad_row=config.on_bad_row, limit=config.max_dialogues)
-    require_references(dialogues, config.dataset, "sft")
+    examples = load_examples(config.dataset, config.split, on_bad_row=config.on_bad_row, limit=config.max_examples)
+    require_references(examples, config.dataset, "sft")
     model: Any = load_seq2seq(config.model)
     model.generation_config = _generation_config(model, config.max_new_tokens)
     if config.lora:
@@ -57,9 +57,9 @@ def sft(config: SftConfig) -> Path:
     trainer = Seq2SeqTrainer(
         model=model,
         args=_arguments(config, checkpoints),
-        train_dataset=_examples(dialogues, tokenizer, prompt_format, config.max_new_tokens),
+        train_dataset=_examples(examples, tokenizer, prompt_format, config.max_new_tokens),
         data_collator=DataCollatorForSeq2Seq(tokenizer, model),
-        optimizers=_adafactor(model, config, len(dialogues)) if config.optimizer == "adafactor" else (None, None),
+        optimizers=_adafactor(model, config, len(examples)) if config.optimizer == "adafactor" else (None, None),
     )
     trainer.train(resume_from_checkpoint=config.resume)
     _save(trainer.model, tokenizer, prompt_format, output)
@@ -68,12 +68,12 @@ def sft(config: SftConfig) -> Path:
 
 
 def _examples(
-    dialogues: list[Dialogue], tokenizer: Any, prompt_format: PromptFormat, max_new_tokens: int
+    examples: list[Example], tokenizer: Any, prompt_format: PromptFormat, max_new_tokens: int
 ) -> list[dict[str, list[int]]]:
-    prompts, truncated = prompt_ids(dialogues, tokenizer, prompt_format)
+    prompts, truncated = prompt_ids(examples, tokenizer, prompt_format)
     if truncated:
         log.warning("cut %d dialogues to %d tokens", truncated, prompt_format.max_prompt_tokens)
-    references = [dialogue.reference for dialogue in dialogues]
+    references = [example.reference for example in examples]
     labels = tokenizer(text_target=references, truncation=True, max_length=max_new_tokens)["input_ids"]
     return [{"input_ids": prompt, "labels": label} for prompt, label in zip(prompts, labels, strict=True)]
 

@@ -19,7 +19,7 @@ from transformers import get_scheduler
 
 from softspoken.config import EvaluateConfig, TrainConfig
 from softspoken.data.batches import one_ahead, padding_share, prompt_batches, require_a_batch
-from softspoken.data.reading import load_dialogues, require_references
+from softspoken.data.reading import load_examples, require_references
 from softspoken.evaluation.evaluate import evaluate
 from softspoken.models.cpu import tune_cpu
 from softspoken.models.pretrained import require_seq2seq
@@ -32,7 +32,7 @@ from softspoken.rl.policy import Policy, load_policy, require_moved
 from softspoken.rl.ppo import next_kl_coef
 from softspoken.rl.rollout import drop_short, generate_rollout
 from softspoken.rl.tracking import Tracker
-from softspoken.types import Dialogue, Experience, InputError, UpdateStats
+from softspoken.types import Example, Experience, InputError, UpdateStats
 
 PACKAGES = ("softspoken", "torch", "transformers", "peft", "accelerate", "datasets", "tokenizers")
 
@@ -47,12 +47,12 @@ def train(config: TrainConfig) -> Path:
     if config.fast:
         tune_cpu()
     require_seq2seq(config.model)
-    dialogues = load_dialogues(config.dataset, config.split, on_bad_row=config.on_bad_row, limit=config.max_dialogues)
-    require_a_batch(dialogues, config.batch_size)
+    examples = load_examples(config.dataset, config.split, on_bad_row=config.on_bad_row, limit=config.max_examples)
+    require_a_batch(examples, config.batch_size)
     reward = load_reward(config.reward, device=config.device, detoxify_sha256=config.detoxify_sha256)
     if reward.needs_references:
-        require_references(dialogues, config.dataset, reward.needs_references[0])
-    _learn(config, run, dialogues, reward, fresh=resumed is None)
+        require_references(examples, config.dataset, reward.needs_references[0])
+    _learn(config, run, examples, reward, fresh=resumed is None)
     if config.eval_limit != 0:
         evaluate(_evaluation(config, run))
     write_model_card(run)
@@ -61,7 +61,7 @@ def train(config: TrainConfig) -> Path:
     return run
 
 
-def _learn(config: TrainConfig, run: Path, dialogues: list[Dialogue], reward: WeightedReward, *, fresh: bool) -> None:
+def _learn(config: TrainConfig, run: Path, examples: list[Example], reward: WeightedReward, *, fresh: bool) -> None:
     """The steps, and the adapter they end in; a function of its own, so that their memory is free for the evaluation."""
     policy = load_policy(config)  # the largest comes last: what is wrong with the rest is said in seconds
     optimizer, scheduler = _optimizer(policy, config)
@@ -77,7 +77,7 @@ def _learn(config: TrainConfig, run: Path, dialogues: list[Dialogue], reward: We
     seen_to_move = False
 
     batches = prompt_batches(
-        dialogues,
+        examples,
         deepcopy(policy.tokenizer),  # another thread may use it
         policy.prompt_format,
         batch_size=config.batch_size,
@@ -94,7 +94,7 @@ def _learn(config: TrainConfig, run: Path, dialogues: list[Dialogue], reward: We
             rollout, dropped = drop_short(rollout, config.min_response_chars)
             clock.lap("sample")
             if rollout.responses:
-                answered = [prompts.dialogues[row] for row in rollout.prompt_index.tolist()]
+                answered = [prompts.examples[row] for row in rollout.prompt_index.tolist()]
                 scores = reward(rollout.responses, answered)  # 2 score
                 clock.lap("score")
                 experience = algorithm.build_experience(rollout, scores, config, kl_coef)  # 3 shape: KL, advantages

@@ -22,7 +22,7 @@ class RunError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Dialogue:
+class Example:
     id: str
     text: str
     reference: str | None = None
@@ -35,7 +35,7 @@ class Dialogue:
 
 @dataclass(frozen=True)
 class PromptBatch:
-    dialogues: list[Dialogue]
+    examples: list[Example]
     input_ids: Tensor
     """[B, P] int64, padded on the right."""
     attention_mask: Tensor

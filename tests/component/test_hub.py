@@ -21,7 +21,7 @@ from softspoken.hub import hub_file
 from softspoken.models.pretrained import prompt_format_for
 from softspoken.types import InputError
 
-SMALLER = {"steps": 1, "eval_limit": 4, "eval_samples": 1, "max_new_tokens": 8, "max_dialogues": 12}
+SMALLER = {"steps": 1, "eval_limit": 4, "eval_samples": 1, "max_new_tokens": 8, "max_examples": 12}
 PRESET = [
     "train",
     "--preset",

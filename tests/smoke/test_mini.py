@@ -11,7 +11,7 @@ import yaml
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from softspoken import mini
-from softspoken.data.reading import load_dialogues
+from softspoken.data.reading import load_examples
 
 BANK = Path(__file__).parents[2] / "recipes/mini/bank.yaml"
 SPLITS = ("train", "validation", "test")
@@ -72,7 +72,7 @@ def test_literal_references_repeat_abuse_that_was_said_and_calm_ones_have_none(r
 
 
 def test_the_corpus_loads_as_dialogues():
-    dialogues = load_dialogues("mini", "test")
+    dialogues = load_examples("mini", "test")
     assert all(dialogue.reference and dialogue.group for dialogue in dialogues)
     assert any(dialogue.literal_reference for dialogue in dialogues)
 

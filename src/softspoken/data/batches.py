@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from softspoken.data.prompts import PromptFormat, encode_prompts
-from softspoken.types import Dialogue, InputError, PromptBatch
+from softspoken.types import Example, InputError, PromptBatch
 
 
 def training_order(lengths: list[int], batch_size: int, seed: int, epoch: int) -> list[list[int]]:
@@ -30,16 +30,16 @@ def training_order(lengths: list[int], batch_size: int, seed: int, epoch: int) -
     return [batches[place] for place in torch.randperm(len(batches), generator=generator).tolist()]
 
 
-def require_a_batch(dialogues: list[Dialogue], batch_size: int) -> None:
+def require_a_batch(examples: list[Example], batch_size: int) -> None:
     """Raises InputError where there are fewer dialogues than a batch holds."""
-    if batch_size > len(dialogues):
+    if batch_size > len(examples):
         raise InputError(
-            f"batch_size {batch_size} is larger than the dataset ({len(dialogues)} dialogues); lower it or give more data"
+            f"batch_size {batch_size} is larger than the dataset ({len(examples)} dialogues); lower it or give more data"
         )
 
 
 def prompt_batches(
-    dialogues: list[Dialogue],
+    examples: list[Example],
     tokenizer: Any,
     prompt_format: PromptFormat,
     *,
@@ -49,16 +49,16 @@ def prompt_batches(
     steps: int,
 ) -> Generator[PromptBatch, None, None]:
     """Batches for the steps first_step … steps−1, pass after pass over the data; the same whether or not earlier ones were drawn."""
-    require_a_batch(dialogues, batch_size)
-    lengths = [len(dialogue.text) for dialogue in dialogues]
-    per_epoch = math.ceil(len(dialogues) / batch_size)
+    require_a_batch(examples, batch_size)
+    lengths = [len(example.text) for example in examples]
+    per_epoch = math.ceil(len(examples) / batch_size)
     epoch, order = -1, []
     for step in range(first_step, steps):
         if step // per_epoch != epoch:
             epoch = step // per_epoch
             order = training_order(lengths, batch_size, seed, epoch)
         rows = order[step % per_epoch]
-        yield encode_prompts([dialogues[row] for row in rows], tokenizer, prompt_format)
+        yield encode_prompts([examples[row] for row in rows], tokenizer, prompt_format)
 
 
 def one_ahead(batches: Iterator[PromptBatch], device: torch.device) -> Generator[PromptBatch, None, None]:

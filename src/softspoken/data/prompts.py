@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from softspoken.types import Dialogue, InputError, PromptBatch
+from softspoken.types import Example, InputError, PromptBatch
 
 FORMAT_FILE = "softspoken.json"
 """Lies beside a model or an adapter and says how its prompts are made."""
@@ -26,8 +26,8 @@ class PromptFormat:
         if self.template.count("{dialogue}") != 1:
             raise InputError(f"prompt_template {self.template!r} must contain {{dialogue}} exactly once")
 
-    def prompt(self, dialogue: str) -> str:
-        return self.template.replace("{dialogue}", dialogue)  # other braces in a template are just braces
+    def prompt(self, text: str) -> str:
+        return self.template.replace("{dialogue}", text)  # other braces in a template are just braces
 
     def save(self, folder: Path) -> None:
         (folder / FORMAT_FILE).write_text(
@@ -48,20 +48,20 @@ class PromptFormat:
             ) from error
 
 
-def encode_prompts(dialogues: list[Dialogue], tokenizer: Any, prompt_format: PromptFormat) -> PromptBatch:
+def encode_prompts(examples: list[Example], tokenizer: Any, prompt_format: PromptFormat) -> PromptBatch:
     """Format, cut to fit, tokenize, pad on the right (the masks and T5's relative positions make the side irrelevant)."""
-    ids, truncated = prompt_ids(dialogues, tokenizer, prompt_format)
+    ids, truncated = prompt_ids(examples, tokenizer, prompt_format)
     padded = tokenizer.pad({"input_ids": ids}, padding_side="right", return_tensors="pt")
-    return PromptBatch(dialogues, padded["input_ids"], padded["attention_mask"], truncated)
+    return PromptBatch(examples, padded["input_ids"], padded["attention_mask"], truncated)
 
 
-def prompt_ids(dialogues: list[Dialogue], tokenizer: Any, prompt_format: PromptFormat) -> tuple[list[list[int]], int]:
+def prompt_ids(examples: list[Example], tokenizer: Any, prompt_format: PromptFormat) -> tuple[list[list[int]], int]:
     """Each dialogue's prompt as token ids, none longer than `max_prompt_tokens`, and how many had to be cut for that."""
-    prompts = [prompt_format.prompt(dialogue.text) for dialogue in dialogues]
+    prompts = [prompt_format.prompt(example.text) for example in examples]
     ids: list[list[int]] = tokenizer(prompts, verbose=False)["input_ids"]
     long = [row for row, prompt in enumerate(ids) if len(prompt) > prompt_format.max_prompt_tokens]
     for row in long:
-        ids[row] = _cut_to_fit(dialogues[row].text, len(ids[row]), tokenizer, prompt_format)
+        ids[row] = _cut_to_fit(examples[row].text, len(ids[row]), tokenizer, prompt_format)
     return ids, len(long)
 
 

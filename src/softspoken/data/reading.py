@@ -15,7 +15,7 @@ from typing import IO, Any, Literal
 
 from softspoken import mini
 from softspoken.hub import require_on_hub
-from softspoken.types import Dialogue, InputError
+from softspoken.types import Example, InputError
 
 log = logging.getLogger(__name__)
 
@@ -30,20 +30,20 @@ COLUMNS = {
 }
 
 
-def load_dialogues(
+def load_examples(
     dataset: str, split: str, *, on_bad_row: OnBadRow = "error", limit: int | None = None
-) -> list[Dialogue]:
+) -> list[Example]:
     """All dialogues of a hub id, a local file, or `mini` (the embedded corpus).
 
     A local file holds one set: `split` does not apply to it. Raises InputError for anything that cannot be read.
     """
-    dialogues = list(islice(iterate_dialogues(dataset, split, on_bad_row=on_bad_row), limit))
-    if not dialogues:
+    examples = list(islice(iterate_examples(dataset, split, on_bad_row=on_bad_row), limit))
+    if not examples:
         raise InputError(f"dataset {dataset!r} has no usable rows; give a file or hub set with at least one dialogue")
-    return dialogues
+    return examples
 
 
-def iterate_dialogues(dataset: str, split: str, *, on_bad_row: OnBadRow = "error") -> Iterator[Dialogue]:
+def iterate_examples(dataset: str, split: str, *, on_bad_row: OnBadRow = "error") -> Iterator[Example]:
     """The same, one at a time and in order, at constant memory (JSON files, which must be read whole, excepted)."""
     if dataset == "mini":
         rows: Iterable[Mapping[str, Any]] = _mini_rows(split)
@@ -51,31 +51,29 @@ def iterate_dialogues(dataset: str, split: str, *, on_bad_row: OnBadRow = "error
         rows = file_rows(Path(dataset))
     else:
         rows = _hub_rows(dataset, split)
-    yield from to_dialogues(rows, source=dataset, on_bad_row=on_bad_row)
+    yield from to_examples(rows, source=dataset, on_bad_row=on_bad_row)
 
 
-def to_dialogues(
-    rows: Iterable[Mapping[str, Any]], *, source: str, on_bad_row: OnBadRow = "error"
-) -> Iterator[Dialogue]:
+def to_examples(rows: Iterable[Mapping[str, Any]], *, source: str, on_bad_row: OnBadRow = "error") -> Iterator[Example]:
     """Check and clean rows of `id, dialogue, summary` (and `literal_summary`, `group`); all but `dialogue` may be absent."""
     skipped = 0
     try:
         for number, row in enumerate(rows, start=1):
             try:
-                dialogue = _to_dialogue(row, number, source)
+                example = _to_example(row, number, source)
             except InputError as error:
                 if on_bad_row == "error" or (number == 1 and "dialogue" not in row):  # a missing column is no bad row
                     raise
                 skipped += 1
                 log.debug("skipped: %s", error)
             else:
-                yield dialogue
+                yield example
     finally:  # also where a limit ends the reading early
         if skipped:
             log.warning("skipped %d bad rows of %s", skipped, source)
 
 
-def _to_dialogue(row: Mapping[str, Any], number: int, source: str) -> Dialogue:
+def _to_example(row: Mapping[str, Any], number: int, source: str) -> Example:
     if "dialogue" not in row:
         raise InputError(f"{source}: no column 'dialogue' in row {number}; it has {', '.join(map(str, row)) or 'none'}")
     fields: dict[str, str | None] = {}
@@ -89,7 +87,7 @@ def _to_dialogue(row: Mapping[str, Any], number: int, source: str) -> Dialogue:
         fields[name] = clean(value) if value is not None else None
     if not fields["text"]:
         raise InputError(f"{source}: row {number} has an empty dialogue; remove it or pass --on_bad_row skip")
-    return Dialogue(
+    return Example(
         id=fields["id"] or str(number),
         text=fields["text"],
         reference=fields["reference"] or None,
@@ -105,8 +103,8 @@ def clean(text: str) -> str:
     return "\n".join(line for line in lines if line)
 
 
-def require_references(dialogues: list[Dialogue], dataset: str, purpose: str) -> None:
-    missing = [dialogue.id for dialogue in dialogues if not dialogue.reference]
+def require_references(examples: list[Example], dataset: str, purpose: str) -> None:
+    missing = [example.id for example in examples if not example.reference]
     if missing:
         raise InputError(
             f"{dataset}: {len(missing)} rows have no 'summary' (the first is id {missing[0]}), which {purpose} needs"

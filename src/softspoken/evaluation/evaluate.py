@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from softspoken.config import EvaluateConfig
-from softspoken.data.reading import load_dialogues, require_references
+from softspoken.data.reading import load_examples, require_references
 from softspoken.evaluation import resampling
 from softspoken.evaluation.analysis import analyse, collect
 from softspoken.evaluation.metrics import (
@@ -33,7 +33,7 @@ from softspoken.evaluation.metrics import (
     judge_texts,
     reference_metrics,
     similarity_metrics,
-    slice_dialogues,
+    slice_examples,
     surface_metrics,
     toxicity_metrics,
 )
@@ -57,7 +57,7 @@ from softspoken.progress import Speed, progress_bar
 from softspoken.report.report import EVAL_FILE, write_report
 from softspoken.report.report import read_report as read_report
 from softspoken.rewards.terms import load_judge, load_reward, load_similarity
-from softspoken.types import Decoding, Dialogue, EvalReport, InputError, Summary
+from softspoken.types import Decoding, EvalReport, Example, InputError, Summary
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ ABOUT_THE_FOLDER = ("output", "overwrite", "resume")
 class Task:
     """What all systems are measured on, and where their rows and the progress go."""
 
-    dialogues: list[Dialogue]
+    examples: list[Example]
     slices: Slices
     judges: list[Judge]
     similarity: Similarity | None
@@ -94,17 +94,17 @@ def evaluate(config: EvaluateConfig) -> EvalReport:
     load_tokenizer(config.model)
     if config.max_new_tokens is None:  # each system's own limit may be another, and differences in length would follow
         config = replace(config, max_new_tokens=length_limit(config.model, next(iter(adapters), None)))
-    dialogues = load_dialogues(config.dataset, config.split, on_bad_row=config.on_bad_row, limit=config.limit)
+    examples = load_examples(config.dataset, config.split, on_bad_row=config.on_bad_row, limit=config.limit)
     device = str(resolve_device(config.device))
     specs = list(dict.fromkeys(config.judge or ["mini"]))
     judges = [load_judge(spec, device=device, detoxify_sha256=config.detoxify_sha256) for spec in specs]
     similarity = load_similarity(config.similarity, device=device, batch_size=64) if config.similarity else None
-    systems = named_systems(config, dialogues, judges[0], _score(config, judges[0], device, dialogues))
+    systems = named_systems(config, examples, judges[0], _score(config, judges[0], device, examples))
     if config.overwrite:
         discard(output)
     report = evaluate_systems(
         systems,
-        dialogues,
+        examples,
         judges,
         output=output,
         seed=config.seed,
@@ -120,7 +120,7 @@ def evaluate(config: EvaluateConfig) -> EvalReport:
 
 def evaluate_systems(
     systems: Sequence[System],
-    dialogues: list[Dialogue],
+    examples: list[Example],
     judges: Sequence[Judge],
     *,
     output: Path,
@@ -136,33 +136,33 @@ def evaluate_systems(
     The first judge's main label is the toxicity. References, where there are any, are the system `human`. With `resume`, what
     an evaluation of the same things (`files` say which weights) that was stopped has left in `output` is gone on with.
     """
-    if len(dialogues) < FEW_DIALOGUES:
-        log.warning("only %d dialogues: differences between systems may well be chance", len(dialogues))
+    if len(examples) < FEW_DIALOGUES:
+        log.warning("only %d dialogues: differences between systems may well be chance", len(examples))
     output.mkdir(parents=True, exist_ok=True)
-    if any(dialogue.reference for dialogue in dialogues):
-        systems = [human(dialogues), *systems]
+    if any(example.reference for example in examples):
+        systems = [human(examples), *systems]
     made_of = {
         **(config or {}),
         "systems": [(system.name, list(system.ways.items()), len(system.loads)) for system in systems],
-        "dialogues": _digest(dialogues),
+        "dialogues": _digest(examples),
         "files": files or {},
         "versions": _versions(),
     }
-    total = len(dialogues) * sum(len(system.trainings) * sum(system.ways.values()) for system in systems)
+    total = len(examples) * sum(len(system.trainings) * sum(system.ways.values()) for system in systems)
     with RowsFile(output, made_of, resume=resume) as rows:
-        with _progress(len(dialogues), "dialogues") as advance:
-            slices = slice_dialogues(dialogues, judges[0], lambda done: advance("heat of the dialogues", done))
+        with _progress(len(examples), "dialogues") as advance:
+            slices = slice_examples(examples, judges[0], lambda done: advance("heat of the dialogues", done))
         with _progress(total, "summaries") as advance:
-            task = Task(dialogues, slices, list(judges), similarity, seed, rows, advance)
+            task = Task(examples, slices, list(judges), similarity, seed, rows, advance)
             _forget(task)
             for system in systems:
                 measure(system, task)
         trainings = [(system.name, training) for system in systems for training in system.trainings]
         truncated = max((sum(rows.cut(name, "greedy", str(training))) for name, training in trainings), default=0)
-        groups = resampling.group_numbers([dialogue.group or f"id:{dialogue.id}" for dialogue in dialogues])
+        groups = resampling.group_numbers([example.group or f"id:{example.id}" for example in examples])
         samples = {(system.name, way): number for system in systems for way, number in system.ways.items()}
         results, comparisons = analyse(collect(rows, groups, samples), groups, slices, seed)
-        dataset = {"id": None, "split": None, **(dataset or {}), "n": len(dialogues), "truncated": truncated}
+        dataset = {"id": None, "split": None, **(dataset or {}), "n": len(examples), "truncated": truncated}
         names = [judge.name for judge in judges]
         report = EvalReport(dataset, names, results, comparisons, ROWS_FILE, config or {}, _versions())
         beside = output / f".{EVAL_FILE}.saving"
@@ -199,13 +199,13 @@ def _require_free(config: EvaluateConfig, output: Path) -> None:
         log.info("resume: no stopped evaluation in %s; starting one", output)
 
 
-def _score(config: EvaluateConfig, judge: Judge, device: str, dialogues: list[Dialogue]) -> Score:
+def _score(config: EvaluateConfig, judge: Judge, device: str, examples: list[Example]) -> Score:
     """What best-of-N picks by: the reward or, without one, the least toxicity."""
     if not config.reward:
         return lambda texts, _: [1.0 - toxicity for toxicity in judge(texts)[judge.labels[0]]]
     reward = load_reward(config.reward, device=device, detoxify_sha256=config.detoxify_sha256)
     if reward.needs_references:
-        require_references(dialogues, config.dataset, reward.needs_references[0])
+        require_references(examples, config.dataset, reward.needs_references[0])
     return lambda texts, owners: reward(texts, owners).total.tolist()
 
 
@@ -218,9 +218,9 @@ def measure(system: System, task: Task) -> None:
     for training in system.trainings:
         generate: Generate | None = None
         for decoding, samples in system.ways.items():
-            for first in range(0, len(task.dialogues), WINDOW):
-                dialogues = task.dialogues[first : first + WINDOW]
-                window = Window(dialogues, first, decoding, samples, task.seed + first)
+            for first in range(0, len(task.examples), WINDOW):
+                examples = task.examples[first : first + WINDOW]
+                window = Window(examples, first, decoding, samples, task.seed + first)
                 name = _window_name(system.name, training, decoding, first)
                 if name not in task.rows:
                     generate = generate or _start(system, training, task)
@@ -230,7 +230,7 @@ def measure(system: System, task: Task) -> None:
                     rows = _rows(system.name, training if several else None, window, summaries, task)
                     task.rows.add(name, rows, cut)
                     _forget(task)
-                task.advance(f"{system.name} {decoding or ''}", len(dialogues) * samples)
+                task.advance(f"{system.name} {decoding or ''}", len(examples) * samples)
         del generate
         _free_memory()
 
@@ -241,7 +241,7 @@ def _start(system: System, training: int, task: Task) -> Generate:
     rework = system.rework
 
     def generate(window: Window) -> list[list[Summary]]:
-        texts: list[list[str]] = [[] for _ in window.dialogues]
+        texts: list[list[str]] = [[] for _ in window.examples]
         for row in task.rows.read(_window_name(BASE, 0, window.decoding, window.first)):
             texts[row["row"] - window.first].append(row["summary"])
         return [[Summary(text) for text in own] for own in rework(window, texts)]
@@ -258,30 +258,30 @@ def _rows(
 ) -> list[dict[str, Any]]:
     places = [(place, sample) for place, own in enumerate(summaries) for sample in range(len(own))]
     texts = [summaries[place][sample].text for place, sample in places]
-    owners = [window.dialogues[place] for place, _ in places]
-    two_references = any(dialogue.literal_reference for dialogue in task.dialogues)
+    owners = [window.examples[place] for place, _ in places]
+    two_references = any(example.literal_reference for example in task.examples)
     is_human = system == HUMAN  # a reference proves nothing about itself
     alike: list[dict[str, float]] = [{} for _ in texts]
     if task.similarity:
         alike = similarity_metrics(task.similarity, texts, owners, to_reference=not is_human)
     rows = []
     for (place, sample), scored, similarities in zip(places, judge_texts(task.judges, texts), alike, strict=True):
-        dialogue, summary = window.dialogues[place], summaries[place][sample]
+        example, summary = window.examples[place], summaries[place][sample]
         number = window.first + place
-        metrics = toxicity_metrics(scored, task.judges) | surface_metrics(summary, dialogue) | similarities
-        if dialogue.reference and not is_human:
-            metrics |= reference_metrics(summary.text, dialogue, two_references)
+        metrics = toxicity_metrics(scored, task.judges) | surface_metrics(summary, example) | similarities
+        if example.reference and not is_human:
+            metrics |= reference_metrics(summary.text, example, two_references)
         rows.append(
             {
                 "row": number,
-                "id": dialogue.id,
+                "id": example.id,
                 "system": system,
                 "seed": training,
                 "decoding": window.decoding,
                 "sample": sample if window.decoding == "sampled" else None,
                 "slices": [name for name, members in task.slices.items() if members[number]],
-                "dialogue": dialogue.text,
-                "reference": dialogue.reference,
+                "dialogue": example.text,
+                "reference": example.reference,
                 "summary": summary.text,
                 "scores": {
                     name: {label: round(p, 6) for label, p in labels.items()} for name, labels in scored.items()
@@ -340,8 +340,8 @@ def _stamps(sources: list[str]) -> dict[str, Any]:
     return stamps
 
 
-def _digest(dialogues: list[Dialogue]) -> str:
-    text = json.dumps([astuple(dialogue) for dialogue in dialogues])
+def _digest(examples: list[Example]) -> str:
+    text = json.dumps([astuple(example) for example in examples])
     return hashlib.sha256(text.encode()).hexdigest()
 
 

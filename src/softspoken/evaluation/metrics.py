@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from softspoken.types import Dialogue, Summary
+from softspoken.types import Example, Summary
 
 TOXIC = 0.5
 """A summary (or a line of a dialogue) is toxic above this."""
@@ -66,7 +66,7 @@ def toxicity_metrics(scored: dict[str, dict[str, float]], judges: list[Judge]) -
     }
 
 
-def surface_metrics(summary: Summary, dialogue: Dialogue) -> dict[str, float]:
+def surface_metrics(summary: Summary, example: Example) -> dict[str, float]:
     """What can be said of a summary without a reference.
 
     `degenerate_rate` counts loops, the typical failure of greedy decoding (Holtzman et al. 2020). `copied_share`, the share of
@@ -81,39 +81,37 @@ def surface_metrics(summary: Summary, dialogue: Dialogue) -> dict[str, float]:
     if summary.cut is not None:
         metrics["truncated_rate"] = float(summary.cut)
     if pieces := ngrams(said, COPIED):
-        there = _dialogue_ngrams(dialogue.text)
+        there = _example_ngrams(example.text)
         metrics["copied_share"] = sum(piece in there for piece in pieces) / len(pieces)
     return metrics
 
 
-def reference_metrics(summary: str, dialogue: Dialogue, two_references: bool) -> dict[str, float]:
+def reference_metrics(summary: str, example: Example, two_references: bool) -> dict[str, float]:
     """ROUGE and chrF in points against the calm reference; with `two_references`, ROUGE-L against the nearer one as well."""
-    assert dialogue.reference
-    texts = _by_sentence(dialogue.reference), _by_sentence(summary)
+    assert example.reference
+    texts = _by_sentence(example.reference), _by_sentence(summary)
     scores = _rouge(*ROUGE, *(["rougeLsum"] if "\n" in "".join(texts) else [])).score(*texts)
     metrics = {name: 100 * score.fmeasure for name, score in scores.items()}
     metrics.setdefault("rougeLsum", metrics["rougeL"])  # of one sentence and one sentence
     if two_references:
-        literal = dialogue.literal_reference
+        literal = example.literal_reference
         other = 100 * _rouge("rougeL").score(literal, summary)["rougeL"].fmeasure if literal else 0.0
         metrics["rougeL_nearer"] = max(metrics["rougeL"], other)
-    metrics["chrf"] = chrf(summary, dialogue.reference)
-    metrics["length_ratio"] = len(summary.split()) / len(dialogue.reference.split())
-    expected = [name for name in speakers(dialogue.text) if names(dialogue.reference, name)]
+    metrics["chrf"] = chrf(summary, example.reference)
+    metrics["length_ratio"] = len(summary.split()) / len(example.reference.split())
+    expected = [name for name in speakers(example.text) if names(example.reference, name)]
     if expected:
         metrics["speakers_kept"] = sum(names(summary, name) for name in expected) / len(expected)
     return metrics
 
 
 def similarity_metrics(
-    similarity: Similarity, summaries: list[str], dialogues: list[Dialogue], *, to_reference: bool
+    similarity: Similarity, summaries: list[str], examples: list[Example], *, to_reference: bool
 ) -> list[dict[str, float]]:
     """For each summary, how near it is to its dialogue and, where there is one and it is asked for, to its reference."""
-    found = [
-        {"similarity_dialogue": value} for value in similarity(summaries, [dialogue.text for dialogue in dialogues])
-    ]
-    rows = [row for row, dialogue in enumerate(dialogues) if to_reference and dialogue.reference]
-    references = [dialogues[row].reference or "" for row in rows]
+    found = [{"similarity_dialogue": value} for value in similarity(summaries, [example.text for example in examples])]
+    rows = [row for row, example in enumerate(examples) if to_reference and example.reference]
+    references = [examples[row].reference or "" for row in rows]
     for row, value in zip(rows, similarity([summaries[row] for row in rows], references), strict=True):
         found[row]["similarity_reference"] = value
     return found
@@ -129,8 +127,8 @@ def ngrams(said: list[str], size: int) -> list[tuple[str, ...]]:
 
 
 @functools.lru_cache(maxsize=1024)
-def _dialogue_ngrams(dialogue: str) -> frozenset[tuple[str, ...]]:
-    return frozenset(piece for line in dialogue.split("\n") for piece in ngrams(words(line), COPIED))
+def _example_ngrams(example: str) -> frozenset[tuple[str, ...]]:
+    return frozenset(piece for line in example.split("\n") for piece in ngrams(words(line), COPIED))
 
 
 def _by_sentence(text: str) -> str:
@@ -164,9 +162,9 @@ def _rouge(*kinds: str) -> Any:
     return RougeScorer(kinds, tokenizer=tokenizer)
 
 
-def speakers(dialogue: str) -> list[str]:
+def speakers(example: str) -> list[str]:
     """Who speaks, in order: what stands before the colon at the start of a line."""
-    return list(dict.fromkeys(match[1].strip() for match in SPEAKER.finditer(dialogue)))
+    return list(dict.fromkeys(match[1].strip() for match in SPEAKER.finditer(example)))
 
 
 def names(text: str, name: str) -> bool:
@@ -174,27 +172,27 @@ def names(text: str, name: str) -> bool:
     return re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text, re.IGNORECASE) is not None
 
 
-def slice_dialogues(
-    dialogues: list[Dialogue], judge: Judge, advance: Callable[[int], object] = lambda dialogues: None
+def slice_examples(
+    examples: list[Example], judge: Judge, advance: Callable[[int], object] = lambda examples: None
 ) -> Slices:
     """`all`; `heated` and `everyday`; thirds by length in words; by number of speakers. Those that are empty are left out.
 
     Heated are the dialogues with a literal reference; where none has one, those whose worst line the judge finds toxic, which
     takes its time: `advance` is told how many dialogues more are done.
     """
-    heated = np.array([dialogue.literal_reference is not None for dialogue in dialogues])
+    heated = np.array([example.literal_reference is not None for example in examples])
     if heated.any():
-        advance(len(dialogues))
+        advance(len(examples))
     else:
-        for first in range(0, len(dialogues), WINDOW):
-            window = dialogues[first : first + WINDOW]
+        for first in range(0, len(examples), WINDOW):
+            window = examples[first : first + WINDOW]
             heated[first : first + WINDOW] = [worst > TOXIC for worst in _worst_lines(window, judge)]
             advance(len(window))
-    lengths = np.array([len(dialogue.text.split()) for dialogue in dialogues])
+    lengths = np.array([len(example.text.split()) for example in examples])
     short, long = np.quantile(lengths, [1 / 3, 2 / 3], method="inverted_cdf")
-    people = np.array([len(speakers(dialogue.text)) for dialogue in dialogues])
+    people = np.array([len(speakers(example.text)) for example in examples])
     slices = {
-        "all": np.ones(len(dialogues), dtype=bool),
+        "all": np.ones(len(examples), dtype=bool),
         "heated": heated,
         "everyday": ~heated,
         "length:short": lengths <= short,
@@ -206,10 +204,10 @@ def slice_dialogues(
     return {name: members for name, members in slices.items() if members.any()}
 
 
-def _worst_lines(dialogues: list[Dialogue], judge: Judge) -> list[float]:
+def _worst_lines(examples: list[Example], judge: Judge) -> list[float]:
     """The toxicity of each dialogue's worst utterance."""
-    lines = [(row, SPEAKER.sub("", line)) for row, d in enumerate(dialogues) for line in d.text.split("\n")]
-    worst = [0.0] * len(dialogues)
+    lines = [(row, SPEAKER.sub("", line)) for row, d in enumerate(examples) for line in d.text.split("\n")]
+    worst = [0.0] * len(examples)
     for (row, _), toxicity in zip(lines, judge([line for _, line in lines])[judge.labels[0]], strict=True):
         worst[row] = max(worst[row], toxicity)
     return worst

@@ -18,7 +18,7 @@ from softspoken.evaluation.metrics import TOXIC, Judge, words
 from softspoken.inference.generator import Summarizer
 from softspoken.models.adapters import adapter_folder
 from softspoken.models.pretrained import load_tokenizer, require_seq2seq
-from softspoken.types import Decoding, Dialogue, InputError, Summary
+from softspoken.types import Decoding, Example, InputError, Summary
 
 HUMAN, BASE, TUNED = "human", "base", "tuned"
 BANNED, MASKED = "banned_words", "masked_words"
@@ -30,7 +30,7 @@ MASK = "[…]"
 class Window:
     """Some of the dialogues, in a row, and what is wanted of each."""
 
-    dialogues: list[Dialogue]
+    examples: list[Example]
     first: int
     """The number of the first one among all."""
     decoding: Decoding | None
@@ -45,7 +45,7 @@ Generate = Callable[[Window], list[list[Summary]]]
 Load = Callable[[], Generate]
 Rework = Callable[[Window, list[list[str]]], list[list[str]]]
 """The window and the base's own summaries of it, decoded the same way → others, made of them."""
-Score = Callable[[list[str], list[Dialogue]], list[float]]
+Score = Callable[[list[str], list[Example]], list[float]]
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,9 @@ class System:
         return range(max(1, len(self.loads)))
 
 
-def human(dialogues: list[Dialogue]) -> System:
+def human(examples: list[Example]) -> System:
     def references(window: Window) -> list[list[Summary]]:
-        return [[Summary(dialogue.reference)] if dialogue.reference else [] for dialogue in window.dialogues]
+        return [[Summary(example.reference)] if example.reference else [] for example in window.examples]
 
     return System(HUMAN, {None: 1}, [lambda: references])
 
@@ -75,7 +75,7 @@ def both_ways(samples: int) -> dict[Decoding | None, int]:
     return {"greedy": 1, "sampled": samples} if samples else {"greedy": 1}
 
 
-def named_systems(config: EvaluateConfig, dialogues: list[Dialogue], judge: Judge, score: Score) -> list[System]:
+def named_systems(config: EvaluateConfig, examples: list[Example], judge: Judge, score: Score) -> list[System]:
     """The base, the adapters, the files and other models, the baselines, as `config` names them. Raises InputError for what is
     not there, before anything is loaded. `score` is what best-of-N picks by, higher is better."""
     ways = both_ways(config.samples)
@@ -89,10 +89,10 @@ def named_systems(config: EvaluateConfig, dialogues: list[Dialogue], judge: Judg
                 f"system {name!r} is given {len(sources)} times, which only models can be; give each file a name of its own"
             )
         if files:
-            systems.append(read_summaries(name, Path(files[0]), dialogues))
+            systems.append(read_summaries(name, Path(files[0]), examples))
         else:
             systems.append(System(name, ways, [_Model(config, model=source) for source in sources]))
-    toxic = toxic_words(dialogues, judge) if {BANNED, MASKED} & {*(config.baseline or [])} else []
+    toxic = toxic_words(examples, judge) if {BANNED, MASKED} & {*(config.baseline or [])} else []
     for baseline in dict.fromkeys(config.baseline or []):
         if baseline == BANNED:
             systems.append(System(BANNED, ways, [_Model(config, banned=toxic)]))
@@ -202,21 +202,21 @@ class _Summaries:
 
     def __call__(self, window: Window) -> list[list[Summary]]:
         samples = window.samples if window.decoding == "sampled" else 0
-        return self.summarizer.generate(window.dialogues, self.batch_size, samples=samples, seed=window.seed)
+        return self.summarizer.generate(window.examples, self.batch_size, samples=samples, seed=window.seed)
 
 
 # -------------------------------------------------------------------------------------------------------- files
 
 
-def read_summaries(name: str, path: Path, dialogues: list[Dialogue]) -> System:
+def read_summaries(name: str, path: Path, examples: list[Example]) -> System:
     """Somebody else's summaries: rows of `id` and `summary`. Several for an id are samples; then all ids have as many."""
-    wanted = Counter(dialogue.id for dialogue in dialogues)
-    twice = [dialogue for dialogue, count in wanted.items() if count > 1]
+    wanted = Counter(example.id for example in examples)
+    twice = [example for example, count in wanted.items() if count > 1]
     if twice:
         raise InputError(
             f"system {name!r}: the dataset has id {twice[0]!r} {wanted[twice[0]]} times, so a file cannot say which it means"
         )
-    found: dict[str, list[str]] = {dialogue.id: [] for dialogue in dialogues}
+    found: dict[str, list[str]] = {example.id: [] for example in examples}
     unknown: dict[str, None] = {}
     for number, row in enumerate(file_rows(path), start=1):
         identity = row.get("id")
@@ -250,7 +250,7 @@ def read_summaries(name: str, path: Path, dialogues: list[Dialogue]) -> System:
     samples = next(iter(counts))
 
     def generate(window: Window) -> list[list[Summary]]:
-        return [[Summary(text.strip()) for text in found[dialogue.id]] for dialogue in window.dialogues]
+        return [[Summary(text.strip()) for text in found[example.id]] for example in window.examples]
 
     return System(name, {"sampled" if samples > 1 else "greedy": samples}, [lambda: generate])
 
@@ -263,7 +263,7 @@ def best_of(n: int, score: Score) -> Rework:
 
     def rework(window: Window, summaries: list[list[str]]) -> list[list[str]]:
         texts = [texts[: len(texts) // n * n] for texts in summaries]
-        owners = [dialogue for dialogue, own in zip(window.dialogues, texts, strict=True) for _ in own]
+        owners = [example for example, own in zip(window.examples, texts, strict=True) for _ in own]
         scores = iter(score([text for own in texts for text in own], owners))
         scored = [[(next(scores), text) for text in own] for own in texts]
         return [
@@ -285,9 +285,9 @@ def masking(toxic: Iterable[str]) -> Rework:
     return rework
 
 
-def toxic_words(dialogues: list[Dialogue], judge: Judge) -> list[str]:
+def toxic_words(examples: list[Example], judge: Judge) -> list[str]:
     """Those words of the dialogues that the judge finds toxic standing alone: a list made for these very dialogues, so better
     than one a user would have; and no list of slurs need be shipped."""
-    vocabulary = sorted({word for dialogue in dialogues for word in words(dialogue.text)})
+    vocabulary = sorted({word for example in examples for word in words(example.text)})
     scores: Any = judge(vocabulary)[judge.labels[0]]
     return [word for word, score in zip(vocabulary, scores, strict=True) if score > TOXIC]

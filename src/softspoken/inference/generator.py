@@ -29,11 +29,11 @@ from softspoken.data.reading import (
     OnBadRow,
     clean,
     file_suffix,
-    iterate_dialogues,
+    iterate_examples,
     open_text,
     parse_json_lines,
     saying_what_is_wrong,
-    to_dialogues,
+    to_examples,
 )
 from softspoken.models.adapters import adapter_folder, tokenizer_source, with_adapter
 from softspoken.models.pretrained import (
@@ -46,7 +46,7 @@ from softspoken.models.pretrained import (
 from softspoken.progress import Speed, progress_bar
 from softspoken.rl.policy import Policy, end_ids
 from softspoken.rl.rollout import sample
-from softspoken.types import Dialogue, InputError, PromptBatch, Summary
+from softspoken.types import Example, InputError, PromptBatch, Summary
 
 log = logging.getLogger(__name__)
 
@@ -103,31 +103,31 @@ class Summarizer:
             generation_config=generation,
         )
 
-    def __call__(self, dialogues: list[str], batch_size: int = 16) -> list[str]:
+    def __call__(self, examples: list[str], batch_size: int = 16) -> list[str]:
         """One summary a dialogue, in order; greedy, unless the saved generation config says otherwise."""
-        return [summary for _, summary in self.stream(_checked(dialogues), batch_size)]
+        return [summary for _, summary in self.stream(_checked(examples), batch_size)]
 
-    def sample(self, dialogues: list[str], samples: int, seed: int, batch_size: int = 16) -> list[list[str]]:
+    def sample(self, examples: list[str], samples: int, seed: int, batch_size: int = 16) -> list[list[str]]:
         """`samples` summaries of each dialogue at temperature 1, from the whole distribution, as training samples them.
 
         The same for the same arguments, whatever else draws random numbers; ids without a token never come out.
         """
-        generated = self.generate(_checked(dialogues), batch_size, samples=samples, seed=seed)
+        generated = self.generate(_checked(examples), batch_size, samples=samples, seed=seed)
         return [[summary.text for summary in summaries] for summaries in generated]
 
     def generate(
-        self, dialogues: list[Dialogue], batch_size: int = 16, *, samples: int = 0, seed: int = 0
+        self, examples: list[Example], batch_size: int = 16, *, samples: int = 0, seed: int = 0
     ) -> list[list[Summary]]:
         """Each dialogue's summaries, and whether the length limit ended them: so many sampled or, for 0, the greedy one."""
         generator = torch.Generator().manual_seed(seed)  # on the CPU: the draws are the same on every device
         found: dict[int, list[Summary]] = {}
         fewer = max(1, batch_size * SAMPLES_AT_ONCE // max(samples, SAMPLES_AT_ONCE))
-        for rows in _by_length(dialogues, fewer):
-            batch = [dialogues[row] for row in rows]
+        for rows in _by_length(examples, fewer):
+            batch = [examples[row] for row in rows]
             found.update(
                 zip(rows, self._batch(batch, samples, generator) if samples else self._batch(batch), strict=True)
             )
-        return [found[row] for row in range(len(dialogues))]
+        return [found[row] for row in range(len(examples))]
 
     def ban(self, words: Iterable[str]) -> None:
         """From now on, keep these words from being written: as they are, Capitalized and in CAPITALS, within a line or at its start.
@@ -139,9 +139,9 @@ class Summarizer:
         ids = self.tokenizer(pieces, add_special_tokens=False)["input_ids"] if pieces else []
         self.banned = [list(sequence) for sequence in dict.fromkeys(map(tuple, ids)) if sequence] or None
 
-    def stream(self, dialogues: Iterable[Dialogue], batch_size: int = 16) -> Iterator[tuple[Dialogue, str]]:
+    def stream(self, examples: Iterable[Example], batch_size: int = 16) -> Iterator[tuple[Example, str]]:
         """Each dialogue with its summary, in order and as batches are done; reads no more than WINDOW batches ahead."""
-        source = iter(dialogues)
+        source = iter(examples)
         while window := list(islice(source, batch_size * WINDOW)):
             done: dict[int, str] = {}
             row = 0
@@ -153,16 +153,16 @@ class Summarizer:
                     row += 1
 
     def _batch(
-        self, dialogues: list[Dialogue], samples: int = 0, generator: torch.Generator | None = None
+        self, examples: list[Example], samples: int = 0, generator: torch.Generator | None = None
     ) -> list[list[Summary]]:
-        batch = on_device(encode_prompts(dialogues, self.tokenizer, self.prompt_format), self.model.device)
+        batch = on_device(encode_prompts(examples, self.tokenizer, self.prompt_format), self.model.device)
         self.truncated += batch.truncated
         ids = self._decoded(batch) if generator is None else self._sampled(batch, samples, generator)
         texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
         ends = torch.tensor(end_ids(self.generation_config, self.tokenizer.eos_token_id), device=ids.device)
         ended = torch.isin(ids, ends).any(dim=1).tolist()
         summaries = [Summary(text.strip(), cut=not end) for text, end in zip(texts, ended, strict=True)]
-        each = len(summaries) // len(dialogues)
+        each = len(summaries) // len(examples)
         return [summaries[first : first + each] for first in range(0, len(summaries), each)]
 
     @torch.inference_mode()
@@ -196,15 +196,15 @@ class Summarizer:
         return config
 
 
-def _checked(texts: list[str]) -> list[Dialogue]:
+def _checked(texts: list[str]) -> list[Example]:
     if isinstance(texts, str):
         raise InputError("dialogues must be a list of texts; put the one text into a list")
-    return list(to_dialogues(({"dialogue": text} for text in texts), source="dialogues"))
+    return list(to_examples(({"dialogue": text} for text in texts), source="dialogues"))
 
 
-def _by_length(dialogues: list[Dialogue], batch_size: int) -> Iterator[list[int]]:
+def _by_length(examples: list[Example], batch_size: int) -> Iterator[list[int]]:
     """Row numbers in batches of similar length."""
-    rows = sorted(range(len(dialogues)), key=lambda row: len(dialogues[row].text))
+    rows = sorted(range(len(examples)), key=lambda row: len(examples[row].text))
     return (rows[first : first + batch_size] for first in range(0, len(rows), batch_size))
 
 
@@ -254,8 +254,8 @@ def _generation_config(folder: Path | None, models: GenerationConfig, max_new_to
 
 def summarize(config: SummarizeConfig, input: TextIO, output: TextIO) -> None:
     """Summaries of `config.file` (or of `input`) to `output`, as they are made: a JSON line each, or plain text for plain text."""
-    as_json, dialogues = _read(config.file, input, config.on_bad_row)
-    first = next(dialogues, None)  # input that cannot be read is said before the model is loaded
+    as_json, examples = _read(config.file, input, config.on_bad_row)
+    first = next(examples, None)  # input that cannot be read is said before the model is loaded
     if first is None:
         raise InputError(
             f"{_name(config.file)} has no dialogue in it; give JSON lines with id and dialogue, or plain text"
@@ -266,9 +266,9 @@ def summarize(config: SummarizeConfig, input: TextIO, output: TextIO) -> None:
     )
     with progress_bar("summarize", Speed("dialogues"), output=output) as progress:
         task = progress.add_task("summarize", total=total)
-        for count, (dialogue, summary) in enumerate(summarizer.stream(chain([first], dialogues), config.batch_size)):
+        for count, (example, summary) in enumerate(summarizer.stream(chain([first], examples), config.batch_size)):
             if as_json:
-                output.write(json.dumps({"id": dialogue.id, "summary": summary}, ensure_ascii=False) + "\n")
+                output.write(json.dumps({"id": example.id, "summary": summary}, ensure_ascii=False) + "\n")
             else:
                 output.write(("\n" if count else "") + clean(summary) + "\n")
             output.flush()
@@ -287,21 +287,19 @@ def _name(file: str) -> str:
     return "standard input" if file == "-" else file
 
 
-def _read(file: str, input: TextIO, on_bad_row: OnBadRow) -> tuple[bool, Iterator[Dialogue]]:
+def _read(file: str, input: TextIO, on_bad_row: OnBadRow) -> tuple[bool, Iterator[Example]]:
     """(whether JSON lines are to be written, the dialogues) of a data file, a text file or a stream."""
     path = Path(file)
     if file != "-" and file_suffix(path) in SUFFIXES:
-        return True, iterate_dialogues(file, "", on_bad_row=on_bad_row)
+        return True, iterate_examples(file, "", on_bad_row=on_bad_row)
     if file != "-" and (path.is_dir() or not path.exists()):
         raise InputError(f"no file at {file}; give a text, JSON, JSONL, CSV or Parquet file, or - for standard input")
     lines = _lines(input if file == "-" else _open(path), _name(file))
     start = list(islice((line for line in lines if line.strip()), 1))
     lines = chain(start, lines)
     if start and start[0].lstrip().startswith("{"):
-        return True, to_dialogues(
-            parse_json_lines(lines, source=_name(file)), source=_name(file), on_bad_row=on_bad_row
-        )
-    return False, to_dialogues(
+        return True, to_examples(parse_json_lines(lines, source=_name(file)), source=_name(file), on_bad_row=on_bad_row)
+    return False, to_examples(
         ({"dialogue": block} for block in _blocks(lines)), source=_name(file), on_bad_row=on_bad_row
     )
 

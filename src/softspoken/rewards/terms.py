@@ -38,13 +38,13 @@ from softspoken.config import ScoreConfig, reward_weights
 from softspoken.data.reading import not_utf8, open_text
 from softspoken.progress import Speed, progress_bar
 from softspoken.rewards.judges import JUDGES, Judge, TextModel, from_pretrained, is_judge, load_judge
-from softspoken.types import Dialogue, InputError, RunError, Scores
+from softspoken.types import Example, InputError, RunError, Scores
 
 __all__ = ["Judge", "Reward", "WeightedReward", "default_judge", "judge_term", "load_judge", "load_reward", "score"]
 
 log = logging.getLogger(__name__)
 
-Reward = Callable[[list[str], list[Dialogue]], list[float]]
+Reward = Callable[[list[str], list[Example]], list[float]]
 
 REWARDS = f"{JUDGES}, rouge:rougeL, similarity:MODEL, length:MIN-MAX, or your own as package.module:function"
 ROUGES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
@@ -67,14 +67,14 @@ class WeightedReward:
     terms: dict[str, Reward]
     weights: dict[str, float]
 
-    def __call__(self, responses: list[str], dialogues: list[Dialogue]) -> Scores:
+    def __call__(self, responses: list[str], examples: list[Example]) -> Scores:
         """Every term of every response, and their weighted sum; `dialogues[i]` is what `responses[i]` summarizes.
 
         Raises RunError, with the term's name and the text, for a term that fails or returns anything but one finite number each.
         """
-        if len(responses) != len(dialogues):
-            raise ValueError(f"{len(responses)} responses, {len(dialogues)} dialogues: one dialogue for each response")
-        terms = {name: _checked(name, term, responses, dialogues) for name, term in self.terms.items()}
+        if len(responses) != len(examples):
+            raise ValueError(f"{len(responses)} responses, {len(examples)} dialogues: one dialogue for each response")
+        terms = {name: _checked(name, term, responses, examples) for name, term in self.terms.items()}
         total = torch.zeros(len(responses), dtype=torch.float64)
         for name, values in terms.items():
             total += self.weights[name] * values
@@ -92,12 +92,12 @@ class WeightedReward:
                 term.clear_cache()
 
 
-def _checked(name: str, term: Reward, responses: list[str], dialogues: list[Dialogue]) -> Tensor:
+def _checked(name: str, term: Reward, responses: list[str], examples: list[Example]) -> Tensor:
     """[N] float64."""
     if not responses:
         return torch.zeros(0, dtype=torch.float64)
     try:
-        returned: Any = term(list(responses), list(dialogues))  # copies: a term may do to them what it likes
+        returned: Any = term(list(responses), list(examples))  # copies: a term may do to them what it likes
     except (InputError, RunError):
         raise
     except Exception as error:
@@ -143,7 +143,7 @@ class JudgeReward:
     lower: bool
     """Whether the judge's main label is to be lowered; if not, raised."""
 
-    def __call__(self, responses: list[str], dialogues: list[Dialogue]) -> list[float]:
+    def __call__(self, responses: list[str], examples: list[Example]) -> list[float]:
         scores = self.judge(responses)[self.judge.labels[0]]
         return [1.0 - score for score in scores] if self.lower else scores
 
@@ -196,15 +196,15 @@ class Rouge:
         self.name, self.rouge = name, rouge
         self.scorer = RougeScorer([rouge], use_stemmer=True)
 
-    def __call__(self, responses: list[str], dialogues: list[Dialogue]) -> list[float]:
-        return [self._score(response, dialogue) for response, dialogue in zip(responses, dialogues, strict=True)]
+    def __call__(self, responses: list[str], examples: list[Example]) -> list[float]:
+        return [self._score(response, example) for response, example in zip(responses, examples, strict=True)]
 
-    def _score(self, response: str, dialogue: Dialogue) -> float:
-        if not dialogue.reference:
+    def _score(self, response: str, example: Example) -> float:
+        if not example.reference:
             raise InputError(
-                f"reward {self.name} needs references, and dialogue {dialogue.id!r} has none; add a column 'summary'"
+                f"reward {self.name} needs references, and dialogue {example.id!r} has none; add a column 'summary'"
             )
-        return float(self.scorer.score(dialogue.reference, response)[self.rouge].fmeasure)
+        return float(self.scorer.score(example.reference, response)[self.rouge].fmeasure)
 
 
 @dataclass(frozen=True)
@@ -212,7 +212,7 @@ class Length:
     shortest: int
     longest: int
 
-    def __call__(self, responses: list[str], dialogues: list[Dialogue]) -> list[float]:
+    def __call__(self, responses: list[str], examples: list[Example]) -> list[float]:
         return [self._score(len(response.split())) for response in responses]
 
     def _score(self, words: int) -> float:
@@ -236,8 +236,8 @@ class Similarity:
     def __init__(self, embed: TextModel) -> None:
         self.embed = embed
 
-    def __call__(self, responses: list[str], dialogues: list[Dialogue]) -> list[float]:
-        return [(1 + cosine) / 2 for cosine in self.cosine(responses, [dialogue.text for dialogue in dialogues])]
+    def __call__(self, responses: list[str], examples: list[Example]) -> list[float]:
+        return [(1 + cosine) / 2 for cosine in self.cosine(responses, [example.text for example in examples])]
 
     def cosine(self, texts: list[str], others: list[str]) -> list[float]:
         """In [−1, 1], of each text and its counterpart."""

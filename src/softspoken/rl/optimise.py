@@ -92,7 +92,7 @@ def _mini_batches(rollout: Rollout, config: TrainConfig, generator: torch.Genera
     batches: list[Tensor] = []
     index = rollout.prompt_index.cpu()
     for _ in range(config.ppo_epochs):
-        place = torch.randperm(len(rollout.prompts.dialogues), generator=generator)
+        place = torch.randperm(len(rollout.prompts.examples), generator=generator)
         rows = place[index].sort(stable=True).indices
         batches += rows.split(config.mini_batch_size)
     return batches

@@ -71,7 +71,7 @@ def sample(
 
     `generator` is a CPU generator: the draws are the same on every device. `bend` changes the distribution before a draw.
     """
-    prompt_index = torch.arange(len(prompts.dialogues), device=policy.device).repeat_interleave(
+    prompt_index = torch.arange(len(prompts.examples), device=policy.device).repeat_interleave(
         config.samples_per_prompt
     )
     uniforms = torch.rand((len(prompt_index), config.max_new_tokens), generator=generator).to(policy.device)
@@ -86,7 +86,7 @@ def sample(
 
 
 def _read(policy: Policy, prompts: PromptBatch, config: TrainConfig) -> Memory:
-    group = config.micro_batch_size if config.fast else len(prompts.dialogues)
+    group = config.micro_batch_size if config.fast else len(prompts.examples)
     fitting = _rows_that_fit(policy, prompts.input_ids.shape[1], group)
     return policy.read(prompts.input_ids, prompts.attention_mask, fitting)
 
@@ -289,7 +289,7 @@ def drop_short(rollout: Rollout, min_chars: int) -> tuple[Rollout, int]:
 
 def sibling_mean(values: Tensor, rollout: Rollout) -> tuple[Tensor, Tensor]:
     """Of values [N]: the mean over the other samples of each row's prompt, and how many those are; 0 where there are none."""
-    index, prompts = rollout.prompt_index, len(rollout.prompts.dialogues)
+    index, prompts = rollout.prompt_index, len(rollout.prompts.examples)
     total = values.new_zeros(prompts).index_add(0, index, values)[index]
     siblings = index.bincount(minlength=prompts)[index] - 1
     return torch.where(siblings > 0, (total - values) / siblings.clamp(min=1), 0.0), siblings

@@ -22,7 +22,7 @@ from softspoken.evaluation.systems import System, both_ways
 from softspoken.inference.generator import Summarizer
 from softspoken.report.report import write_model_card, write_report
 from softspoken.rewards.terms import Length
-from softspoken.types import Dialogue, InputError, Summary
+from softspoken.types import Example, InputError, Summary
 
 
 class WordJudge:
@@ -45,8 +45,8 @@ class Writer:
         self.line, self.calls = line, calls if calls is not None else []
 
     def __call__(self, window):
-        self.calls.append((len(window.dialogues), window.decoding, window.samples, window.seed))
-        return [[Summary(self.line + " more" * k, cut=k > 1) for k in range(window.samples)] for _ in window.dialogues]
+        self.calls.append((len(window.examples), window.decoding, window.samples, window.seed))
+        return [[Summary(self.line + " more" * k, cut=k > 1) for k in range(window.samples)] for _ in window.examples]
 
 
 def systems(samples=4, **loads):
@@ -63,7 +63,7 @@ def rows():
 
 def make_rows():
     heated = [
-        Dialogue(
+        Example(
             f"h{n}",
             f"Nora: You idiot, {n}!\nFelix: Sorry.",
             f"Nora scolds Felix {n}",
@@ -73,7 +73,7 @@ def make_rows():
         for n in range(6)
     ]
     return heated + [
-        Dialogue(f"e{n}", f"Nora: Hi {n}\nFelix: Hi.", f"Nora greets Felix {n}", group=f"e{n // 2}") for n in range(6)
+        Example(f"e{n}", f"Nora: Hi {n}\nFelix: Hi.", f"Nora greets Felix {n}", group=f"e{n // 2}") for n in range(6)
     ]
 
 
@@ -185,14 +185,14 @@ def test_systems_are_in_memory_one_at_a_time_and_windows_have_their_own_seed(row
 
 
 def test_without_references_there_is_neither_human_nor_rouge(tmp_path):
-    report = evaluate_systems(base_and_tuned(0), [Dialogue("1", "Nora: hi")] * 3, [WordJudge()], output=tmp_path)
+    report = evaluate_systems(base_and_tuned(0), [Example("1", "Nora: hi")] * 3, [WordJudge()], output=tmp_path)
     assert [(one.name, one.decoding) for one in report.systems] == [("base", "greedy"), ("tuned", "greedy")]
     assert not {"rougeL", "chrf", "length_ratio", "speakers_kept"} & {*report.systems[0].metrics}
     write_report(tmp_path)
 
 
 def test_dialogues_without_a_reference_count_for_toxicity_alone(rows, tmp_path):
-    rows[0] = Dialogue("h0", rows[0].text)
+    rows[0] = Example("h0", rows[0].text)
     report = evaluate_systems(base_and_tuned(0), rows, [WordJudge()], output=tmp_path)
     assert [one.n for one in report.systems] == [11, 12, 12]
 

@@ -19,7 +19,7 @@ from softspoken.data.prompts import PromptFormat, encode_prompts
 from softspoken.inference.generator import MAX_NEW_TOKENS, WINDOW, Summarizer, length_limit, summarize
 from softspoken.rl import numerics
 from softspoken.rl.policy import load_policy
-from softspoken.types import Dialogue, InputError, Summary
+from softspoken.types import Example, InputError, Summary
 
 TEXTS = [
     "Nora: Where are you?\nFelix: On the bus, ten minutes.",
@@ -160,11 +160,11 @@ def test_stream_keeps_order_and_reads_only_a_window_ahead(tiny_t5: Path) -> None
     summarizer = Summarizer.from_pretrained(str(tiny_t5), device="cpu", max_new_tokens=2)
     read = 0
 
-    def source() -> Iterator[Dialogue]:
+    def source() -> Iterator[Example]:
         nonlocal read
         for number in range(60):
             read += 1
-            yield Dialogue(str(number), "Leon: hi" + " there" * (number * 7 % 11))
+            yield Example(str(number), "Leon: hi" + " there" * (number * 7 % 11))
 
     ids = []
     for count, (dialogue, _) in enumerate(summarizer.stream(source(), batch_size=2)):
@@ -176,7 +176,7 @@ def test_stream_keeps_order_and_reads_only_a_window_ahead(tiny_t5: Path) -> None
 def test_stream_pairs_each_dialogue_with_its_own_summary(tiny_t5: Path) -> None:
     summarizer = Summarizer.from_pretrained(str(tiny_t5), device="cpu")
     alone = [summarizer([text])[0] for text in TEXTS]
-    pairs = list(summarizer.stream((Dialogue(str(row), text) for row, text in enumerate(TEXTS)), batch_size=2))
+    pairs = list(summarizer.stream((Example(str(row), text) for row, text in enumerate(TEXTS)), batch_size=2))
     assert [(dialogue.text, summary) for dialogue, summary in pairs] == list(zip(TEXTS, alone, strict=True))
 
 
@@ -200,7 +200,7 @@ def test_sample_depends_on_its_seed_alone(tiny_t5: Path) -> None:
 def test_samples_belong_to_their_dialogue(tiny_t5: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     summarizer = Summarizer.from_pretrained(str(tiny_t5), device="cpu")
 
-    def echo(dialogues: list[Dialogue], samples: int, generator: torch.Generator) -> list[list[Summary]]:
+    def echo(dialogues: list[Example], samples: int, generator: torch.Generator) -> list[list[Summary]]:
         return [[Summary(f"{dialogue.text}/{sample}") for sample in range(samples)] for dialogue in dialogues]
 
     monkeypatch.setattr(summarizer, "_batch", echo)
@@ -229,7 +229,7 @@ def test_sampling_is_from_the_models_own_distribution(
     summarizer.sample(["Leon: hi"], samples=8, seed=0)
     assert len(steps) == 6
     drawn = torch.stack([ids for _, (ids, _) in steps], dim=1)
-    prompt = encode_prompts([Dialogue("1", "Leon: hi")], summarizer.tokenizer, summarizer.prompt_format)
+    prompt = encode_prompts([Example("1", "Leon: hi")], summarizer.tokenizer, summarizer.prompt_format)
     with torch.no_grad():
         raw = summarizer.model(
             input_ids=prompt.input_ids.expand(8, -1),
@@ -270,7 +270,7 @@ def test_decoding_keeps_a_cache_whatever_the_saved_config_says(tiny_t5: Path, tm
 
 def test_generate_says_which_summaries_the_limit_cut(tiny_t5: Path) -> None:
     summarizer = Summarizer.from_pretrained(str(tiny_t5), device="cpu", max_new_tokens=4)
-    dialogue = [Dialogue("1", TEXTS[0])]
+    dialogue = [Example("1", TEXTS[0])]
     assert [summary.cut for [summary] in summarizer.generate(dialogue)] == [True]
     start = summarizer.generation_config.decoder_start_token_id
     summarizer.generation_config.eos_token_id = [start, *range(2, len(summarizer.tokenizer))]

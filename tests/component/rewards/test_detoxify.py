@@ -12,7 +12,7 @@ import torch
 from transformers import BertConfig, BertForSequenceClassification
 
 from softspoken.rewards.terms import load_judge, load_reward
-from softspoken.types import Dialogue, InputError
+from softspoken.types import Example, InputError
 from tiny_classifiers import POSITIONS, SIX, SIZE, TEXTS, WORDS, tokenizer
 
 JIGSAW = ["toxic", "severe_toxic", "obscene", "threat", "insult", "identity_hate"]
@@ -71,7 +71,7 @@ def test_detoxify_scores_as_the_detoxify_package_does(release: Release) -> None:
 
 def test_detoxify_as_a_reward_lowers_toxicity_or_the_label_named(release: Release) -> None:
     sha = sha256(release())
-    dialogues = [Dialogue("1", "x")]
+    dialogues = [Example("1", "x")]
     judged = load_judge("detoxify:original", detoxify_sha256=sha)(["you"])
     assert judged["insult"][0] - judged["toxicity"][0] > 0.1
     for spec, label in (("detoxify:original", "toxicity"), ("detoxify:original:insult", "insult")):

@@ -16,7 +16,7 @@ from transformers import (
 
 from softspoken import mini
 from softspoken.rewards.terms import Judge, load_judge, load_reward
-from softspoken.types import Dialogue, InputError, RunError
+from softspoken.types import Example, InputError, RunError
 from tiny_classifiers import POSITIONS, SIX, SIZE, TEXTS, WORDS, bert_config, build_classifier, tokenizer
 
 
@@ -139,7 +139,7 @@ def test_a_reward_raises_its_label_or_lowers_it_behind_a_minus(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     build_classifier(tmp_path, ["neutral", "toxic"], biases=[0.0, math.log(3)])
-    dialogues = [Dialogue("1", "x")]
+    dialogues = [Example("1", "x")]
     assert load_reward(f"hf:{tmp_path}:neutral")(["you"], dialogues).total.tolist() == pytest.approx([0.25])
     assert load_reward(f"hf:{tmp_path}:-toxic")(["you"], dialogues).total.tolist() == pytest.approx([0.25])
     assert not caplog.records
@@ -154,7 +154,7 @@ def test_mini_is_the_embedded_classifier(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(mini, "classifier", build_classifier(tmp_path, SIX, biases=[-math.log(4), 0, 0, 0, 0, 1]))
     assert load_judge("mini").labels == SIX
     assert load_judge("mini")(["you"])["toxicity"] == pytest.approx([0.2])
-    assert load_reward("mini")(["you"], [Dialogue("1", "x")]).total.tolist() == pytest.approx([0.8])
+    assert load_reward("mini")(["you"], [Example("1", "x")]).total.tolist() == pytest.approx([0.8])
 
 
 def test_profanity_is_an_independent_judge_and_a_reward_that_lowers_it() -> None:
@@ -163,7 +163,7 @@ def test_profanity_is_an_independent_judge_and_a_reward_that_lowers_it() -> None
     kind, rude = judge(["the bus is late today", "you are a fucking idiot"])["profanity"]
     assert 0 <= kind < 0.3 < 0.9 < rude <= 1
     assert judge([]) == {"profanity": []}
-    lowered = load_reward("profanity")(["you are a fucking idiot"], [Dialogue("1", "x")])
+    lowered = load_reward("profanity")(["you are a fucking idiot"], [Example("1", "x")])
     assert lowered.total.tolist() == pytest.approx([1 - rude], abs=1e-6)
 
 
@@ -180,7 +180,7 @@ def test_an_unknown_label_lists_those_there_are(folder: Path) -> None:
 
 def test_similarity_of_a_text_with_itself_is_one(folder: Path) -> None:
     reward = load_reward(f"similarity:{folder}")
-    total = reward(["the bus is late", "you"], [Dialogue("1", "the bus is late"), Dialogue("2", "rude person")]).total
+    total = reward(["the bus is late", "you"], [Example("1", "the bus is late"), Example("2", "rude person")]).total
     assert total[0].item() == pytest.approx(1.0, abs=1e-6)
     assert 0 <= total[1].item() < 0.999
 
@@ -188,7 +188,7 @@ def test_similarity_of_a_text_with_itself_is_one(folder: Path) -> None:
 def test_a_broken_model_stops_with_its_name(tmp_path: Path) -> None:
     build_classifier(tmp_path, ["neutral", "polite"], biases=[0.0, math.nan])
     with pytest.raises(RunError, match=r"polite' returned nan for 'you'"):
-        load_reward(f"hf:{tmp_path}:polite")(["you"], [Dialogue("1", "x")])
+        load_reward(f"hf:{tmp_path}:polite")(["you"], [Example("1", "x")])
 
 
 # ------------------------------------------------------------------------------------------------ not to be had

@@ -14,7 +14,7 @@ from softspoken.config import TrainConfig
 from softspoken.data.prompts import PromptFormat, encode_prompts
 from softspoken.rl import graphs, rollout
 from softspoken.rl.policy import Policy, load_policy
-from softspoken.types import Dialogue
+from softspoken.types import Example
 
 LIMIT = 20
 SAMPLES = 3
@@ -65,10 +65,10 @@ def check_equal(plain, buffered, tolerance: float = 1e-6) -> None:
 
 
 @pytest.fixture
-def others() -> list[Dialogue]:
+def others() -> list[Example]:
     """As many as `dialogues`, of other lengths, the longest shorter than theirs."""
     return [
-        Dialogue(str(place), text) for place, text in enumerate(["a: b", "Tom: yes\nAnn: no", "Zoe: ok then", "c: d?"])
+        Example(str(place), text) for place, text in enumerate(["a: b", "Tom: yes\nAnn: no", "Zoe: ok then", "c: d?"])
     ]
 
 

@@ -18,7 +18,7 @@ from transformers import (
 
 from softspoken import mini
 from softspoken.data.prompts import PromptFormat
-from softspoken.data.reading import load_dialogues
+from softspoken.data.reading import load_examples
 from softspoken.trl import (
     AutoModelForSeq2SeqLMWithValueHead,
     LengthSampler,
@@ -31,7 +31,7 @@ from tiny_classifiers import build_classifier
 
 @pytest.fixture(scope="module")
 def dialogue_texts() -> list[str]:
-    return [dialogue.text for dialogue in load_dialogues("mini", split="train")[:40]]
+    return [dialogue.text for dialogue in load_examples("mini", split="train")[:40]]
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +186,7 @@ def test_ten_steps_on_a_summarizer_raise_what_is_rewarded():
     config = PPOConfig(batch_size=16, mini_batch_size=16, ppo_epochs=4, learning_rate=1e-3, init_kl_coef=0.02)
     trainer = PPOTrainer(config, model, tokenizer=tokenizer)
     template = PromptFormat.load(mini.path).template
-    dialogues = sorted(load_dialogues("mini", split="train"), key=lambda dialogue: len(dialogue.text))[:16]
+    dialogues = sorted(load_examples("mini", split="train"), key=lambda dialogue: len(dialogue.text))[:16]
     queries = [torch.tensor(tokenizer.encode(template.format(dialogue=dialogue.text))) for dialogue in dialogues]
     means = []
     for _ in range(10):

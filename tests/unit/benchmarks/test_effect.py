@@ -18,7 +18,7 @@ from benchmarks.effect.jobs import Job, run_all
 from benchmarks.effect.settings import Settings, read_json
 from benchmarks.effect.trainings import DONE_FILE, Training, may_resume
 from benchmarks.provenance import write_json
-from softspoken.types import Dialogue
+from softspoken.types import Example
 
 
 def figure(mean, low=None, high=None):
@@ -190,7 +190,7 @@ def rows_of(system, decoding, seed, values):
 def test_share_above_the_floor_by_hand():
     """Floor 0.1, by the reference of the calm dialogue alone. Base: 0.1 on the calm one, 0.5 on the heated. PPO, two trainings: 0.2
     and 0.4 on the heated. (0.3 − 0.1) / (0.5 − 0.1) is a half."""
-    dialogues = [Dialogue("1", "t", "r"), Dialogue("2", "t", "r", literal_reference="l")]
+    dialogues = [Example("1", "t", "r"), Example("2", "t", "r", literal_reference="l")]
     rows = rows_of("human", None, None, [[0.1], [0.9]])
     rows += rows_of("base", "greedy", None, [[0.1], [0.5]])
     rows += rows_of("ppo", "greedy", 0, [[0.1], [0.2]]) + rows_of("ppo", "greedy", 1, [[0.1], [0.4]])
@@ -202,7 +202,7 @@ def test_share_above_the_floor_by_hand():
 
 
 def test_in_a_set_that_was_heated_afterwards_all_references_are_calm():
-    dialogues = [Dialogue(str(number), "t", "r") for number in range(20)]
+    dialogues = [Example(str(number), "t", "r") for number in range(20)]
     rows = rows_of("human", None, None, [[0.1]] * 20) + rows_of("base", "sampled", None, [[0.4, 0.6]] * 20)
     rows += rows_of("ppo", "sampled", None, [[0.2, 0.0]] * 10 + [[0.3, 0.3]] * 10)
     (found,) = above_floor(rows, dialogues, "profanity")

@@ -117,7 +117,7 @@ def test_every_preset_holds_only_what_there_is() -> None:
         (["train", "--judge"], "--judge needs a value: give a list"),
         (["train", "--steps", "abc"], "steps 'abc' cannot be used: give a whole number"),
         (["train", "--steps", "1.5"], "steps '1.5' cannot be used: give a whole number"),
-        (["train", "--max_dialogues", "ten"], "max_dialogues 'ten' cannot be used: give a whole number"),
+        (["train", "--max_examples", "ten"], "max_examples 'ten' cannot be used: give a whole number"),
         (["train", "--kl_coef", "low"], "kl_coef 'low' cannot be used: give a number"),
         (["train", "--overwrite", "maybe"], "overwrite 'maybe' cannot be used: give true or false"),
         (["train", "--dtype", "float16"], "dtype 'float16' cannot be used: give float32 or bfloat16"),

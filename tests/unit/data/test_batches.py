@@ -9,11 +9,11 @@ import torch
 
 from softspoken.data.batches import one_ahead, prompt_batches, training_order
 from softspoken.data.prompts import PromptFormat
-from softspoken.types import Dialogue, InputError, PromptBatch
+from softspoken.types import Example, InputError, PromptBatch
 
 
-def some(count: int) -> list[Dialogue]:
-    return [Dialogue(str(number), "Leon: hi" + " there" * (number * 7 % 13)) for number in range(count)]
+def some(count: int) -> list[Example]:
+    return [Example(str(number), "Leon: hi" + " there" * (number * 7 % 13)) for number in range(count)]
 
 
 def batches(
@@ -27,13 +27,13 @@ def batches(
 
 
 def ids(batch: PromptBatch) -> list[str]:
-    return [dialogue.id for dialogue in batch.dialogues]
+    return [dialogue.id for dialogue in batch.examples]
 
 
 def test_every_row_once_an_epoch_and_a_smaller_last_batch(tokenizer: Any) -> None:
     drawn = batches(tokenizer, count=23, batch_size=2, steps=24)  # 12 batches an epoch, one of them of 1
     for epoch in (drawn[:12], drawn[12:]):
-        assert sorted(len(batch.dialogues) for batch in epoch) == [1] + [2] * 11
+        assert sorted(len(batch.examples) for batch in epoch) == [1] + [2] * 11
         assert sorted(row for batch in epoch for row in ids(batch)) == sorted(str(number) for number in range(23))
     assert [ids(batch) for batch in drawn[:12]] != [ids(batch) for batch in drawn[12:]]
 
@@ -41,7 +41,7 @@ def test_every_row_once_an_epoch_and_a_smaller_last_batch(tokenizer: Any) -> Non
 def test_a_batch_is_its_dialogues(tokenizer: Any) -> None:
     for batch in batches(tokenizer, count=10, batch_size=4, steps=3):
         decoded = tokenizer.batch_decode(batch.input_ids, skip_special_tokens=True)
-        assert [text.strip() for text in decoded] == [dialogue.text for dialogue in batch.dialogues]
+        assert [text.strip() for text in decoded] == [dialogue.text for dialogue in batch.examples]
 
 
 def test_order_depends_on_the_seed_alone(tokenizer: Any) -> None:
@@ -62,7 +62,7 @@ def test_a_resumed_run_gets_the_batches_it_would_have_got(first_step: int, token
 
 def numbered_batch(number: int) -> PromptBatch:
     ids = torch.full((2, 3), number)
-    return PromptBatch([Dialogue(str(number), "a: b")] * 2, ids, torch.ones_like(ids), truncated=number)
+    return PromptBatch([Example(str(number), "a: b")] * 2, ids, torch.ones_like(ids), truncated=number)
 
 
 def test_one_ahead_gives_the_same_batches_each_drawn_while_the_one_before_is_used() -> None:
@@ -77,7 +77,7 @@ def test_one_ahead_gives_the_same_batches_each_drawn_while_the_one_before_is_use
     numbers = []
     for number, batch in enumerate(one_ahead(source(), torch.device("meta"))):
         numbers.append(
-            (batch.dialogues[0].id, batch.truncated, batch.input_ids.device.type, batch.attention_mask.is_meta)
+            (batch.examples[0].id, batch.truncated, batch.input_ids.device.type, batch.attention_mask.is_meta)
         )
         assert number == 3 or drawn[number + 1].wait(timeout=10)
         assert not any(event.is_set() for event in drawn[number + 2 :])

@@ -8,7 +8,7 @@ import torch
 
 from softspoken.data.batches import padding_share
 from softspoken.data.prompts import PromptFormat, encode_prompts
-from softspoken.types import Dialogue, InputError
+from softspoken.types import Example, InputError
 
 
 def words(first: int, last: int) -> str:
@@ -17,7 +17,7 @@ def words(first: int, last: int) -> str:
 
 def test_prompts_are_padded_on_the_right(tokenizer: Any) -> None:
     batch = encode_prompts(
-        [Dialogue("a", "Leon: hi"), Dialogue("b", words(1, 9))], tokenizer, PromptFormat("Say: {dialogue} !")
+        [Example("a", "Leon: hi"), Example("b", words(1, 9))], tokenizer, PromptFormat("Say: {dialogue} !")
     )
     short = tokenizer("Say: Leon: hi !")["input_ids"]
     assert batch.truncated == 0
@@ -35,7 +35,7 @@ def test_a_long_dialogue_is_cut_on_the_stated_side_and_the_template_stays(side: 
     prompt_format = PromptFormat(
         "Start of prompt. {dialogue} End of prompt.", max_prompt_tokens=40, truncation_side=side
     )
-    batch = encode_prompts([Dialogue("a", words(1, 300)), Dialogue("b", "Leon: hi")], tokenizer, prompt_format)
+    batch = encode_prompts([Example("a", words(1, 300)), Example("b", "Leon: hi")], tokenizer, prompt_format)
     assert batch.truncated == 1
     assert 36 <= batch.attention_mask[0].sum() <= 40
     assert batch.input_ids[0, batch.attention_mask[0].sum() - 1] == tokenizer.eos_token_id
@@ -48,15 +48,15 @@ def test_a_long_dialogue_is_cut_on_the_stated_side_and_the_template_stays(side: 
 def test_a_dialogue_that_just_fits_is_left_alone(tokenizer: Any) -> None:
     text = words(1, 20)
     length = len(tokenizer(text)["input_ids"])
-    assert encode_prompts([Dialogue("a", text)], tokenizer, PromptFormat("{dialogue}", length)).truncated == 0
-    cut = encode_prompts([Dialogue("a", text)], tokenizer, PromptFormat("{dialogue}", length - 1))
+    assert encode_prompts([Example("a", text)], tokenizer, PromptFormat("{dialogue}", length)).truncated == 0
+    cut = encode_prompts([Example("a", text)], tokenizer, PromptFormat("{dialogue}", length - 1))
     assert cut.truncated == 1
     assert cut.input_ids.shape[1] <= length - 1
 
 
 def test_no_room_for_a_dialogue(tokenizer: Any) -> None:
     with pytest.raises(InputError, match="max_prompt_tokens 5 leaves no room for a dialogue"):
-        encode_prompts([Dialogue("a", "Leon: hi")], tokenizer, PromptFormat(words(1, 9) + "{dialogue}", 5))
+        encode_prompts([Example("a", "Leon: hi")], tokenizer, PromptFormat(words(1, 9) + "{dialogue}", 5))
 
 
 def test_prompt_format(tmp_path: Path) -> None:

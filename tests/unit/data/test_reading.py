@@ -13,8 +13,8 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from softspoken.data.reading import iterate_dialogues, load_dialogues, require_references, to_dialogues
-from softspoken.types import Dialogue, InputError
+from softspoken.data.reading import iterate_examples, load_examples, require_references, to_examples
+from softspoken.types import Example, InputError
 
 ROWS = [
     {"id": "a", "dialogue": "Nora: Where, then?\nFelix: On the bus.", "summary": "Felix is on the bus."},
@@ -56,9 +56,9 @@ WRITERS: dict[str, Callable[[list[dict[str, Any]]], bytes]] = {
 def test_every_kind_of_file(kind: str, tmp_path: Path) -> None:
     file = tmp_path / f"d.{kind}"
     file.write_bytes(WRITERS[kind](ROWS))
-    assert load_dialogues(str(file), "any") == [
-        Dialogue("a", "Nora: Where, then?\nFelix: On the bus.", "Felix is on the bus."),
-        Dialogue("b", "Leon: schön “hi” 🙂", "Leon says hi."),
+    assert load_examples(str(file), "any") == [
+        Example("a", "Nora: Where, then?\nFelix: On the bus.", "Felix is on the bus."),
+        Example("b", "Leon: schön “hi” 🙂", "Leon says hi."),
     ]
 
 
@@ -68,7 +68,7 @@ def test_byte_order_mark_and_gzip(kind: str, packed: bool, tmp_path: Path) -> No
     content = b"\xef\xbb\xbf" + WRITERS[kind](ROWS)
     file = tmp_path / f"d.{kind}{'.gz' if packed else ''}"
     file.write_bytes(gzip.compress(content) if packed else content)
-    assert [dialogue.id for dialogue in load_dialogues(str(file), "any")] == ["a", "b"]
+    assert [dialogue.id for dialogue in load_examples(str(file), "any")] == ["a", "b"]
 
 
 def test_columns_ids_and_cleaning() -> None:
@@ -77,25 +77,25 @@ def test_columns_ids_and_cleaning() -> None:
         {"dialogue": "x", "summary": None, "literal_summary": "y "},
         {"id": None, "dialogue": "half of one: \ud83d"},
     ]
-    assert list(to_dialogues(rows, source="s")) == [
-        Dialogue("3", "Nora:  a\nFelix: b\nMila: c", group="4"),
-        Dialogue("2", "x", literal_reference="y"),
-        Dialogue("3", "half of one: ?"),
+    assert list(to_examples(rows, source="s")) == [
+        Example("3", "Nora:  a\nFelix: b\nMila: c", group="4"),
+        Example("2", "x", literal_reference="y"),
+        Example("3", "half of one: ?"),
     ]
 
 
 def test_limit_does_not_read_on(tmp_path: Path) -> None:
     file = tmp_path / "d.jsonl"
     file.write_text('{"dialogue": "x"}\n{"dialogue": ""}\n')
-    assert len(load_dialogues(str(file), "any", limit=1)) == 1
+    assert len(load_examples(str(file), "any", limit=1)) == 1
 
 
 def test_the_embedded_corpus() -> None:
-    dialogues = load_dialogues("mini", "validation", limit=30)
+    dialogues = load_examples("mini", "validation", limit=30)
     assert len(dialogues) == 30
     assert all(dialogue.reference and dialogue.group for dialogue in dialogues)
     with pytest.raises(InputError, match="no split 'dev'; it has train, validation and test"):
-        load_dialogues("mini", "dev")
+        load_examples("mini", "dev")
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_bad_files(name: str, content: bytes, match: str, tmp_path: Path) -> Non
     file = tmp_path / name
     file.write_bytes(content)
     with pytest.raises(InputError, match=match) as caught:
-        load_dialogues(str(file), "any")
+        load_examples(str(file), "any")
     assert "\n" not in str(caught.value)
 
 
@@ -137,17 +137,17 @@ def test_bad_files(name: str, content: bytes, match: str, tmp_path: Path) -> Non
 def test_no_such_file(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match="no file at"):
-        load_dialogues(name, "any")
+        load_examples(name, "any")
 
 
 def test_bad_rows_can_be_skipped_and_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     file = tmp_path / "d.jsonl"
     file.write_text('{"dialogue": "a"}\n{"dialogue": ""}\n{"dialogue": 5}\n{"text": "x"}\n{"dialogue": "b"}\n')
     with caplog.at_level(logging.WARNING, logger="softspoken"):
-        assert [dialogue.text for dialogue in load_dialogues(str(file), "any", on_bad_row="skip")] == ["a", "b"]
+        assert [dialogue.text for dialogue in load_examples(str(file), "any", on_bad_row="skip")] == ["a", "b"]
     assert f"skipped 3 bad rows of {file}" in caplog.text
     caplog.clear()
-    assert len(load_dialogues(str(file), "any", on_bad_row="skip", limit=2)) == 2  # the count is told here too
+    assert len(load_examples(str(file), "any", on_bad_row="skip", limit=2)) == 2  # the count is told here too
     assert "skipped 3 bad rows" in caplog.text
 
 
@@ -155,7 +155,7 @@ def test_a_missing_column_is_not_skipped(tmp_path: Path) -> None:
     file = tmp_path / "d.csv"
     file.write_text("id,text\na,x\n")
     with pytest.raises(InputError, match="no column 'dialogue'"):
-        load_dialogues(str(file), "any", on_bad_row="skip")
+        load_examples(str(file), "any", on_bad_row="skip")
 
 
 def test_reading_is_one_row_at_a_time() -> None:
@@ -167,17 +167,17 @@ def test_reading_is_one_row_at_a_time() -> None:
             read += 1
             yield {"dialogue": "x"}
 
-    next(to_dialogues(rows(), source="s"))
+    next(to_examples(rows(), source="s"))
     assert read == 1
 
 
 def test_long_fields_of_a_csv(tmp_path: Path) -> None:
     file = tmp_path / "d.csv"
     file.write_text(f'id,dialogue\na,"{"x" * 200_000}"\n')
-    assert len(next(iterate_dialogues(str(file), "any")).text) == 200_000
+    assert len(next(iterate_examples(str(file), "any")).text) == 200_000
 
 
 def test_required_references() -> None:
-    require_references([Dialogue("a", "x", "y")], "d.csv", "sft")
+    require_references([Example("a", "x", "y")], "d.csv", "sft")
     with pytest.raises(InputError, match=r"d.csv: 1 rows have no 'summary' \(the first is id b\), which sft needs"):
-        require_references([Dialogue("a", "x", "y"), Dialogue("b", "x")], "d.csv", "sft")
+        require_references([Example("a", "x", "y"), Example("b", "x")], "d.csv", "sft")

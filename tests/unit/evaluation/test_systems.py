@@ -4,7 +4,7 @@ import pytest
 
 from made_up import DIALOGUE, WordJudge
 from softspoken.evaluation.systems import Window, best_of, masking, named_adapters, read_summaries, toxic_words
-from softspoken.types import Dialogue, InputError, Summary
+from softspoken.types import Example, InputError, Summary
 
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
 
@@ -14,7 +14,7 @@ def window(dialogues, decoding="sampled", samples=4):
 
 
 def test_best_of_n_takes_the_best_of_each_n():
-    rows = [Dialogue("1", "x"), Dialogue("2", "y")]
+    rows = [Example("1", "x"), Example("2", "y")]
     pick = best_of(
         2,
         lambda texts, owners: [len(text) + 10 * (owner.id in text) for text, owner in zip(texts, owners, strict=True)],
@@ -31,7 +31,7 @@ def test_masking_takes_whole_words_of_any_case():
 
 
 def test_toxic_words_are_those_the_judge_finds_toxic_alone():
-    rows = [Dialogue("1", "Nora: You IDIOT, you fool"), Dialogue("2", "Felix: idiot!")]
+    rows = [Example("1", "Nora: You IDIOT, you fool"), Example("2", "Felix: idiot!")]
     assert toxic_words(rows, WordJudge("j", ["toxicity"])) == ["idiot"]
 
 
@@ -45,7 +45,7 @@ def summaries(tmp_path):
     return write
 
 
-ROWS = [Dialogue("a", "x"), Dialogue("b", "y")]
+ROWS = [Example("a", "x"), Example("b", "y")]
 
 
 def test_a_file_of_summaries_is_a_system(summaries):

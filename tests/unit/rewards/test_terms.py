@@ -20,11 +20,11 @@ from softspoken.rewards.terms import (
     load_judge,
     load_reward,
 )
-from softspoken.types import Dialogue, InputError, RunError
+from softspoken.types import Example, InputError, RunError
 
 
-def about(reference: str | None, text: str = "A: hi") -> Dialogue:
-    return Dialogue("7", text, reference)
+def about(reference: str | None, text: str = "A: hi") -> Example:
+    return Example("7", text, reference)
 
 
 def constant(*values: Any) -> Any:
@@ -87,7 +87,7 @@ def test_a_wrong_return_stops_with_the_term_and_the_text(returned: Any, text: st
 
 
 def test_a_term_that_raises_stops_with_its_name() -> None:
-    def broken(responses: list[str], dialogues: list[Dialogue]) -> list[float]:
+    def broken(responses: list[str], dialogues: list[Example]) -> list[float]:
         raise KeyError("colour")
 
     with pytest.raises(RunError, match=r"'mine:f' failed with KeyError: 'colour'.*'text one'"):
@@ -100,13 +100,13 @@ def test_arrays_are_as_good_as_lists() -> None:
 
 
 def test_a_term_cannot_disorder_the_texts_of_the_next() -> None:
-    def sorts(responses: list[str], dialogues: list[Dialogue]) -> list[float]:
+    def sorts(responses: list[str], dialogues: list[Example]) -> list[float]:
         responses.sort()
         return [0.0] * len(responses)
 
     seen: list[str] = []
 
-    def sees(responses: list[str], dialogues: list[Dialogue]) -> list[float]:
+    def sees(responses: list[str], dialogues: list[Example]) -> list[float]:
         seen.extend(responses)
         return [0.0] * len(responses)
 
