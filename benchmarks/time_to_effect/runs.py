@@ -60,7 +60,7 @@ class Evaluator:
     """Toxicity by the embedded judge and ROUGE-L against the calm reference, of greedy summaries and of one sample each."""
 
     def __init__(self, dialogues: int) -> None:
-        self.examples = load_examples("mini", "validation", limit=dialogues)
+        self.dialogues = load_examples("mini", "validation", limit=dialogues)
         self.judge = load_judge("mini")
 
     def __call__(self, adapter: Path | None, step: int = 0, seconds: float = 0.0) -> Point:
@@ -83,9 +83,9 @@ def measure_base(settings: Settings, machine: Record) -> Record:
     known = read_record(path)
     if known and known["machine"] != machine:
         raise SystemExit(f"{settings.results} holds results of another machine ({known['machine']}); remove them first")
-    if not known or known["dialogues"] != settings.examples:
-        point = Evaluator(settings.examples)(None)
-        known = {"machine": machine, "dialogues": settings.examples, "point": asdict(point)}
+    if not known or known["dialogues"] != settings.dialogues:
+        point = Evaluator(settings.dialogues)(None)
+        known = {"machine": machine, "dialogues": settings.dialogues, "point": asdict(point)}
         write_json(path, known)
     return known
 
@@ -100,14 +100,14 @@ def measure(run: Run, settings: Settings, base: Point) -> Record:
     watch = load.Watch([os.getpid()])  # what our own processes used counts as ours once they have ended
     folder = WORK / run.name
     shutil.rmtree(folder, ignore_errors=True)
-    evaluator = Evaluator(settings.examples)
+    evaluator = Evaluator(settings.dialogues)
     if run.side == "softspoken":
         found = _ours(run, folder, evaluator, base)
     else:
         found = _legacy(run, folder, evaluator, settings, base)
     record = {
         "run": asdict(run),
-        "dialogues": settings.examples,
+        "dialogues": settings.dialogues,
         "cap": settings.cap,
         "others": round(watch.share(), 4),
         "defaults": defaults(),
@@ -122,7 +122,7 @@ def measure(run: Run, settings: Settings, base: Point) -> Record:
 def is_whole(record: Record, settings: Settings) -> bool:
     """Measured on these dialogues, with today's defaults, and to its end: one given up sooner than is now asked is run again."""
     ended = record["arrived"] or record["diverged"] or record["run"]["side"] == "softspoken"
-    same: bool = record["dialogues"] == settings.examples and record["defaults"] == defaults()
+    same: bool = record["dialogues"] == settings.dialogues and record["defaults"] == defaults()
     return same and (ended or record["seconds"] >= settings.cap)
 
 

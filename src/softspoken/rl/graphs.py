@@ -24,8 +24,15 @@ CHECK_EVERY = 8
 """Tokens between two looks at whether every row has ended: each look waits for the GPU."""
 WARM_UP = 3
 """Steps before a capture, in which libraries allocate what they keep."""
-KEPT_BYTES = 4 * 2**30
-"""About as much memory may lie in buffers and graphs between steps; beyond it the one unused for longest goes."""
+KEPT_SHARE = 8
+"""One part in so many of the GPU's memory may lie in buffers and graphs between steps, about; rows are sampled in pieces that
+keep within it, and beyond it the buffers unused for longest go."""
+ELSEWHERE = 4 * 2**30
+"""The same in bytes, where there is no GPU to ask."""
+
+
+class CaptureError(RuntimeError):
+    """A step could not be captured, for another reason than a lack of memory."""
 
 
 def applies_to(policy: Policy) -> bool:
@@ -36,13 +43,31 @@ def applies_to(policy: Policy) -> bool:
     )
 
 
+def kept_bytes(device: torch.device) -> int:
+    """How much memory may lie in buffers and graphs between steps."""
+    return torch.cuda.get_device_properties(device).total_memory // KEPT_SHARE if device.type == "cuda" else ELSEWHERE
+
+
+def width_of(memory: Memory) -> int:
+    """Prompt tokens that a graph for these prompts has room for."""
+    return -(-memory.attention_mask.shape[1] // WIDTH) * WIDTH
+
+
+def row_bytes(policy: Policy, memory: Memory, limit: int) -> int:
+    """Bytes a row of buffers takes, nearly: the cache of both attentions (every row has its own copy of its prompt's keys and
+    values) and, in the graph's own memory, a few tensors of logits."""
+    each = sum(part[0, :, 0].numel() * part.element_size() for layer in memory.cross for part in layer)
+    return (width_of(memory) + limit) * each + 4 * 4 * len(policy.forbidden)
+
+
 @torch.no_grad()
 def sample(
     policy: Policy, memory: Memory, prompt_index: Tensor, uniforms: Tensor, temperature: float, *, capture: bool = True
 ) -> Sampled:
     """The same as rollout's `sample_rows`, with the adapter that trains switched on. `capture=False` runs on any device.
 
-    Rows that have ended are decoded on, into padding, until all have.
+    Rows that have ended are decoded on, into padding, until all have. Raises CaptureError where a step cannot be captured,
+    torch.OutOfMemoryError where memory runs out.
     """
     buffers = _buffers_for(policy, memory, uniforms.shape, temperature, capture)
     buffers.begin(memory, prompt_index, uniforms)
@@ -65,15 +90,15 @@ def _buffers_for(policy: Policy, memory: Memory, shape: torch.Size, temperature:
     is now. Were a weight replaced, the graph would read the old one: then it is captured again. (The adapter's being on
     is captured too; the reference pass, which switches it off, never replays a graph.)
     """
-    width = -(-memory.attention_mask.shape[1] // WIDTH) * WIDTH
+    width = width_of(memory)
     weights = [weight.data_ptr() for part in (policy.model, policy.value_head) for weight in part.parameters()]
     key = (*shape, width, temperature, capture)
     kept: dict[tuple[object, ...], _Buffers] = policy.sampling_buffers
     buffers = kept.pop(key, None)
     if buffers is None or buffers.weights != weights:
         buffers = None  # let go of before others take its place
-        size = _size(policy, memory, shape, width)
-        while kept and size + sum(other.bytes for other in kept.values()) > KEPT_BYTES:
+        size = shape[0] * row_bytes(policy, memory, shape[1])
+        while kept and size + sum(other.bytes for other in kept.values()) > kept_bytes(policy.device):
             del kept[next(iter(kept))]
         buffers = _Buffers(policy, memory, shape, width, temperature)
         buffers.weights, buffers.bytes = weights, size
@@ -81,13 +106,6 @@ def _buffers_for(policy: Policy, memory: Memory, shape: torch.Size, temperature:
             buffers.capture()
     kept[key] = buffers  # the last used comes last
     return buffers
-
-
-def _size(policy: Policy, memory: Memory, shape: torch.Size, width: int) -> int:
-    """Bytes, nearly: the cache of both attentions and, in the graph's own memory, a few tensors of logits."""
-    rows, limit = shape
-    each = sum(part[0, :, 0].numel() * part.element_size() for layer in memory.cross for part in layer)
-    return rows * ((width + limit) * each + 4 * 4 * len(policy.forbidden))
 
 
 class _Buffers:
@@ -169,8 +187,20 @@ class _Buffers:
 
     def capture(self) -> None:
         """Record a step as a graph. What it writes is overwritten when sampling begins."""
-        with torch.cuda.device(self.policy.device):
-            stream = _side_stream(self.policy.device)
+        try:
+            self.graph = self._captured()
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            # Inside a capture the lack of memory comes as another class than outside (PyTorch issue 187795).
+            if "out of memory" in str(error):
+                raise torch.OutOfMemoryError(str(error)) from error
+            raise CaptureError(str(error)) from error
+
+    def _captured(self) -> torch.cuda.CUDAGraph:
+        stream = _side_stream(self.policy.device)
+        # The outer context is left however a capture ends: `torch.cuda.graph` leaves its stream current where it fails.
+        with torch.cuda.device(self.policy.device), torch.cuda.stream(torch.cuda.current_stream(self.policy.device)):
             stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(stream):
                 for _ in range(WARM_UP):
@@ -181,7 +211,7 @@ class _Buffers:
             # thread_local: the thread that prefetches prompts may go on meanwhile.
             with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
                 self.step()
-        self.graph = graph
+        return graph
 
     def _rewind(self) -> None:
         self.position.zero_()

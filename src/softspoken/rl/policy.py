@@ -82,6 +82,7 @@ class Policy:
         forbidden = torch.arange(text_config.vocab_size, device=self.device) >= len(tokenizer)
         forbidden[self.pad_id] = True
         self.sampling_buffers: dict[Any, Any] = {}  # what sampling on a GPU keeps from step to step (graphs.py)
+        self.can_capture = self.device.type == "cuda"
         self.forbid(forbidden)
         self.has_start_adapter = START_ADAPTER in getattr(model, "peft_config", {})
         encoder = self.seq2seq.get_encoder()

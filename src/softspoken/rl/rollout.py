@@ -101,18 +101,46 @@ def _sample_pieces(
 ) -> Sampled:
     """All rows, as many at a time as the policy's `tokens_per_microbatch` allows; each has its own uniforms, so that no
     row's tokens depend on the others."""
-    on_graphs = config.fast and bend is None and policy.device.type == "cuda" and graphs.applies_to(policy)
+    if config.fast and bend is None and policy.can_capture and graphs.applies_to(policy):
+        try:
+            return _joined(_graph_pieces(policy, memory, prompt_index, uniforms, config.temperature), policy.pad_id)
+        except graphs.CaptureError as error:
+            policy.can_capture = False
+            log.warning("sampling goes on without captured graphs, slower: %s", str(error).splitlines()[0])
     rows = _rows_that_fit(policy, memory.attention_mask.shape[1] + uniforms.shape[1], len(prompt_index))
-    parts: list[Sampled] = []
-    for index, draws in zip(prompt_index.split(rows), uniforms.split(rows), strict=True):
-        if on_graphs:
-            parts.append(graphs.sample(policy, memory, index, draws, config.temperature))
-        else:
-            parts.append(sample_rows(policy, memory, index, draws, config.temperature, fast=config.fast, bend=bend))
+    pieces = zip(prompt_index.split(rows), uniforms.split(rows), strict=True)
+    return _joined(
+        [
+            sample_rows(policy, memory, index, draws, config.temperature, fast=config.fast, bend=bend)
+            for index, draws in pieces
+        ],
+        policy.pad_id,
+    )
+
+
+def _graph_pieces(
+    policy: Policy, memory: Memory, prompt_index: Tensor, uniforms: Tensor, temperature: float
+) -> list[Sampled]:
+    """All rows in pieces of one size, so that one graph serves them: the last is filled up with rows that are thrown away."""
+    count, limit = uniforms.shape
+    fitting = _rows_that_fit(policy, graphs.width_of(memory) + limit, count)
+    fitting = max(1, min(fitting, graphs.kept_bytes(policy.device) // graphs.row_bytes(policy, memory, limit)))
+    size = -(-count // -(-count // fitting))
+    filled = F.pad(prompt_index, (0, -count % size)), F.pad(uniforms, (0, 0, 0, -count % size))
+    parts = [
+        graphs.sample(policy, memory, index, draws, temperature)
+        for index, draws in zip(filled[0].split(size), filled[1].split(size), strict=True)
+    ]
+    wanted = count - size * (len(parts) - 1)
+    ids, mask, logprobs, values = parts[-1]
+    return [*parts[:-1], (ids[:wanted], mask[:wanted], logprobs[:wanted], values[:wanted])]
+
+
+def _joined(parts: list[Sampled], pad_id: int) -> Sampled:
     length = max(ids.shape[1] for ids, *_ in parts)
     ids, mask, logprobs, values = (
         torch.cat([F.pad(part, (0, length - part.shape[1]), value=filler) for part in column])
-        for column, filler in zip(zip(*parts, strict=True), (policy.pad_id, 0, 0, 0), strict=True)
+        for column, filler in zip(zip(*parts, strict=True), (pad_id, 0, 0, 0), strict=True)
     )
     return ids, mask, logprobs, values
 
@@ -248,12 +276,13 @@ def within_memory(policy: Policy, rows: int, width: int, run: Callable[[], Resul
 
     The policy keeps the number it came to. Raises torch.OutOfMemoryError where a single row does not fit.
     """
+    cleared = False  # once between two halvings: what a try leaves behind is no reason to try the same again
     while True:
         try:
             return run()
         except torch.OutOfMemoryError:
-            if policy.sampling_buffers:
-                policy.sampling_buffers.clear()
+            if policy.sampling_buffers and not cleared:
+                cleared = True
             else:
                 tokens = min(lighter * (policy.tokens_per_microbatch or rows * width), rows * width)
                 if tokens <= width:
@@ -262,6 +291,7 @@ def within_memory(policy: Policy, rows: int, width: int, run: Callable[[], Resul
                 log.warning(
                     "the GPU's memory ran out; from here on with tokens_per_microbatch %d", policy.tokens_per_microbatch
                 )
+            policy.sampling_buffers.clear()
         torch.cuda.empty_cache()
 
 
@@ -290,8 +320,9 @@ def drop_short(rollout: Rollout, min_chars: int) -> tuple[Rollout, int]:
 def sibling_mean(values: Tensor, rollout: Rollout) -> tuple[Tensor, Tensor]:
     """Of values [N]: the mean over the other samples of each row's prompt, and how many those are; 0 where there are none."""
     index, prompts = rollout.prompt_index, len(rollout.prompts.examples)
-    total = values.new_zeros(prompts).index_add(0, index, values)[index]
-    siblings = index.bincount(minlength=prompts)[index] - 1
+    # As a product: a GPU's index_add adds in no fixed order, and the same seed would not give the same digits.
+    of_prompt = (index == torch.arange(prompts, device=index.device).unsqueeze(1)).to(values.dtype)
+    total, siblings = (of_prompt @ values)[index], of_prompt.sum(dim=1).long()[index] - 1
     return torch.where(siblings > 0, (total - values) / siblings.clamp(min=1), 0.0), siblings
 
 

@@ -195,7 +195,7 @@ def test_little_is_kept(tiny_t5, dialogues, monkeypatch):
         check_equal(*both_ways(policy, dialogues, limit=limit))
     assert [key[1] for key in policy.sampling_buffers] == [4, 5, 3], "the last used comes last"
     sizes = [kept.bytes for kept in policy.sampling_buffers.values()]
-    monkeypatch.setattr(graphs, "KEPT_BYTES", sum(sizes[1:]) + sizes[-1] * 2)
+    monkeypatch.setattr(graphs, "ELSEWHERE", sum(sizes[1:]) + sizes[-1] * 2)
     check_equal(*both_ways(policy, dialogues, limit=6))
     assert [key[1] for key in policy.sampling_buffers] == [5, 3, 6]
 
@@ -220,6 +220,68 @@ def test_the_optimizer_moves_weights_in_place_and_a_replaced_one_makes_new_buffe
     check_equal(*both_ways(policy, dialogues))
     (renewed,) = policy.sampling_buffers.values()
     assert renewed is not kept
+
+
+def sampled(policy: Policy, dialogues, *, seed: int = 3, **changes) -> rollout.Sampled:
+    """What a training step samples of these prompts."""
+    settings = {"max_new_tokens": LIMIT, "samples_per_prompt": SAMPLES, "device": "cpu"}
+    config = TrainConfig(**settings | changes)
+    prompts = encode_prompts(dialogues, policy.tokenizer, policy.prompt_format)
+    return rollout.sample(policy, prompts, config, torch.Generator().manual_seed(seed))[2]
+
+
+def test_under_a_token_budget_a_graph_serves_all_pieces_of_all_batches(tiny_t5, dialogues, others, monkeypatch):
+    monkeypatch.setattr(graphs._Buffers, "capture", lambda self: None)
+    policy = policy_of(tiny_t5)
+    plain = [sampled(policy, some, seed=seed) for seed, some in enumerate((dialogues, others, dialogues[::-1]))]
+    policy.can_capture = True
+    policy.tokens_per_microbatch = (graphs.WIDTH + LIMIT) * 5 // rollout.LIGHTER + 1  # five rows of the rounded width
+    pieces = [sampled(policy, some, seed=seed) for seed, some in enumerate((dialogues, others, dialogues[::-1]))]
+    for one, other in zip(plain, pieces, strict=True):
+        check_equal(one, other)
+    assert [key[:2] for key in policy.sampling_buffers] == [(4, LIMIT)], "12 rows in three pieces, one graph"
+
+
+def test_pieces_keep_within_what_may_be_kept(tiny_t5, dialogues, monkeypatch):
+    monkeypatch.setattr(graphs._Buffers, "capture", lambda self: None)
+    policy = policy_of(tiny_t5)
+    whole = sampled(policy, dialogues)
+    policy.can_capture = True
+    monkeypatch.setattr(graphs, "row_bytes", lambda policy, memory, limit: 10)
+    monkeypatch.setattr(graphs, "ELSEWHERE", 70)
+    check_equal(whole, sampled(policy, dialogues))
+    assert [(key[0], kept.bytes) for key, kept in policy.sampling_buffers.items()] == [(6, 60)], (
+        "two pieces, not 7 and 5"
+    )
+
+
+def fail_to_capture(message: str):
+    def captured(self):
+        raise RuntimeError(message)
+
+    return captured
+
+
+def test_where_a_step_cannot_be_captured_sampling_goes_on_plainly_and_says_so_once(
+    tiny_t5, dialogues, monkeypatch, caplog
+):
+    policy = policy_of(tiny_t5)
+    plain = sampled(policy, dialogues)
+    policy.can_capture = True
+    monkeypatch.setattr(
+        graphs._Buffers, "_captured", fail_to_capture("operation not permitted when stream is capturing")
+    )
+    for _ in range(2):
+        check_equal(plain, sampled(policy, dialogues))
+    assert [message.split(":")[0] for message in caplog.messages] == [
+        "sampling goes on without captured graphs, slower"
+    ]
+
+
+def test_a_lack_of_memory_inside_a_capture_is_one(tiny_t5, dialogues, monkeypatch):
+    monkeypatch.setattr(graphs._Buffers, "_captured", fail_to_capture("CUDA error: out of memory"))
+    with pytest.raises(torch.OutOfMemoryError):
+        both_ways(policy_of(tiny_t5), dialogues, capture=True)
 
 
 def test_a_rollout_takes_this_way_on_a_gpu_alone(tiny_t5, dialogues, monkeypatch):

@@ -43,6 +43,7 @@ from softspoken.rl.rollout import (
     reference_logprobs,
     sample_rows,
     score_rows,
+    within_memory,
 )
 from softspoken.types import InputError
 
@@ -512,6 +513,21 @@ def test_when_memory_runs_out_the_pieces_are_halved_with_the_same_result(tiny_t5
     )
     with pytest.raises(torch.OutOfMemoryError):
         reference_logprobs(policy, rollout, config)
+
+
+def test_what_a_failed_try_leaves_behind_does_not_make_it_try_the_same_for_ever(tiny_t5, dialogues):
+    policy, tried = rollout_of(tiny_t5, dialogues)[0], []
+
+    def run() -> int:
+        tried.append(policy.tokens_per_microbatch)
+        policy.sampling_buffers["of the first piece"] = "kept"
+        if len(tried) < 5:
+            raise torch.OutOfMemoryError("as CUDA says it")
+        return len(tried)
+
+    policy.sampling_buffers["of the step before"] = "kept"
+    assert within_memory(policy, 64, 10, run) == 5
+    assert tried == [None, None, 320, 160, 80], "once without what was kept, then half each time"
 
 
 @pytest.mark.parametrize("scope", ["all", "decoder"])
