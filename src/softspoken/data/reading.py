@@ -223,8 +223,8 @@ def _hub_rows(dataset: str, split: str) -> Iterable[Mapping[str, Any]]:
     require_on_hub(dataset, "dataset", ways_on)
     try:
         return datasets.load_dataset(dataset, split=split)
-    except ValueError as error:
-        raise InputError(f"dataset {dataset!r}: {_first_line(error)}") from error
+    except (ValueError, RuntimeError) as error:  # the latter where it is a script, which datasets runs no more
+        raise InputError(f"dataset {dataset!r}: {_first_line(error)}; {ways_on}") from error
     except (OSError, datasets.exceptions.DatasetNotFoundError) as error:
         raise InputError(f"cannot get dataset {dataset!r} from the hub ({_first_line(error)}); {ways_on}") from error
 

@@ -20,6 +20,7 @@ import torch
 from peft import PeftType
 from torch import Tensor
 from transformers import GenerationConfig, NoBadWordsLogitsProcessor
+from transformers.generation import GenerationMode
 
 from softspoken.config import SummarizeConfig, TrainConfig
 from softspoken.data.batches import on_device
@@ -56,6 +57,13 @@ WINDOW = 8
 """Batches that are read ahead and sorted by length: less padding, at constant memory."""
 SAMPLES_AT_ONCE = 4
 """A batch has no more rows than so many for each of its dialogues: with more samples it has fewer dialogues."""
+DECODINGS = (
+    GenerationMode.GREEDY_SEARCH,
+    GenerationMode.SAMPLE,
+    GenerationMode.BEAM_SEARCH,
+    GenerationMode.BEAM_SAMPLE,
+)
+"""What transformers decodes by without fetching code for it."""
 READ_AT_ONCE = 16
 """Dialogues of similar length that are encoded together, for little padding."""
 
@@ -246,6 +254,11 @@ def _generation_config(folder: Path | None, models: GenerationConfig, max_new_to
     config.use_cache = True  # models saved by a training script often say no, at several times the cost
     if config.max_new_tokens is not None:
         config.max_length = None  # the former counts; transformers warns about each batch where both are set
+    if config.get_generation_mode() not in DECODINGS:
+        raise InputError(
+            f"the generation_config.json of {folder or 'the model'} asks for {config.get_generation_mode().value.replace('_', ' ')}, "
+            "which transformers has as code to be fetched, and softspoken runs no such code; take its settings out of that file"
+        )
     return config
 
 

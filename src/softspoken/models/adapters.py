@@ -9,8 +9,10 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from softspoken.hub import require_on_hub
-from softspoken.models.pretrained import resolve
+from softspoken.models.pretrained import first_line, resolve
 from softspoken.types import InputError
 
 QUERY_VALUE = [["q", "v"], ["q_proj", "v_proj"], ["query", "value"]]
@@ -36,9 +38,8 @@ def adapter_folder(adapter: str) -> Path:
     try:
         return Path(snapshot_download(adapter, allow_patterns=["*.json", "*.safetensors", "*.model", "*.txt"]))
     except (OSError, HfHubHTTPError) as error:
-        reason = str(error).strip().splitlines()[0]
         raise InputError(
-            f"adapter {adapter} is no folder here, and the hub does not give it ({reason}); give the folder of a copy"
+            f"adapter {adapter} is no folder here, and the hub does not give it ({first_line(error)}); give the folder of a copy"
         ) from error
 
 
@@ -50,9 +51,10 @@ def tokenizer_source(model: str, folder: Path | None) -> str:
 def with_adapter(seq2seq: Any, folder: Path, model: str, *, trainable: bool = False) -> Any:
     """`seq2seq`, loaded from `model`, as a PeftModel with all of the adapter on it; a part of it is an InputError."""
     from peft import PeftModel, get_peft_model_state_dict, load_peft_weights
-    from safetensors import SafetensorError
 
     try:
+        if trainable:
+            require_no_prompt(folder)
         with warnings.catch_warnings():
             # An adapter of another model may fit in part: PEFT warns of weights it misses, and drops those it has no place for.
             warnings.filterwarnings("error", message=".*missing adapter keys")
@@ -64,16 +66,29 @@ def with_adapter(seq2seq: Any, folder: Path, model: str, *, trainable: bool = Fa
         if dropped:
             raise ValueError(f"there is no place for its {dropped[0]}")
         return adapted
-    except (OSError, ValueError, TypeError, KeyError, RuntimeError, UserWarning, SafetensorError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    except (InputError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # as in pretrained.from_pretrained
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
         raise InputError(
-            f"adapter {folder} cannot be put on {model} ({reason[:200]}){_remedy(folder, model)}"
+            f"adapter {folder} cannot be put on {model} ({first_line(error)[:200]}){_remedy(folder, model)}"
         ) from error
+
+
+def require_no_prompt(folder: Path) -> None:
+    """Raises InputError for an adapter that learns a prompt: to train it, PEFT may load the tokenizer that its record names."""
+    from peft import PeftConfig
+
+    if PeftConfig.from_pretrained(str(folder)).is_prompt_learning:
+        raise InputError(
+            f"adapter {folder} learns a prompt or prefix, which cannot be trained with PPO; use LoRA or another that changes weights"
+        )
 
 
 def _remedy(folder: Path, model: str) -> str:
     """Where the adapter's own record names another base, that is most likely what is wrong."""
-    with contextlib.suppress(ValueError, KeyError):
+    with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError, OSError):
         base = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
         if base not in (model, resolve(model)):
             return f"; it was made for {base}: pass that as --model"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ from softspoken import mini
 from softspoken.data.prompts import FORMAT_FILE, PromptFormat
 from softspoken.hub import hub_file, require_on_hub
 from softspoken.types import InputError
+
+log = logging.getLogger(__name__)
 
 WAYS_ON = "give the folder of a local copy, or use mini, the embedded model"
 
@@ -35,13 +39,13 @@ def load_tokenizer(model: str) -> Any:
         ("tokenizer*", "vocab*", "*.model"),
         "save the model's tokenizer there, with its save_pretrained",
     )
-    return _load(AutoTokenizer.from_pretrained, model)
+    return from_pretrained(AutoTokenizer.from_pretrained, model)
 
 
 def load_seq2seq(model: str, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     """An encoder–decoder model in `dtype`, in evaluation mode (dropout off), whatever precision it is stored in."""
     require_seq2seq(model)
-    return _load(AutoModelForSeq2SeqLM.from_pretrained, model, dtype=dtype).eval()
+    return from_pretrained(AutoModelForSeq2SeqLM.from_pretrained, model, dtype=dtype).eval()
 
 
 def load_generation_config(model: str) -> GenerationConfig:
@@ -49,7 +53,7 @@ def load_generation_config(model: str) -> GenerationConfig:
     try:
         return GenerationConfig.from_pretrained(resolve(model))
     except OSError:  # it has no file of that name
-        return GenerationConfig.from_model_config(_load(AutoConfig.from_pretrained, model))
+        return GenerationConfig.from_model_config(from_pretrained(AutoConfig.from_pretrained, model))
 
 
 def require_seq2seq(model: str) -> None:
@@ -59,7 +63,7 @@ def require_seq2seq(model: str) -> None:
     _require_file(
         model, "weights", ("model*.safetensors", "pytorch_model*.bin"), f"put its model.safetensors there, or {whole}"
     )
-    config = _load(AutoConfig.from_pretrained, model)
+    config = from_pretrained(AutoConfig.from_pretrained, model)
     if not config.is_encoder_decoder:
         raise InputError(
             f"{model} is a {config.model_type} model, not an encoder–decoder; for decoder-only models use TRL's trainers"
@@ -77,19 +81,43 @@ def _require_file(model: str, what: str, patterns: tuple[str, ...], remedy: str)
     raise InputError(f"{model} is not a complete model folder: it has no {what}; {remedy}")
 
 
-def _load(loader: Any, model: str, **options: Any) -> Any:
+def from_pretrained(loader: Any, model: str, *args: Any, ways_on: str = WAYS_ON, **options: Any) -> Any:
+    """What `loader` finds at a hub id or folder; every model, tokenizer and configuration comes through here.
+
+    No code that lies beside one is run: left open, transformers asks on standard input, where a dialogue may say "y". Raises
+    InputError, with the ways on, where it cannot be had or needs such code.
+    """
     source = resolve(model)
     if not Path(source).is_dir():
-        require_on_hub(source, "model", WAYS_ON)
+        require_on_hub(source, "model", ways_on)
     try:
-        return loader(source, **options)
-    except OSError as error:  # what transformers raises both for a hub out of reach and for a folder that lacks files
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        if Path(model).is_dir():
-            raise InputError(f"{model} is not a complete model folder ({reason})") from error
-        raise InputError(f"cannot get {model!r} from the hub ({reason}); {WAYS_ON}") from error
-    except ValueError as error:
-        raise InputError(f"{model}: {str(error).strip().splitlines()[0]}") from error
+        loaded = loader(source, *args, **{**options, "trust_remote_code": False})
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # what a file that was damaged or made up leads to in there is anybody's guess
+        if isinstance(error, OSError) and error.errno is not None:  # the machine's: a full disk, say
+            raise
+        if "trust_remote_code" in str(error):
+            raise InputError(
+                f"{model} cannot be loaded without running the code that comes with it (auto_map in its configuration), and "
+                "softspoken runs no such code; give a model that transformers itself has a class for"
+            ) from error
+        reason = first_line(error)
+        if Path(source).is_dir():
+            raise InputError(f"{model} is not a complete model folder ({reason}); save or fetch it again") from error
+        raise InputError(f"cannot get {model!r} from the hub ({reason}); {ways_on}") from error
+    if getattr(loaded, "auto_map", None) or "auto_map" in getattr(loaded, "init_kwargs", {}):
+        _say_code_is_left_alone(model)
+    return loaded
+
+
+@functools.cache  # once a model, which is loaded in parts
+def _say_code_is_left_alone(model: str) -> None:
+    log.warning("%s brings code of its own, which is not run: transformers' own class is used in its place", model)
+
+
+def first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def prompt_format_for(

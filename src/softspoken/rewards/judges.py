@@ -28,8 +28,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from softspoken import mini
-from softspoken.hub import require_on_hub
-from softspoken.models.pretrained import resolve, resolve_device
+from softspoken.models.pretrained import first_line, from_pretrained, resolve_device
 from softspoken.types import InputError
 
 JUDGES = "mini, detoxify:VARIANT, detoxify:VARIANT:LABEL, profanity, hf:MODEL:LABEL, hf:MODEL:-LABEL"
@@ -193,29 +192,15 @@ def load_judge(spec: str, *, device: str = "cpu", batch_size: int = 64, detoxify
 # ------------------------------------------------------------------------------------------- classifiers of the hub
 
 
-def from_pretrained(loader: Any, model: str, *, ways_on: str = WAYS_ON, **options: Any) -> Any:
-    """What `loader` finds at a hub id or folder, or InputError, with the ways on, where it cannot be had."""
-    source = resolve(model)
-    if not Path(source).is_dir():
-        require_on_hub(source, "model", ways_on)
-    try:
-        return loader(source, trust_remote_code=False, **options)
-    except (OSError, ValueError, ImportError, RuntimeError, KeyError) as error:
-        reason = first_line(error)
-        if Path(model).is_dir():
-            raise InputError(f"{model} is not a complete model folder ({reason})") from error
-        raise InputError(f"cannot get {model!r} from the hub ({reason}); {ways_on}") from error
-
-
-def first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+def _from_pretrained(loader: Any, model: str, **options: Any) -> Any:
+    return from_pretrained(loader, model, ways_on=WAYS_ON, **options)
 
 
 def _load_classifier(model: str) -> tuple[Any, Any]:
-    from_pretrained(AutoConfig.from_pretrained, model)  # first: with a hub out of reach, each file costs half a minute
-    tokenizer = from_pretrained(AutoTokenizer.from_pretrained, model)
+    _from_pretrained(AutoConfig.from_pretrained, model)  # first: with a hub out of reach, each file costs half a minute
+    tokenizer = _from_pretrained(AutoTokenizer.from_pretrained, model)
     loader = AutoModelForSequenceClassification.from_pretrained
-    classifier, loaded = from_pretrained(loader, model, dtype=torch.float32, output_loading_info=True)
+    classifier, loaded = _from_pretrained(loader, model, dtype=torch.float32, output_loading_info=True)
     if loaded["missing_keys"]:
         # transformers fills these with random numbers and only warns: a base model would pass for a classifier.
         raise InputError(f"{model} is not a trained classifier: it lacks the weights of {min(loaded['missing_keys'])}")
@@ -268,8 +253,8 @@ def _load_detoxify(variant: str, sha256: str | None) -> tuple[Any, Any, list[str
             f"{path} is not a Detoxify checkpoint ({first_line(error)}); delete it to have it downloaded again"
         ) from error
     # As in Detoxify, the backbone's configuration and tokenizer come from the hub, its weights from the checkpoint alone.
-    config = from_pretrained(AutoConfig.from_pretrained, arch["model_type"], num_labels=arch["num_classes"])
-    tokenizer = from_pretrained(tokenizer_class.from_pretrained, arch["model_type"])
+    config = _from_pretrained(AutoConfig.from_pretrained, arch["model_type"], num_labels=arch["num_classes"])
+    tokenizer = _from_pretrained(tokenizer_class.from_pretrained, arch["model_type"])
     try:
         model, loaded = model_class.from_pretrained(
             None, config=config, state_dict=weights, dtype=torch.float32, output_loading_info=True

@@ -36,8 +36,9 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from softspoken.config import ScoreConfig, reward_weights
 from softspoken.data.reading import not_utf8, open_text
+from softspoken.models.pretrained import from_pretrained
 from softspoken.progress import Speed, progress_bar
-from softspoken.rewards.judges import JUDGES, Judge, TextModel, from_pretrained, is_judge, load_judge
+from softspoken.rewards.judges import JUDGES, Judge, TextModel, is_judge, load_judge
 from softspoken.types import Example, InputError, RunError, Scores
 
 __all__ = ["Judge", "Reward", "WeightedReward", "default_judge", "judge_term", "load_judge", "load_reward", "score"]

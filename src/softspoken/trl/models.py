@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForSeq2SeqLM, BitsAndBytesConfig, PreTrainedModel
 
 from softspoken.hub import hub_file
-from softspoken.models.adapters import adapter_folder
-from softspoken.models.pretrained import resolve
+from softspoken.models.adapters import adapter_folder, require_no_prompt
+from softspoken.models.pretrained import from_pretrained, resolve
 from softspoken.rl.policy import VALUE_HEAD_FILE
 from softspoken.trl.publish import push
 from softspoken.trl.record import Record
@@ -259,14 +259,20 @@ def _load(source: str, model_args: tuple, options: dict[str, Any], is_trainable:
     if _file(source, "adapter_config.json") is None:
         return _seq2seq(source, model_args, options)
     folder = adapter_folder(source)
+    require_no_prompt(folder)
     base = _seq2seq(PeftConfig.from_pretrained(str(folder)).base_model_name_or_path, model_args, options)
     return PeftModel.from_pretrained(base, str(folder), is_trainable=is_trainable)
 
 
 def _seq2seq(source: str, model_args: tuple, options: dict[str, Any]) -> Any:
+    if options.pop("trust_remote_code", None):
+        raise InputError(
+            "trust_remote_code is not taken: softspoken runs no code that comes with a model; load the model yourself, and give "
+            "it to from_pretrained in place of its name"
+        )
     given = options.get("config")
-    _require_encoder_decoder(given or AutoConfig.from_pretrained(resolve(source)), source)
-    return AutoModelForSeq2SeqLM.from_pretrained(resolve(source), *model_args, **options)
+    _require_encoder_decoder(given or from_pretrained(AutoConfig.from_pretrained, source), source)
+    return from_pretrained(AutoModelForSeq2SeqLM.from_pretrained, source, *model_args, **options)
 
 
 def _require_encoder_decoder(config: Any, name: str) -> None:
