@@ -174,11 +174,13 @@ class Comparison:
     slice: str
     metric: str
     difference: Interval
-    """b − a, paired by dialogue."""
+    """b − a, paired by dialogue: of those alone that both have a value for."""
     ratio: Interval | None
     """b / a; None where a's mean is 0, or so near it that the interval has no upper end."""
     p_value: float
     """Paired permutation test, two-sided."""
+    n: int | None = None
+    """How many dialogues both have a value for; None in an eval.json from before this was recorded."""
 
 
 @dataclass(frozen=True)

@@ -57,10 +57,17 @@ class _Entry:
 class _Column:
     """One metric of one entry in a slice."""
 
-    values: Array
-    """[dialogues], the mean over samples and trainings."""
+    place: int
+    """The entry's number."""
+    table: Array
+    """[dialogues, trainings], each the mean over samples; NaN where there is none."""
     draws: Array
-    """[resamples], bootstrap means."""
+    """[resamples], bootstrap means; the same resamples in every column of a slice, which pairs them."""
+
+    @property
+    def values(self) -> Array:
+        """[dialogues], the mean over samples and trainings."""
+        return _over_samples(self.table)
 
 
 def collect(
@@ -120,16 +127,27 @@ def _columns(entries: list[_Entry], members: NDArray[np.bool_], groups: Groups, 
                 if metric in values:
                     values[name] = [one.values[metric][members].max(axis=1) for one in entry.trainings]
         tables.append({metric: np.column_stack(rows) for metric, rows in values.items() if not np.isnan(rows).all()})
-    widths = [(place, metric, table.shape[1]) for place, own in enumerate(tables) for metric, table in own.items()]
-    draws = resampling.bootstrap_means(
-        np.column_stack([table for own in tables for table in own.values()]), groups, seed=seed
-    )
+    named = [(place, metric, table) for place, own in enumerate(tables) for metric, table in own.items()]
     columns: list[dict[str, _Column]] = [{} for _ in entries]
-    first = 0
-    for place, metric, width in widths:
-        own = resampling.over_seeds(draws[:, first : first + width].T, seed=seed, system=place)
-        columns[place][metric] = _Column(_over_samples(tables[place][metric]), own)
-        first += width
+    for (place, metric, _), column in zip(
+        named, _drawn([(place, table) for place, _, table in named], entries, groups, seed), strict=True
+    ):
+        columns[place][metric] = column
+    return columns
+
+
+def _drawn(tables: list[tuple[int, Array]], entries: list[_Entry], groups: Groups, seed: int) -> list[_Column]:
+    """Entries' numbers and tables [dialogues, trainings] → the same with their bootstrap means."""
+    if not tables:
+        return []
+    every = resampling.bootstrap_means(np.column_stack([table for _, table in tables]), groups, seed=seed)
+    several = any(len(entry.trainings) > 1 for entry in entries)
+    columns, first = [], 0
+    for place, table in tables:
+        own = every[:, first : first + table.shape[1]].T
+        first += table.shape[1]
+        draws = resampling.over_seeds(own, seed=seed, system=place) if several else own[0]
+        columns.append(_Column(place, table, draws))
     return columns
 
 
@@ -166,24 +184,64 @@ def _compare(
     generated = [place for place, entry in enumerate(entries) if entry.decoding]
     places = sorted(generated, key=lambda place: entries[place].system != BASE)
     pairs = [
-        (columns[a][metric], columns[b][metric], entries[a], entries[b], metric)
+        (metric, columns[a][metric], columns[b][metric])
         for a, b in combinations(places, 2)
         if entries[a].decoding == entries[b].decoding and (entries[a].system == BASE or slice_name == "all")
         for metric in columns[b]
-        if metric in columns[a]
+        if metric in columns[a] and (_there(columns[a][metric]) & _there(columns[b][metric])).any()
     ]
     if not pairs:
         return []
-    differences = np.column_stack([b.values - a.values for a, b, *_ in pairs])
-    p_values = resampling.permutation_p_values(differences, groups, seed=seed)
+    paired = _paired([(a, b) for _, a, b in pairs], entries, groups, seed)
+    p_values = resampling.permutation_p_values(
+        np.column_stack([b.values - a.values for a, b in paired]), groups, seed=seed
+    )
     comparisons = []
-    for (a, b, first, second, metric), p_value in zip(pairs, p_values, strict=True):
+    for (metric, *_), (a, b), p_value in zip(pairs, paired, p_values, strict=True):
+        first, second = entries[a.place], entries[b.place]
         assert second.decoding
         both = a.values, b.values, a.draws, b.draws
-        difference, ratio = resampling.difference_interval(*both), resampling.ratio_interval(*both)
         comparisons.append(
             Comparison(
-                first.system, second.system, second.decoding, slice_name, metric, difference, ratio, float(p_value)
+                a=first.system,
+                b=second.system,
+                decoding=second.decoding,
+                slice=slice_name,
+                metric=metric,
+                difference=resampling.difference_interval(*both),
+                ratio=resampling.ratio_interval(*both),
+                p_value=float(p_value),
+                n=int(_there(a).sum()),
             )
         )
     return comparisons
+
+
+def _paired(
+    pairs: list[tuple[_Column, _Column]], entries: list[_Entry], groups: Groups, seed: int
+) -> list[tuple[_Column, _Column]]:
+    """Both columns of each pair with the dialogues alone for which all trainings of both have a value.
+
+    A metric may be missing for some (a summary of three words has no 4-gram to copy): each system's own mean would then be
+    over other dialogues than the other's, and their difference one between dialogues.
+    """
+    wanted = []
+    for a, b in pairs:
+        common = (_there(a) & _there(b))[:, None]
+        wanted += [(one.place, np.where(common, one.table, np.nan)) for one in (a, b)]
+    given = [one for pair in pairs for one in pair]
+    fewer = [
+        place for place, (one, (_, table)) in enumerate(zip(given, wanted, strict=True)) if _lacks(one.table, table)
+    ]
+    anew = dict(zip(fewer, _drawn([wanted[place] for place in fewer], entries, groups, seed), strict=True))
+    found = [anew.get(place, one) for place, one in enumerate(given)]
+    return list(zip(found[::2], found[1::2], strict=True))
+
+
+def _there(column: _Column) -> NDArray[np.bool_]:
+    """[dialogues]: for which every training has a value."""
+    return np.asarray(~np.isnan(column.table).any(axis=1))
+
+
+def _lacks(table: Array, part: Array) -> bool:
+    return bool((np.isnan(part) & ~np.isnan(table)).any())

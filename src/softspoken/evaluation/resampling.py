@@ -1,5 +1,8 @@
 """Uncertainty of means over dialogues: percentile bootstrap and permutation test that resample groups, not rows.
 
+Where the groups are so few that all resamples can be counted, all are; what is drawn at random else is not drawn where
+drawing is what an interval would show (`over_seeds`).
+
 A table of values is [n, M] float64: one row a dialogue, one column a quantity (a metric of a system, say), NaN where a dialogue
 has no such value. `groups` is [n] int64, 0 … G−1. All columns share each resample, so their differences and ratios are paired.
 
@@ -9,10 +12,13 @@ groups and a hundred columns that takes minutes, and a matrix product seconds.
 
 from __future__ import annotations
 
+import functools
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import qmc, t
 
 from softspoken.types import Interval
 
@@ -21,6 +27,10 @@ Groups = NDArray[np.int64]
 
 RESAMPLES = 2_000
 PERMUTATIONS = 9_999
+COUNTED = 50_000
+"""Up to so many resamples of G groups, G to the power of G, are counted one and all: six groups."""
+POINTS = 2**15
+"""Of the lattice that spreads what another set of trainings would differ by evenly over its distribution."""
 CHUNK = 2_000_000
 """Numbers held at once while resampling."""
 
@@ -31,8 +41,9 @@ def group_numbers(names: list[str]) -> Groups:
 
 
 def bootstrap_means(values: Array, groups: Groups, *, seed: int, resamples: int = RESAMPLES) -> Array:
-    """Column means of `resamples` draws of G groups with replacement: [resamples, M]; NaN where a draw has no value.
+    """Column means of R draws of G groups with replacement: [R, M]; NaN where a draw has no value.
 
+    R is `resamples`, or the number of all draws that there are (G to the power of G), where those are few.
     The mean is a ratio of sums (all values of the drawn groups over their number), so large groups weigh more, as they do
     in the plain mean.
     """
@@ -80,18 +91,36 @@ def quantile_interval(
 
 
 def over_seeds(draws: Array, *, seed: int, system: int) -> Array:
-    """Bootstrap means of S trainings of a system [S, R] → of their mean, with what another S trainings would differ by: [R].
+    """Bootstrap means of S trainings of a system [S, R] → of their mean, with what another S trainings would differ by: [POINTS].
 
-    To the resampled mean comes s/√S · t, where s is the trainings' standard deviation and t a draw of Student's distribution
-    with S − 1 degrees of freedom; resampling two or three trainings could reach no further than they do. `system` is a number
-    of its own for each system, so that no two are taken to have had the same luck. What is never negative stays so.
+    To the resampled mean comes s/√S · t, where s is the trainings' standard deviation and t has Student's distribution with
+    S − 1 degrees of freedom; resampling two or three trainings could reach no further than they do. `system` is a number of
+    its own for each system, so that no two are taken to have had the same luck; the resample is the same for all of them,
+    those with one training too. What is never negative stays so.
+
+    Of two trainings, t's ends lie at 12.7, and 2,000 random draws of it end anywhere from 9 to 16: so resample and luck
+    are the points of a Sobol lattice, which has as many of them in each part of the distribution as belong there.
     """
     trainings, resamples = draws.shape
+    drawn = draws[:, (_points(seed, 0) * resamples).astype(np.int64)]
     if trainings == 1:
-        return draws[0]
+        return drawn[0]
     spread = np.nanmean(draws, axis=1).std(ddof=1) / np.sqrt(trainings)
-    luck = np.random.default_rng([seed, system]).standard_t(trainings - 1, size=resamples)
-    return np.maximum(draws.mean(axis=0) + spread * luck, min(0.0, float(np.nanmin(draws))))
+    found = drawn.mean(axis=0) + spread * _luck(seed, system, trainings - 1)
+    return np.maximum(found, 0.0) if np.nanmin(draws) >= 0 else found
+
+
+@functools.lru_cache(maxsize=64)
+def _luck(seed: int, system: int, freedom: int) -> Array:
+    return t.ppf(_points(seed, system + 1), freedom)
+
+
+@functools.lru_cache(maxsize=64)
+def _points(seed: int, column: int) -> Array:
+    """A column of a Sobol lattice in (0, 1), moved along by a random number of its own: the first says which resample, each
+    other one a system's luck."""
+    points = qmc.Sobol(column + 1, scramble=False).random(POINTS)[:, column]
+    return ((points + np.random.default_rng([seed, column]).random()) % 1).clip(1e-9, 1 - 1e-9)
 
 
 def distinct_interval(pieces: list[tuple[NDArray[np.int64], Groups]], n_groups: int) -> Interval | None:
@@ -124,15 +153,19 @@ def _distinct(hashes: NDArray[np.int64], groups: Groups, n_groups: int) -> tuple
 def permutation_p_values(differences: Array, groups: Groups, *, seed: int, permutations: int = PERMUTATIONS) -> Array:
     """Two-sided p-value [M] of each column's paired differences: how often swapping a and b, group by group, does as much.
 
-    Smyth & Phipson 2010: the observed labelling counts as one of the permutations, so p is never 0.
+    Of up to 13 groups every swap is counted. Of more, `permutations` random ones, with the observed labelling as one of them
+    (Smyth & Phipson 2010), so p is never 0.
     """
     sums, _ = _group_sums(differences, groups)
-    observed = np.abs(sums.sum(axis=0))
+    observed = np.abs(sums.sum(axis=0)) * (1 - 1e-12)
+    if 2 ** len(sums) <= permutations + 1:
+        signs = np.array(list(itertools.product((1.0, -1.0), repeat=len(sums))))
+        return (np.abs(signs @ sums) >= observed).mean(axis=0)
     rng = np.random.default_rng(seed)
     as_much, rows = np.zeros(sums.shape[1]), max(1, CHUNK // len(sums))
     for first in range(0, permutations, rows):
         signs = rng.integers(0, 2, size=(min(rows, permutations - first), len(sums))) * 2.0 - 1.0
-        as_much += (np.abs(signs @ sums) >= observed * (1 - 1e-12)).sum(axis=0)
+        as_much += (np.abs(signs @ sums) >= observed).sum(axis=0)
     return (as_much + 1) / (permutations + 1)
 
 
@@ -154,10 +187,16 @@ def _group_sums(values: Array, groups: Groups) -> tuple[Array, Array]:
 
 
 def _draws(groups: int, seed: int, resamples: int, width: int = 0) -> Iterator[Array]:
-    """How often each group is in each resample: chunks of [rows, G] float64, `resamples` rows in all."""
-    rng = np.random.default_rng(seed)
+    """How often each group is in each resample: chunks of [rows, G] float64, R rows in all (see bootstrap_means)."""
     rows = max(1, CHUNK // max(groups, width))
-    for first in range(0, resamples, rows):
-        size = min(rows, resamples - first)
-        drawn = rng.integers(0, groups, size=(size, groups)) + np.arange(size)[:, None] * groups
+    all_there_are = groups**groups <= COUNTED
+    rng, every = np.random.default_rng(seed), itertools.product(range(groups), repeat=groups)
+    number = groups**groups if all_there_are else resamples
+    for first in range(0, number, rows):
+        size = min(rows, number - first)
+        if all_there_are:
+            drawn = np.array(list(itertools.islice(every, size)))
+        else:
+            drawn = rng.integers(0, groups, size=(size, groups))
+        drawn = drawn + np.arange(size)[:, None] * groups
         yield np.bincount(drawn.ravel(), minlength=size * groups).reshape(size, groups).astype(np.float64)

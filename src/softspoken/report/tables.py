@@ -32,6 +32,7 @@ class Change:
     ratio: str
     """× 0.16 (0.07 to 0.26), for a toxicity; empty otherwise."""
     p: str
+    """And n = 71, where the change is over fewer dialogues than the slice has."""
     mark: str
     """`better` or `worse` where the change is beyond chance and the metric has a good side."""
 
@@ -172,7 +173,7 @@ def _cell(entry: Entry, part: SliceResult, metric: str, decoding: str, slice_nam
     known = measure(metric, entry.report)
     ends = range_of(known.form(interval.low), "–", known.form(interval.high))
     change = find_change(entry.report, entry.system.name, decoding, slice_name, metric)
-    return Cell(known.form(interval.mean), ends, change_of(change, known) if change else None)
+    return Cell(known.form(interval.mean), ends, change_of(change, known, part.n) if change else None)
 
 
 def find_change(report: EvalReport, system: str, decoding: str, slice_name: str, metric: str) -> Comparison | None:
@@ -180,17 +181,19 @@ def find_change(report: EvalReport, system: str, decoding: str, slice_name: str,
     return next((one for one in report.comparisons if (one.a, one.b, one.decoding, one.slice, one.metric) == key), None)
 
 
-def change_of(comparison: Comparison, known: Measure) -> Change:
+def change_of(comparison: Comparison, known: Measure, n: int) -> Change:
+    """`n`: the dialogues of the slice."""
     difference, ratio = comparison.difference, comparison.ratio
     mark = ""
     if known.better and beyond_chance(comparison):
         mark = "better" if (difference.mean > 0) == (known.better == "higher") else "worse"
-    p = comparison.p_value
+    p, fewer = comparison.p_value, f", n{NO_BREAK}={NO_BREAK}{comparison.n}"
     return Change(
         signed_as(difference.mean, known.form),
         range_of(signed_as(difference.low, known.form), "to", signed_as(difference.high, known.form)),
         f"× {ratio.mean:.2f} ({ratio.low:.2f} to {ratio.high:.2f})" if ratio and known.group == TOXICITY else "",
-        f"p = {p:.3f}" if p >= 0.001 else "p < 0.001",
+        (f"p = {p:.3f}" if p >= 0.001 else "p < 0.001")
+        + (fewer if comparison.n is not None and comparison.n < n else ""),
         mark,
     )
 

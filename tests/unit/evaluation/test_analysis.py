@@ -89,8 +89,8 @@ def test_trainings_of_one_name_are_one_system():
     results, comparisons = analyse([base, *tuned], np.arange(3), {"all": np.ones(3, dtype=bool)}, seed=0)
     assert [(one.name, one.n, one.seeds) for one in results] == [("base", 3, 1), ("tuned", 3, 3)]
     # No dialogue differs from another, so all of the interval's width is the trainings': 4.303 · 0.1 / √3 to each side.
-    assert ends(results[1].metrics["toxicity"]) == pytest.approx((0.3, 0.052, 0.548), abs=0.04)
-    assert ends(comparisons[0].difference) == pytest.approx((-0.5, -0.748, -0.252), abs=0.04)
+    assert ends(results[1].metrics["toxicity"]) == pytest.approx((0.3, 0.0516, 0.5484), abs=1e-3)
+    assert ends(comparisons[0].difference) == pytest.approx((-0.5, -0.7484, -0.2516), abs=1e-3)
 
 
 def test_every_two_systems_are_compared_on_all_dialogues():
@@ -109,6 +109,33 @@ def test_every_two_systems_are_compared_on_all_dialogues():
         ("heated", "base", "masked_words"),
     ]
     assert found["all", "tuned", "masked_words"] == pytest.approx(0.3)
+
+
+def test_a_comparison_is_of_the_dialogues_that_both_have_a_value_for():
+    """Each one's own mean: base 0.5 (of 0.1 and 0.9), tuned 0.15; where both have one, 0.1 rises to 0.15."""
+    nan, plain = np.nan, {"toxicity": [[0]] * 4, "length": [[5]] * 4}
+    base = measured("base", "greedy", copied_share=[[0.1], [0.1], [0.9], [0.9]], **plain)
+    tuned = measured("tuned", "greedy", copied_share=[[0.15], [0.15], [nan], [nan]], **plain)
+    slices = {"all": np.ones(4, dtype=bool), "late": np.array([False, False, True, True])}
+    results, comparisons = analyse([base, tuned], np.arange(4), slices, seed=0)
+    assert [one.metrics["copied_share"].mean for one in results] == pytest.approx([0.5, 0.15])
+    found = {(one.slice, one.metric): one for one in comparisons}
+    copied = found["all", "copied_share"]
+    assert ends(copied.difference) == pytest.approx((0.05, 0.05, 0.05))
+    assert ends(copied.ratio) == pytest.approx((1.5, 1.5, 1.5))
+    assert copied.p_value == pytest.approx(0.5)  # of two groups that agree, two of the four labellings do as much
+    assert (copied.n, found["all", "length"].n) == (2, 4)
+    assert ("late", "copied_share") not in found  # no dialogue has both
+    assert ("late", "length") in found
+
+
+def test_a_dialogue_counts_where_every_training_of_both_has_a_value():
+    nan, plain = np.nan, {"toxicity": [[0]] * 3, "length": [[5]] * 3}
+    base = measured("base", "greedy", chrf=[[1], [1], [7]], **plain)
+    tuned = [measured("tuned", "greedy", chrf=rows, **plain) for rows in ([[2], [2], [9]], [[2], [2], [nan]])]
+    _, comparisons = analyse([base, *tuned], np.arange(3), {"all": np.ones(3, dtype=bool)}, seed=0)
+    [chrf] = [one for one in comparisons if one.metric == "chrf"]
+    assert (chrf.n, *ends(chrf.difference)) == pytest.approx((2, 1, 1, 1))  # the trainings agree on those
 
 
 def test_numbers_are_collected_from_the_rows():

@@ -41,17 +41,28 @@ def pair(a, b, groups=None, **options):
 def test_bootstrap_means_are_sums_over_counts_of_the_drawn_groups():
     # Group 0 holds 1 and 1, group 1 holds 0. Drawn twice with replacement: 0 twice → 1; 1 twice → 0; one each → 2/3.
     draws = bootstrap_means(column(1, 1, 0), np.array([0, 0, 1]), seed=0)[:, 0]
-    share = {value: np.isclose(draws, value).mean() for value in (1, 2 / 3, 0)}
-    assert sum(share.values()) == pytest.approx(1)
-    assert share[1] == pytest.approx(0.25, abs=0.03)
-    assert share[2 / 3] == pytest.approx(0.5, abs=0.03)
+    assert sorted(draws) == pytest.approx([0, 2 / 3, 2 / 3, 1])  # so few are all counted
+    many = bootstrap_means(column(*[1] * 4, *[0] * 4), np.arange(8), seed=0)[:, 0]  # and so many are drawn
+    assert len(many) == 2_000
+    # The mean of n in 8 draws is binomial: 0.5 ± √(0.25 / 8).
+    assert (many.mean(), many.std()) == pytest.approx((0.5, 0.177), abs=0.01)
+
+
+def test_up_to_six_groups_every_resample_is_counted():
+    values = np.arange(6.0)[:, None]
+    draws = bootstrap_means(values, np.arange(6), seed=0)[:, 0]
+    assert len(draws) == 6**6
+    assert (draws == 0).sum() == 1  # the first of the six, six times
+    assert draws.mean() == pytest.approx(2.5)
+    assert draws.var() == pytest.approx(35 / 12 / 6)  # of 0 … 5, over the six that are drawn
+    assert np.array_equal(draws, bootstrap_means(values, np.arange(6), seed=9)[:, 0])
 
 
 def test_an_absent_value_is_neither_summed_nor_counted():
     values = column(0.2, np.nan, 0.4)
     draws = bootstrap_means(values, np.arange(3), seed=0)[:, 0]
     assert ends(mean_interval(values[:, 0], draws)) == pytest.approx((0.3, 0.2, 0.4))
-    assert np.isnan(draws).mean() == pytest.approx(1 / 27, abs=0.02)  # the absent one drawn three times
+    assert np.isnan(draws).sum() == 1  # of 27 draws, the absent one drawn three times
 
 
 def test_copies_of_a_row_in_its_group_add_no_certainty():
@@ -141,13 +152,32 @@ def test_intervals_over_trainings_cover_what_they_say(trainings):
     assert held / 400 == pytest.approx(0.95, abs=0.03)
 
 
-def test_one_training_is_as_it_is_and_two_systems_have_their_own_luck():
-    alone = np.array([[0.1, 0.2]])
-    assert over_seeds(alone, seed=0, system=0).tolist() == [0.1, 0.2]
+def test_the_ends_over_few_trainings_are_students_whatever_the_seed():
+    # Means 4 and 6: 5 ± t · √2/√2 · 1, where Student's 97.5 % point is 12.706 of two trainings, 4.303 of three (4, 5, 6).
+    for seed in range(3):
+        two = over_seeds(np.repeat([[4.0], [6.0]], 2000, axis=1), seed=seed, system=0)
+        three = over_seeds(np.repeat([[4.0], [5.0], [6.0]], 2000, axis=1), seed=seed, system=4)
+        assert ends(mean_interval(np.array([5.0]), two)) == pytest.approx((5, 0, 5 + 12.706), abs=0.02)
+        assert ends(mean_interval(np.array([5.0]), three)) == pytest.approx((5, 5 - 4.303 / 3**0.5, 7.484), abs=0.005)
+
+
+def test_over_seeds_is_the_mean_resample_with_its_luck():
+    # Half the resamples are 0 and half 10, in both trainings, which do not differ: so is what comes out.
+    draws = np.tile([0.0, 10.0], (2, 500))
+    found = over_seeds(draws, seed=0, system=0)
+    assert {*found.tolist()} == {0.0, 10.0}
+    assert found.mean() == pytest.approx(5, abs=0.01)
+    # The same resample in every system: what both share goes out of their difference.
+    assert (over_seeds(draws + 1, seed=0, system=1) - found == 1).all()
+    assert (over_seeds(draws[:1] + 1, seed=0, system=2) - found == 1).all()
+
+
+def test_two_systems_have_their_own_luck_and_what_is_never_negative_stays_so():
     two = np.array([[0.01] * 500, [0.4] * 500])
     first, second = (over_seeds(two, seed=0, system=number) for number in (0, 1))
     assert abs(np.corrcoef(first, second)[0, 1]) < 0.2
     assert min(first.min(), second.min()) == 0, "toxicity is never below 0"
+    assert over_seeds(two - 1, seed=0, system=0).min() < -1, "a log-probability may be"
 
 
 def test_distinct_is_kinds_by_all_with_a_jackknife_interval():
@@ -168,8 +198,16 @@ def test_distinct_is_kinds_by_all_with_a_jackknife_interval():
 def test_p_value_counts_the_swaps_that_do_as_much():
     # Three groups that all rise by 1: of the 8 ways to swap, 2 make a sum of 3 or −3.
     p_value = permutation_p_values(column(1, 1, 1), np.arange(3), seed=0)[0]
-    assert p_value == pytest.approx(0.25, abs=0.02)
+    assert p_value == 0.25
     assert permutation_p_values(-column(1, 1, 1), np.arange(3), seed=0)[0] == p_value  # two-sided
+
+
+def test_up_to_13_groups_every_swap_is_counted():
+    # 1 … 13 sum to 91, which two of the 8,192 labellings reach in size; all but 1 the other way make 89: two more each.
+    differences = np.arange(1.0, 14.0)
+    assert permutation_p_values(differences[:, None], np.arange(13), seed=0)[0] == 2 / 2**13
+    differences[0] = -1
+    assert permutation_p_values(differences[:, None], np.arange(13), seed=0)[0] == 4 / 2**13
 
 
 def test_p_value_is_1_without_a_difference_and_never_0():

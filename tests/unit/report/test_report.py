@@ -43,6 +43,13 @@ def test_less_toxicity_is_better_and_less_rouge_is_worse():
     assert [cell.change.mark for cell in tuned.cells] == ["worse", "worse", ""]
 
 
+def test_a_change_over_fewer_dialogues_than_the_systems_have_says_over_how_many():
+    fewer, all_of_them = replace(LOWER[0], n=71), replace(KEPT[0], n=200)
+    [_, _, tuned] = overviews(report_with(fewer, all_of_them))[0].rows
+    assert tuned.cells[0].change.p.replace("\N{NO-BREAK SPACE}", " ") == "p < 0.001, n = 71"
+    assert tuned.cells[1].change.p == "p < 0.001"
+
+
 def test_every_metric_has_a_row_and_a_line_that_explains_it():
     report = full_report()
     table = system_tables(report, metrics_of(report))[1]
