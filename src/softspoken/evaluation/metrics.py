@@ -22,7 +22,8 @@ COPIED = 4
 """Words in a row that count as copied where the dialogue has them too."""
 LOOP, LOOPS = 3, 3
 """A summary is degenerate that says some 3 words in a row 3 times or more."""
-SPEAKER = re.compile(r"^([^:\n]{1,40}):\s*", re.MULTILINE)
+SPEAKER = re.compile(r"^([^:\n]{1,40}):(?!\d|//|-?[()DPpOo|*/](?!\w))\s*", re.MULTILINE)
+"""Not the colon of 10:30, of https:// or of :-)"""
 WORD = re.compile(r"\w+(?:['’]\w+)*")
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 

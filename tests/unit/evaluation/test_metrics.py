@@ -100,6 +100,11 @@ def test_chrf_is_in_points_over_characters():
     assert reference_metrics("abd", same, two_references=False)["chrf"] == pytest.approx(100 * 7 / 18)
 
 
+def test_a_colon_in_a_time_an_address_or_a_smiley_names_no_speaker():
+    text = "Nora:Hi\nsee you at 10:30\nhttps://bus.example\nthanks :)\nlol :-D\nhm :/\nMr. Lee : Dear Nora\nPat:\nwell"
+    assert speakers(text) == ["Nora", "Mr. Lee", "Pat"]
+
+
 def test_similarity_is_to_the_dialogue_and_the_reference_where_there_is_one():
     def shared(texts, others):
         return [float(len({*text.split()} & {*other.split()})) for text, other in zip(texts, others, strict=True)]
