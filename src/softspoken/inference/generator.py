@@ -104,8 +104,10 @@ class Summarizer:
         generation = _generation_config(folder, seq2seq.generation_config, max_new_tokens)
         # generate() fills what is not set from the model's own: neutral, so that it is what this object says and no more.
         seq2seq.generation_config = GenerationConfig()
+        whole: Any = _merged(with_adapter(seq2seq, folder, model)) if folder else seq2seq
         return cls(
-            model=(_merged(with_adapter(seq2seq, folder, model)) if folder else seq2seq).to(place).eval(),
+            # Nothing is trained, with an adapter or without, so that both sample by the same kernels.
+            model=whole.requires_grad_(False).to(place).eval(),
             tokenizer=load_tokenizer(tokenizer_source(model, folder)),
             prompt_format=prompt_format_for(model, folder),
             generation_config=generation,

@@ -17,6 +17,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig
 from softspoken.config import SummarizeConfig, TrainConfig
 from softspoken.data.prompts import PromptFormat, encode_prompts
 from softspoken.inference.generator import MAX_NEW_TOKENS, WINDOW, Summarizer, length_limit, summarize
+from softspoken.models.cpu import PackedProjection, can_pack
 from softspoken.rl import numerics
 from softspoken.rl.policy import load_policy
 from softspoken.types import Example, InputError, Summary
@@ -242,6 +243,18 @@ def test_sampling_is_from_the_models_own_distribution(
         assert torch.isinf(logits[:, 0]).all()
         assert torch.isinf(logits[:, tokens:]).all()
     assert len({tuple(ids) for ids in drawn.tolist()}) > 1
+
+
+def test_the_base_and_an_adapted_model_sample_by_the_same_product(tiny_t5: Path, adapter: Path) -> None:
+    kinds = []
+    for given in (None, str(adapter)):
+        summarizer = Summarizer.from_pretrained(str(tiny_t5), adapter=given, device="cpu")
+        summarizer.sample(TEXTS[:1], samples=1, seed=0)
+        head = summarizer.model.get_output_embeddings()
+        assert not any(weight.requires_grad for weight in summarizer.model.parameters())
+        kinds.append((type(summarizer._policy.vocabulary_product), can_pack(head)))
+    assert kinds[0] == kinds[1]
+    assert kinds[0][0] is PackedProjection or not kinds[0][1]
 
 
 def test_sampling_reads_a_dialogue_once_for_all_its_samples(tiny_t5: Path) -> None:
