@@ -236,9 +236,12 @@ def above_floor(rows: Iterable[dict[str, Any]], dialogues: list[Example], judge:
             base = (BASE, decoding, None)
             if system == BASE or base not in columns:
                 continue
-            pooled = resampling.over_seeds(np.stack([drawn[way] for way in own]), seed=0, system=place)
+            pooled, human, untrained = (
+                resampling.over_seeds(np.stack([drawn[way] for way in these]), seed=0, system=place)
+                for these in (own, [floor], [base])
+            )
             excess = float(np.mean([means[way] for way in own])) - means[floor], means[base] - means[floor]
-            ratio = ratio_of(*excess, pooled - drawn[floor], drawn[base] - drawn[floor])
+            ratio = ratio_of(*excess, pooled - human, untrained - human)
             found.append(
                 {
                     "system": system,

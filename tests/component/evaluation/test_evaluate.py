@@ -121,7 +121,7 @@ def test_eval_json_is_as_the_design_says(rows, tmp_path):
     assert base["seeds"] == 1
     assert "rougeL" not in saved["systems"][0]["metrics"]  # human is the reference
     comparison = next(one for one in saved["comparisons"] if one["metric"] == "toxicity")
-    assert set(comparison) == {"a", "b", "decoding", "slice", "metric", "difference", "ratio", "p_value"}
+    assert set(comparison) == {"a", "b", "decoding", "slice", "metric", "difference", "ratio", "p_value", "n"}
     assert (comparison["a"], comparison["b"], comparison["slice"]) == ("base", "tuned", "all")
     assert comparison["difference"]["mean"] == pytest.approx(-0.8)
     assert comparison["ratio"]["mean"] == pytest.approx(1 / 9)
