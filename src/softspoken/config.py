@@ -56,7 +56,8 @@ class TrainConfig:
     judge: list[str] | None = None
     """what evaluation scores toxicity with, first one first; by default the first judge among the rewards"""
     detoxify_sha256: str | None = None
-    """expected SHA-256 of the Detoxify checkpoint, where it is not a published one"""
+    """SHA-256 that the Detoxify checkpoint must have, all 64 digits; without it the eight that its published name ends in are
+    compared, which is a check against accidents, not against malice"""
 
     algorithm: Literal["ppo", "rloo", "grpo"] = "ppo"
     """how the policy is updated: with a value head (ppo), or without, by comparing the samples of a dialogue (rloo, grpo)"""
@@ -275,7 +276,8 @@ class EvaluateConfig:
     judge: list[str] | None = None
     """toxicity judges, the first one first: mini, detoxify:VARIANT, profanity, hf:MODEL:LABEL; mini by default"""
     detoxify_sha256: str | None = None
-    """expected SHA-256 of the Detoxify checkpoint, where it is not a published one"""
+    """SHA-256 that the Detoxify checkpoint must have, all 64 digits; without it the eight that its published name ends in are
+    compared, which is a check against accidents, not against malice"""
     similarity: str | None = None
     """embedding model (hub id or folder) that says how near a summary is to its reference and its dialogue"""
     limit: int | None = None
@@ -343,7 +345,8 @@ class ScoreConfig:
     reward: str = "mini"
     """classifier: mini, detoxify:VARIANT or hf:MODEL:LABEL"""
     detoxify_sha256: str | None = None
-    """expected SHA-256 of the Detoxify checkpoint, where it is not a published one"""
+    """SHA-256 that the Detoxify checkpoint must have, all 64 digits; without it the eight that its published name ends in are
+    compared, which is a check against accidents, not against malice"""
     batch_size: int = 64
     """lines at once"""
     device: Device = "auto"

@@ -27,7 +27,8 @@ def progress_bar(command: str, *columns: ProgressColumn | str, output: TextIO | 
         TextColumn(f"[bold]{command}"),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
-        *columns,
+        # Names in them are other people's: a bracket is a bracket, a line break no line.
+        *(TextColumn(column, markup=False) if isinstance(column, str) else column for column in columns),
         TimeRemainingColumn(),
         console=console,
         disable=not console.is_terminal or (output is not None and output.isatty()),

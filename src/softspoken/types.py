@@ -1,4 +1,4 @@
-"""The data that flows through a step; no logic.
+"""The data that flows through a step, and what is raised where it cannot; no logic.
 
 Shapes use B dialogues, K samples of each, N = B·K rows, P prompt tokens, T response tokens. Masks are true where a
 token counts. All log-probabilities are natural, all KL in nats.
@@ -8,17 +8,44 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
+from unicodedata import category
 
 if TYPE_CHECKING:  # the command line reads its settings without loading torch
     from torch import Tensor
 
 
+LONGEST_MESSAGE = 1000
+"""Characters; of a longer one the middle, where a user's value is, is left out."""
+
+
+def one_line(message: str) -> str:
+    """What may be written to a terminal, however it came about: escapes for what is not printable (line breaks, terminal
+    controls, marks that turn the direction of writing), and no longer than can be read."""
+    if (left_out := len(message) - LONGEST_MESSAGE) > 0:
+        message = f"{message[:600]} … {left_out:,} characters … {message[-400:]}"
+    return printable(message.strip())
+
+
+def printable(text: str) -> str:
+    """With escapes for controls, formats, line breaks and halves of characters; spaces of all widths stay."""
+    shown = (
+        one if one.isprintable() or category(one) == "Zs" else one.encode("unicode_escape").decode() for one in text
+    )
+    return "".join(shown)
+
+
 class InputError(ValueError):
     """Something the user gave cannot be used: one sentence that names the field, row or file, and the remedy."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
 
 
 class RunError(RuntimeError):
     """A run cannot go on, though its input was in order: one sentence that says why."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,14 @@ def test_it_shows_on_stderrs_terminal_alone(
     assert ("5/7" in stderr.getvalue()) == ("score" in stderr.getvalue()) == shown
 
 
+def test_names_in_it_are_no_markup(monkeypatch: pytest.MonkeyPatch) -> None:
+    stderr = Terminal()
+    monkeypatch.setattr("sys.stderr", stderr)
+    with progress_bar("evaluate", "{task.fields[what]}") as bar:
+        bar.add_task("", total=7, what="[/bold] of mine")
+    assert "[/bold] of mine" in stderr.getvalue()
+
+
 def test_speed_is_over_the_whole_run() -> None:
     assert Speed("lines").render(SimpleNamespace(completed=30, elapsed=4.0, speed=99.0)).plain == "7.5 lines/s"  # type: ignore[arg-type]
     assert Speed("lines").render(SimpleNamespace(completed=0, elapsed=0.0, speed=None)).plain == ""  # type: ignore[arg-type]

@@ -10,23 +10,25 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+from softspoken.cli.faults import told
 from softspoken.cli.flags import CompareConfig, ReportConfig, parse
 from softspoken.config import EvaluateConfig, ScoreConfig, SftConfig, SummarizeConfig, TrainConfig
-from softspoken.types import InputError, RunError
+from softspoken.types import InputError, RunError, one_line
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0 done, 1 the run failed, 2 bad usage or bad input, 130 interrupted."""
     debug = os.environ.get("SOFTSPOKEN_DEBUG", "") not in ("", "0")
+    config: Any = None
     try:
         command, config = parse(sys.argv[1:] if argv is None else argv)
         _quiet(debug)
         _run(command, config)
         sys.stdout.flush()
     except InputError as error:
-        return _failed(error, 2)
+        return _failed(str(error), 2)
     except RunError as error:
-        return _failed(error, 1)
+        return _failed(str(error), 1)
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # the reader, such as `head`, has had enough
@@ -36,13 +38,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if debug:
             raise
+        if fault := told(error, config):
+            return _failed(*fault)
         reason = (str(error).strip().splitlines() or [""])[0]
         return _failed(f"{type(error).__name__}: {reason} (set SOFTSPOKEN_DEBUG=1 for the traceback)", 1)
     return 0
 
 
-def _failed(reason: object, status: int) -> int:
-    print(f"softspoken: error: {reason}", file=sys.stderr)
+def _failed(reason: str, status: int) -> int:
+    print(f"softspoken: error: {one_line(reason)}", file=sys.stderr)
     return status
 
 
@@ -135,7 +139,7 @@ class _ToStderr(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         mark = "warning: " if record.levelno >= logging.WARNING else ""
-        print(f"softspoken: {mark}{record.getMessage()}", file=sys.stderr)
+        print(f"softspoken: {mark}{one_line(record.getMessage())}", file=sys.stderr)
 
 
 def _quiet(debug: bool) -> None:

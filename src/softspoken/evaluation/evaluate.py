@@ -57,7 +57,7 @@ from softspoken.progress import Speed, progress_bar
 from softspoken.report.report import EVAL_FILE, write_report
 from softspoken.report.report import read_report as read_report
 from softspoken.rewards.terms import load_judge, load_reward, load_similarity
-from softspoken.types import Decoding, EvalReport, Example, InputError, Summary
+from softspoken.types import Decoding, EvalReport, Example, InputError, Summary, one_line
 
 log = logging.getLogger(__name__)
 
@@ -349,7 +349,7 @@ def _digest(examples: list[Example]) -> str:
 def _progress(total: int, unit: str) -> Iterator[Callable[[str, int], None]]:
     with progress_bar("evaluate", "{task.fields[what]}", Speed(unit)) as bar:
         task = bar.add_task("evaluate", total=total, what="")
-        yield lambda what, done: bar.update(task, advance=done, what=what)
+        yield lambda what, done: bar.update(task, advance=done, what=one_line(what))
 
 
 def _versions() -> dict[str, str]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from softspoken.report.charts import PALETTE, Chart, Styles, plane, system_styles
 from softspoken.report.curves import overlaid_curves
@@ -80,11 +81,16 @@ def _compared(name: str, run: Run, output: Path) -> Compared:
     facts += [f"evaluated on {evaluated_on(run.report)}"] if run.report else []
     return Compared(
         name,
-        Path(os.path.relpath(page, output.parent)).as_posix() if page.is_file() else "",
+        _link(page, output.parent) if page.is_file() else "",
         ", ".join(facts),
         verdicts(run.report) if run.report else [],
         remarks(run.report) if run.report else [],
     )
+
+
+def _link(page: Path, folder: Path) -> str:
+    """Relative, as a browser understands it: nothing in a folder's name is a scheme, a query or a fragment."""
+    return "./" + quote(Path(os.path.relpath(page, folder)).as_posix())
 
 
 def _doubts(reports: dict[str, EvalReport]) -> list[str]:

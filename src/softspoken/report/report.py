@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 from rich.console import Console
 from rich.table import Table as RichTable
+from rich.text import Text
 
 from softspoken.data.prompts import PromptFormat
 from softspoken.report.charts import Chart, Styles, distributions, plane, slice_chart, system_styles
@@ -29,7 +30,16 @@ from softspoken.report.tables import (
     with_judges,
 )
 from softspoken.report.verdict import judged_systems, remarks, verdicts
-from softspoken.types import Comparison, EvalReport, InputError, Interval, SliceResult, SystemResult
+from softspoken.types import (
+    Comparison,
+    EvalReport,
+    InputError,
+    Interval,
+    SliceResult,
+    SystemResult,
+    one_line,
+    printable,
+)
 
 EVAL_FILE = "eval.json"
 METRICS_FILE = "metrics.jsonl"
@@ -82,7 +92,7 @@ def write_report(folder: Path | str) -> Path:
     folder = Path(folder)
     run = read_run(folder)
     report, metrics, record = run.report, run.metrics, run.record
-    rows = read_rows(folder / report.rows, report) if report else None
+    rows = read_rows(_rows_file(folder, report), report) if report else None
     styles = system_styles([one.name for one in report.systems] if report else [])
     charts = {
         "planes": planes(report, styles) if report else [],
@@ -111,6 +121,16 @@ def write_report(folder: Path | str) -> Path:
         versions=record.get("versions") or (report.versions if report else {}),
         command=record.get("command", ""),
     )
+
+
+def _rows_file(folder: Path, report: EvalReport) -> Path:
+    """Raises InputError for one that lies elsewhere: what a stranger's eval.json names would be copied into the page."""
+    path = folder / report.rows
+    if path.resolve().parent != folder.resolve():
+        raise InputError(
+            f"the rows of {folder / EVAL_FILE} are {report.rows!r}, which is not in its folder; name a file that lies beside it"
+        )
+    return path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -248,16 +268,20 @@ def print_table(report: EvalReport, console: Console) -> None:
         shown = RichTable(title=table.title, title_justify="left")
         shown.add_column("")
         for column in table.head:
-            shown.add_column(column.text, justify="right")
+            shown.add_column(Text(one_line(column.text)), justify="right")
         for row in table.rows:
-            shown.add_row(
-                row.label, *(f"{cell.text} ({cell.change.text})" if cell.change else cell.text for cell in row.cells)
-            )
+            cells = (f"{cell.text} ({cell.change.text})" if cell.change else cell.text for cell in row.cells)
+            shown.add_row(Text(one_line(row.label)), *cells)  # a name is the user's: its brackets are no markup
         console.print(shown)
     for verdict in verdicts(report):
-        console.print(f"{verdict.headline}. {' '.join(verdict.sentences)}", markup=False, highlight=False)
+        _print(console, f"{verdict.headline}. {' '.join(verdict.sentences)}")
     for remark in remarks(report):
-        console.print(f"Note: {remark}", markup=False, highlight=False)
+        _print(console, f"Note: {remark}")
+
+
+def _print(console: Console, sentences: str) -> None:
+    """With names in them that are other people's."""
+    console.print(printable(sentences), markup=False, highlight=False)
 
 
 # ---------------------------------------------------------------------------------------------------- model card

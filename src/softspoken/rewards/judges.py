@@ -15,6 +15,7 @@ So a model's label `toxic` makes the judge `hf:MODEL:toxic` and the reward `hf:M
 from __future__ import annotations
 
 import hashlib
+import re
 import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -273,10 +274,16 @@ def _load_detoxify(variant: str, sha256: str | None) -> tuple[Any, Any, list[str
 
 
 def _fetch_checkpoint(url: str, sha256: str | None) -> Path:
-    """The checkpoint at torch.hub's path, downloaded if it is not there, and its SHA-256 as it should be."""
+    """The checkpoint at torch.hub's path, downloaded if it is not there, and its SHA-256 as it should be.
+
+    Detoxify publishes eight digits of it (32 bits), in the file's name: a check against accidents, which whoever may replace the
+    file can satisfy. `sha256`, all 64 digits, is the one against malice. Reading runs no code in either case (weights_only).
+    """
     path = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", maxsplit=1)[1]
     # A published file's name ends in the first eight digits of its SHA-256, as is torch.hub's custom.
     expected = sha256.strip().lower() if sha256 else path.stem[-8:]
+    if sha256 and not re.fullmatch("[0-9a-f]{64}", expected):
+        raise InputError(f"detoxify_sha256 {sha256!r} is not a SHA-256; give its 64 hexadecimal digits")
     if not path.is_file():
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

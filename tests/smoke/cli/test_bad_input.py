@@ -1,6 +1,7 @@
 """Bad input to real commands: exit status 2, one sentence on stderr, nothing on stdout, nothing half-written."""
 
 import io
+import json
 from pathlib import Path
 
 import pytest
@@ -111,3 +112,44 @@ def test_one_sentence_and_status_2(
     assert captured.err.count("\n") == 1, captured.err
     assert words in captured.err
     assert sorted(folder.rglob("*")) == before
+
+
+LOUD = "\x1b[2J\x1b]0;owned\x07\nsoftspoken: all is well\r" * 100_000
+"""4.3 MB that clear a terminal, rename it and speak in our name."""
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["train", "--reward", LOUD],
+        ["train", "--steps", LOUD],
+        ["train", "--model", LOUD],
+        ["train", "--dataset", LOUD],
+        ["train", "--preset", LOUD],
+        ["train", "--config", LOUD],
+        ["train", "--" + LOUD, "1"],
+        ["train", LOUD],
+        [LOUD],
+        ["sft", "--output", "out", "--model", LOUD],
+        ["evaluate", "--output", "out", "--judge", LOUD],
+        ["evaluate", "--output", "out", "--adapter", LOUD],
+        ["evaluate", "--output", "out", "--system", LOUD],
+        ["evaluate", "--output", "out", "--system", f"{LOUD[:40]}=good.jsonl"],
+        ["summarize", LOUD],
+        ["score", LOUD],
+        ["score", "--reward", LOUD],
+        ["report", LOUD],
+        ["compare", LOUD, "run"],
+        ["train", "--dataset", "loud.jsonl"],
+    ],
+)
+def test_what_the_user_gave_is_shown_short_and_escaped(
+    command: list[str], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "loud.jsonl").write_text(json.dumps({"dialogue": "hi", "summary": [LOUD], LOUD: LOUD}))
+    assert cli.main(command) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("softspoken: error: ")
+    assert said.count("\n") == 1
+    assert len(said) < 5000
+    assert said[:-1].isprintable()

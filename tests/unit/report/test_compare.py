@@ -36,7 +36,7 @@ def test_the_page_has_verdicts_tables_curves_and_what_differs(runs, tmp_path):
     text = compare(runs, tmp_path / "pages" / "all.html").read_text(encoding="utf-8")
     assert text.count("The judges disagree on whether it worked") == 2
     assert "Not evaluated" in text
-    assert 'href="../first/report.html"' in text
+    assert 'href="./../first/report.html"' in text
     assert "second/report.html" not in text  # it has none
     for row in (">base<", ">masked_<wbr>words<", ">first: tuned<", ">second: tuned<", ">0.123<"):
         assert row in text
@@ -46,6 +46,14 @@ def test_the_page_has_verdicts_tables_curves_and_what_differs(runs, tmp_path):
     assert '<th scope="row">kl_coef</th><td>0.1</td><td>0.2</td><td>–</td>' in text
     assert '<th scope="row">seed</th>' not in text
     assert "cannot be set against each other" not in text
+
+
+def test_the_name_of_a_folder_is_no_more_than_a_path_in_its_link(runs, tmp_path):
+    other = write_run(tmp_path / "javascript:alert(1)" / "a?b#c d", full_report())
+    (other / "report.html").write_text("", encoding="utf-8")
+    text = compare([runs[0], other], tmp_path / "all.html").read_text(encoding="utf-8")
+    assert 'href="./javascript%3Aalert%281%29/a%3Fb%23c%20d/report.html"' in text
+    assert 'href="javascript' not in text
 
 
 def test_a_base_that_is_not_the_same_stands_for_each_run_and_other_dialogues_are_a_doubt(runs, tmp_path):

@@ -279,3 +279,25 @@ def test_a_folder_without_anything_to_show_is_named(tmp_path):
     (tmp_path / "eval.json").write_text('{"systems": 3}', encoding="utf-8")
     with pytest.raises(InputError, match="not an evaluation"):
         write_report(tmp_path)
+
+
+@pytest.mark.parametrize("place", ["../secret.jsonl", "/etc/passwd", "sub/rows.jsonl", "link.jsonl"])
+def test_rows_lie_in_the_folder_of_their_evaluation(tmp_path, place):
+    folder = tmp_path / "evaluation"
+    (folder / "sub").mkdir(parents=True)
+    (tmp_path / "secret.jsonl").write_text("{}", encoding="utf-8")
+    (folder / "link.jsonl").symlink_to(tmp_path / "secret.jsonl")
+    saved = asdict(report_with(*LOWER)) | {"rows": place}
+    (folder / "eval.json").write_text(json.dumps(saved), encoding="utf-8")
+    with pytest.raises(InputError, match="is not in its folder"):
+        write_report(folder)
+    assert not (folder / "report.html").exists()
+
+
+def test_names_in_the_terminal_are_no_markup_and_no_controls():
+    name = "[/bold]\x1b[2J\n."
+    others = [system(name, "greedy", toxicity=0.1, rougeL=1, length=1)]
+    out = StringIO()
+    print_table(report_with(*LOWER, *KEPT, others=others), Console(file=out, width=200))
+    assert r"[/bold]\x1b[2J\n." in out.getvalue()
+    assert "\x1b" not in out.getvalue()
