@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--patience", type=float, default=10, help="minutes to wait before a run for other load to end")
     args = parser.parse_args()
     if args.what == "measure":
-        settings = Settings(args.results, args.cap, args.examples, args.patience * 60)
+        settings = Settings(args.results, args.cap, args.dialogues, args.patience * 60)
         run(settings, args.seeds, args.grid)
     write_page(args.results)
 

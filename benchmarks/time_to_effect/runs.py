@@ -66,13 +66,13 @@ class Evaluator:
     def __call__(self, adapter: Path | None, step: int = 0, seconds: float = 0.0) -> Point:
         limit = TrainConfig().max_new_tokens
         summarizer = Summarizer.from_pretrained("mini", adapter=str(adapter) if adapter else None, max_new_tokens=limit)
-        greedy = summarizer.generate(self.examples, 64)
-        sampled = summarizer.generate(self.examples, 64, samples=1, seed=0)
+        greedy = summarizer.generate(self.dialogues, 64)
+        sampled = summarizer.generate(self.dialogues, 64, samples=1, seed=0)
         return Point(step, seconds, *(self._figures([one[0].text for one in texts]) for texts in (greedy, sampled)))
 
     def _figures(self, texts: list[str]) -> Figures:
         toxicity = self.judge(texts)["toxicity"]
-        pairs = zip(texts, self.examples, strict=True)
+        pairs = zip(texts, self.dialogues, strict=True)
         rouge = [reference_metrics(text, dialogue, False)["rougeL"] for text, dialogue in pairs]
         return Figures(sum(toxicity) / len(toxicity), sum(rouge) / len(rouge))
 
