@@ -18,6 +18,7 @@ from softspoken.types import InputError
 OnBadRow = Literal["error", "skip"]
 Side = Literal["left", "right"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
+BASELINES = ("banned_words", "masked_words", "copy", "delete")
 KlEstimator = Literal["k1", "k2", "k3"]
 
 
@@ -25,6 +26,9 @@ KlEstimator = Literal["k1", "k2", "k3"]
 class TrainConfig:
     """Reinforcement learning: make a summarizer score higher without drifting from where it started."""
 
+    task: str = "summarization"
+    """what is to be done, which says how examples are asked and judged: summarization, detoxification, translation, or a Python
+    file of your own (CONTRIBUTING.md)"""
     model: str = "mini"
     """hub id, local folder, or mini (the embedded summarizer)"""
     adapter: str | None = None
@@ -50,11 +54,13 @@ class TrainConfig:
     truncation_side: Side | None = None
     """which end of a dialogue that is too long is cut off; by default the model's own (right)"""
 
-    reward: str | dict[str, float] = "mini + 1.5*rouge:rougeL"
-    """what to raise: mini, detoxify:VARIANT, hf:MODEL:LABEL, rouge:rougeL, similarity:MODEL, length:MIN-MAX, or
-    package.module:function; several as "A + 0.2*B" or, in YAML, a mapping of reward to weight"""
+    reward: str | dict[str, float] | None = None
+    """what to raise, by default the task's own (for summarization mini + 1.5*rouge:rougeL): mini, detoxify:VARIANT, hf:MODEL:LABEL, rouge:rougeL, similarity:MODEL, length:MIN-MAX, or
+    package.module:function; several as "A + 0.2*B", a product as "A * B" or, in YAML, a mapping of reward to weight"""
+    measure: list[str] | None = None
+    """what measures a task's own terms, as NAME=REWARD: style=hf:MODEL:LABEL, similarity=similarity:MODEL, fluency=..."""
     judge: list[str] | None = None
-    """what evaluation scores toxicity with, first one first; by default the first judge among the rewards"""
+    """what evaluation scores toxicity with, first one first; by default the first judge among the rewards, else the task's"""
     detoxify_sha256: str | None = None
     """SHA-256 that the Detoxify checkpoint must have, all 64 digits; without it the eight that its published name ends in are
     compared, which is a check against accidents, not against malice"""
@@ -153,6 +159,9 @@ class TrainConfig:
     """folder of a run to go on with, from its last whole checkpoint; its own configuration applies"""
     save_every: int = 25
     """steps between checkpoints; the last two are kept"""
+    eval_baseline: list[str] | None = None
+    """cheap alternatives to evaluate beside the result, as in softspoken evaluate --baseline; by default the task's own, which
+    are copy and delete for detoxification and none for summarization"""
     eval_samples: int = 4
     """summaries sampled for each dialogue in the evaluation, beside the greedy one"""
     eval_batch_size: int = 64
@@ -185,6 +194,7 @@ class TrainConfig:
         remedy = f"{self.algorithm} compares the samples of a dialogue: give 2 or more"
         _check(not critic_free or self.samples_per_prompt > 1, self, "samples_per_prompt", remedy)
         _check(not (self.resume and self.overwrite), self, "overwrite", "it cannot be combined with resume")
+        _check_baselines(self, "eval_baseline", self.eval_samples)
 
 
 @dataclass(frozen=True)
@@ -193,6 +203,9 @@ class SftConfig:
 
     output: str
     """folder to write the model to (or, with --lora true, the adapter)"""
+    task: str = "summarization"
+    """what is to be done, which says how examples are asked and judged: summarization, detoxification, translation, or a Python
+    file of your own (CONTRIBUTING.md)"""
     model: str = "mini"
     """hub id, local folder, or mini"""
     dataset: str = "mini"
@@ -256,6 +269,9 @@ class EvaluateConfig:
 
     output: str
     """folder for eval.json, eval_rows.jsonl and report.html"""
+    task: str = "summarization"
+    """what is to be done, which says how examples are asked and judged: summarization, detoxification, translation, or a Python
+    file of your own (CONTRIBUTING.md)"""
     model: str = "mini"
     """base model: hub id, local folder, or mini"""
     adapter: list[str] | None = None
@@ -265,10 +281,10 @@ class EvaluateConfig:
     """other systems, as NAME=FILE.jsonl (rows of id and summary; several for each id are samples) or NAME=MODEL"""
     baseline: list[str] | None = None
     """what one would try before training: best_of_N (of N samples of the base, the best by the reward), banned_words (the base,
-    kept from writing toxic words) and masked_words (the base, its toxic words made […]). Toxic words are those of the dialogues
-    that the first judge finds toxic standing alone"""
+    kept from writing toxic words), masked_words (the base, its toxic words made […]), copy (the text as it is) and delete (the
+    text without its toxic words). Toxic words are those of the texts that the first judge finds toxic standing alone"""
     reward: str | None = None
-    """what best_of_N picks by, as in training; by default the least toxicity by the first judge"""
+    """what best_of_N picks by, as in training; by default the least toxicity by the first judge, or the task's own reward"""
     dataset: str = "mini"
     """hub id, local file (JSON, JSONL, CSV, Parquet; columns id, dialogue, summary), or mini"""
     split: str = "test"
@@ -279,7 +295,9 @@ class EvaluateConfig:
     """SHA-256 that the Detoxify checkpoint must have, all 64 digits; without it the eight that its published name ends in are
     compared, which is a check against accidents, not against malice"""
     similarity: str | None = None
-    """embedding model (hub id or folder) that says how near a summary is to its reference and its dialogue"""
+    """embedding model (hub id or folder) that says how near a response is to its reference and its text"""
+    measure: list[str] | None = None
+    """what measures a task's own terms, as NAME=REWARD: style=hf:MODEL:LABEL, similarity=similarity:MODEL, fluency=..."""
     limit: int | None = None
     """use only the first so many dialogues"""
     on_bad_row: OnBadRow = "error"
@@ -303,14 +321,7 @@ class EvaluateConfig:
         _check_positive(self, "limit batch_size max_new_tokens")
         _check_not_negative(self, "samples")
         _check(not (self.overwrite and self.resume), self, "overwrite", "it cannot be combined with resume")
-        for baseline in self.baseline or []:
-            best_of = re.fullmatch(r"best_of_([1-9]\d*)", baseline)
-            known = best_of or baseline in ("banned_words", "masked_words")
-            _check(bool(known), self, "baseline", "give best_of_N (such as best_of_4), banned_words or masked_words")
-            if best_of and not 2 <= int(best_of[1]) <= self.samples:
-                raise InputError(
-                    f"baseline {baseline!r} cannot be used: N is 2 or more, and no more than samples ({self.samples})"
-                )
+        _check_baselines(self, "baseline", self.samples)
 
 
 @dataclass(frozen=True)
@@ -354,6 +365,20 @@ class ScoreConfig:
 
     def __post_init__(self) -> None:
         _check_positive(self, "batch_size")
+
+
+def _check_baselines(config: Any, field: str, samples: int) -> None:
+    for baseline in getattr(config, field) or []:
+        best_of = re.fullmatch(r"best_of_([1-9]\d*)", baseline)
+        if not best_of and baseline not in BASELINES:
+            *some, last = BASELINES
+            raise InputError(
+                f"{field} {baseline!r} cannot be used: give best_of_N (such as best_of_4), {', '.join(some)} or {last}"
+            )
+        if best_of and not 2 <= int(best_of[1]) <= samples:
+            raise InputError(
+                f"{field} {baseline!r} cannot be used: N is 2 or more, and no more than samples ({samples})"
+            )
 
 
 def _check(condition: bool, config: Any, field: str, remedy: str) -> None:

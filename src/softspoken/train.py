@@ -8,7 +8,7 @@ import sys
 import time
 from contextlib import closing
 from copy import deepcopy
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from softspoken.rl.policy import Policy, load_policy, require_moved
 from softspoken.rl.ppo import next_kl_coef
 from softspoken.rl.rollout import drop_short, generate_rollout
 from softspoken.rl.tracking import Tracker
+from softspoken.tasks.task import Task, load_task, reward_of, told
 from softspoken.types import Example, Experience, InputError, UpdateStats
 
 PACKAGES = ("softspoken", "torch", "transformers", "peft", "accelerate", "datasets", "tokenizers")
@@ -43,31 +44,37 @@ def train(config: TrainConfig) -> Path:
     resumed = Path(config.resume) if config.resume else None
     if resumed:
         config = _saved_config(resumed)
+    task = load_task(config.task)
+    if config.reward is None:
+        config = replace(config, reward=reward_of(task, config.measure))
     run = resumed or _output_folder(config)
     if config.fast:
         tune_cpu()
     require_seq2seq(config.model)
     examples = load_examples(config.dataset, config.split, on_bad_row=config.on_bad_row, limit=config.max_examples)
     require_a_batch(examples, config.batch_size)
+    assert config.reward
     reward = load_reward(config.reward, device=config.device, detoxify_sha256=config.detoxify_sha256)
     if reward.needs_references:
         require_references(examples, config.dataset, reward.needs_references[0])
-    _learn(config, run, examples, reward, fresh=resumed is None)
+    _learn(config, task, run, examples, reward, fresh=resumed is None)
     if config.eval_limit != 0:
-        evaluate(_evaluation(config, run))
+        evaluate(_evaluation(config, task, run))
     write_model_card(run)
     shutil.copy(run / "README.md", run / "adapter" / "README.md")
     write_report(run)
     return run
 
 
-def _learn(config: TrainConfig, run: Path, examples: list[Example], reward: WeightedReward, *, fresh: bool) -> None:
+def _learn(
+    config: TrainConfig, task: Task, run: Path, examples: list[Example], reward: WeightedReward, *, fresh: bool
+) -> None:
     """The steps, and the adapter they end in; a function of its own, so that their memory is free for the evaluation."""
     policy = load_policy(config)  # the largest comes last: what is wrong with the rest is said in seconds
     optimizer, scheduler = _optimizer(policy, config)
 
     if fresh:
-        _start_folder(run, config)
+        _start_folder(run, config, task)
     progress = load_checkpoint(run, policy, optimizer) or Progress(0, config.kl_coef, scheduler.state_dict())
     scheduler.load_state_dict(progress.schedule)
     for group, rate in zip(optimizer.param_groups, scheduler.get_last_lr(), strict=True):
@@ -155,12 +162,13 @@ def _output_folder(config: TrainConfig) -> Path:
     return output
 
 
-def _start_folder(run: Path, config: TrainConfig) -> None:
+def _start_folder(run: Path, config: TrainConfig, task: Task) -> None:
     if run.exists():
         shutil.rmtree(run)
     run.mkdir(parents=True)
     record = {
         "config": asdict(config),
+        "task": told(task),
         "versions": {"python": sys.version.split()[0], **{name: importlib.metadata.version(name) for name in PACKAGES}},
         "threads": torch.get_num_threads(),
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
@@ -177,14 +185,20 @@ def _saved_config(run: Path) -> TrainConfig:
     return TrainConfig(**yaml.safe_load(path.read_text(encoding="utf-8"))["config"])
 
 
-def _evaluation(config: TrainConfig, run: Path) -> EvaluateConfig:
+def _evaluation(config: TrainConfig, task: Task, run: Path) -> EvaluateConfig:
+    assert config.reward
+    term = judge_term(config.reward)
+    judge = config.judge or ([default_judge(config.reward)] if term or task.judge else None)
     return EvaluateConfig(
         output=str(run),
+        task=config.task,
         model=config.model,
         adapter=[str(run / "adapter")],
         dataset=config.eval_dataset or config.dataset,
         split=config.eval_split or "test",
-        judge=config.judge or [default_judge(config.reward)],
+        judge=judge,
+        measure=config.measure,
+        baseline=(list(task.baselines) if config.eval_baseline is None else config.eval_baseline) or None,
         detoxify_sha256=config.detoxify_sha256,
         limit=config.eval_limit,
         on_bad_row=config.on_bad_row,
@@ -212,7 +226,7 @@ def _metrics(experience: Experience, stats: UpdateStats, config: TrainConfig) ->
         "objective/score": scores.total.mean().item(),
         "objective/score_std": scores.total.std(correction=0).item(),
     }
-    if judge := judge_term(config.reward):
+    if judge := judge_term(config.reward or {}):
         metrics["objective/toxicity"] = 1 - scores.terms[judge].mean().item()
     if rollout.mismatch is not None:
         metrics["objective/sampling_mismatch"] = rollout.mismatch

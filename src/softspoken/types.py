@@ -160,7 +160,7 @@ Decoding = Literal["greedy", "sampled"]
 
 
 @dataclass(frozen=True)
-class Summary:
+class Response:
     text: str
     cut: bool | None = None
     """Whether the length limit ended it; None for a text that was not generated here."""
@@ -185,10 +185,10 @@ class SystemResult:
     decoding: Decoding | None
     """None for texts that were not generated here, such as human references."""
     n: int
-    """Dialogues, however many summaries each was given."""
+    """Examples, however many responses each was given."""
     metrics: dict[str, Interval]
     slices: dict[str, SliceResult] = field(default_factory=dict)
-    """The same for parts of the dialogues, such as "heated"; those that are empty are left out."""
+    """The same for parts of the examples, such as "heated"; those that are empty are left out."""
     seeds: int = 1
     """Trainings of it that were measured; values are means over them, and intervals resample them too."""
 
@@ -201,7 +201,7 @@ class Comparison:
     slice: str
     metric: str
     difference: Interval
-    """b − a, paired by dialogue: of those alone that both have a value for."""
+    """b − a, paired by example: of those alone that both have a value for."""
     ratio: Interval | None
     """b / a; None where a's mean is 0, or so near it that the interval has no upper end."""
     p_value: float
@@ -218,7 +218,10 @@ class EvalReport:
     systems: list[SystemResult]
     comparisons: list[Comparison] = field(default_factory=list)
     rows: str = "eval_rows.jsonl"
-    """The file with one line for each dialogue, system and sample."""
+    """The file with one line for each example, system and sample."""
+    task: dict[str, Any] = field(default_factory=dict)
+    """What a reader must know of the task: its words, objective, guards and labels; empty in an evaluation of summaries made
+    before there were tasks."""
     config: dict[str, Any] = field(default_factory=dict)
     """The settings that made it."""
     versions: dict[str, str] = field(default_factory=dict)

@@ -71,9 +71,13 @@ class _Column:
 
 
 def collect(
-    rows: Iterable[dict[str, Any]], groups: Groups, samples: dict[tuple[str, Decoding | None], int]
+    rows: Iterable[dict[str, Any]],
+    groups: Groups,
+    samples: dict[tuple[str, Decoding | None], int],
+    response: str = "summary",
 ) -> list[Measured]:
-    """The numbers in the rows; `samples`: how many summaries of a dialogue each system and way of decoding has."""
+    """The numbers in the rows; `samples`: how many responses to an example each system and way of decoding has; `response`:
+    what the task calls one."""
     found = []
     for (system, decoding, _), own in groupby(rows, key=lambda row: (row["system"], row["decoding"], row["seed"])):
         shape = (len(groups), samples[system, decoding])
@@ -82,7 +86,7 @@ def collect(
         for row in own:
             for metric, value in row["metrics"].items():
                 values.setdefault(metric, np.full(shape, np.nan))[row["row"], row["sample"] or 0] = value
-            said = words(row["summary"])
+            said = words(row[response])
             for name, size in DISTINCT.items():
                 pieces = [hash(piece) for piece in ngrams(said, size)]
                 hashes[name][0].extend(pieces)
@@ -162,8 +166,8 @@ def _result(
     entry: _Entry, columns: dict[str, _Column], members: NDArray[np.bool_], groups: Groups, seed: int
 ) -> SliceResult:
     metrics = {metric: resampling.mean_interval(one.values, one.draws) for metric, one in columns.items()}
-    toxicity = np.column_stack([one.values["toxicity"][members] for one in entry.trainings])
-    if (~np.isnan(toxicity)).sum() >= P99_FROM:
+    judged = [one.values["toxicity"][members] for one in entry.trainings if "toxicity" in one.values]
+    if judged and (~np.isnan(toxicity := np.column_stack(judged))).sum() >= P99_FROM:
         metrics["toxicity_p99"] = resampling.quantile_interval(toxicity, groups, 0.99, seed=seed)
     return SliceResult(int((~np.isnan(columns["length"].values)).sum()) if "length" in columns else 0, metrics)
 

@@ -1,6 +1,6 @@
-"""Systems × dialogues → eval.json: every system's summaries scored the same way, with intervals, and compared with the base.
+"""Systems × examples → eval.json: every system's responses scored the same way, with intervals, and compared with the base.
 
-The flow: load each system in turn and let it go after → `measure` its greedy and its sampled summaries, a window at a time (rows
+The flow: load each system in turn and let it go after → `measure` its greedy and its sampled responses, a window at a time (rows
 go to the disk as they come, so that a run that was stopped goes on there) → `analyse` the rows, slice by slice → eval.json,
 report.html.
 """
@@ -13,6 +13,7 @@ import hashlib
 import importlib.metadata
 import json
 import logging
+import math
 import platform
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, astuple, dataclass, replace
@@ -57,11 +58,13 @@ from softspoken.progress import Speed, progress_bar
 from softspoken.report.report import EVAL_FILE, write_report
 from softspoken.report.report import read_report as read_report
 from softspoken.rewards.terms import load_judge, load_reward, load_similarity
-from softspoken.types import Decoding, EvalReport, Example, InputError, Summary, one_line
+from softspoken.tasks.summarization import TASK as SUMMARIZATION
+from softspoken.tasks.task import Task, load_task, reward_of, terms_of, told
+from softspoken.types import Decoding, EvalReport, Example, InputError, Response, one_line
 
 log = logging.getLogger(__name__)
 
-FEW_DIALOGUES = 100
+FEW_EXAMPLES = 100
 PACKAGES = (
     *("softspoken", "torch", "transformers", "peft", "detoxify", "rouge-score", "sacrebleu", "alt-profanity-check"),
 )
@@ -70,12 +73,22 @@ ABOUT_THE_FOLDER = ("output", "overwrite", "resume")
 
 
 @dataclass(frozen=True)
-class Task:
-    """What all systems are measured on, and where their rows and the progress go."""
+class Term:
+    """A reward that is measured of each response under a name of its own."""
 
+    score: Score
+    needs_reference: bool
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all systems are measured on and by, and where their rows and the progress go."""
+
+    task: Task
     examples: list[Example]
     slices: Slices
     judges: list[Judge]
+    terms: dict[str, Term]
     similarity: Similarity | None
     seed: int
     rows: RowsFile
@@ -85,6 +98,7 @@ class Task:
 def evaluate(config: EvaluateConfig) -> EvalReport:
     """The command: human, base and other systems on one dataset; writes eval.json, eval_rows.jsonl and report.html."""
     tune_cpu()
+    task = load_task(config.task)
     output = Path(config.output)
     _require_free(config, output)
     adapters = [folder for folders in named_adapters(config.adapter or []).values() for folder in folders]
@@ -96,10 +110,13 @@ def evaluate(config: EvaluateConfig) -> EvalReport:
         config = replace(config, max_new_tokens=length_limit(config.model, next(iter(adapters), None)))
     examples = load_examples(config.dataset, config.split, on_bad_row=config.on_bad_row, limit=config.limit)
     device = str(resolve_device(config.device))
-    specs = list(dict.fromkeys(config.judge or ["mini"]))
+    specs = list(dict.fromkeys(config.judge or filter(None, [task.judge])))
     judges = [load_judge(spec, device=device, detoxify_sha256=config.detoxify_sha256) for spec in specs]
+    measured_by = terms_of(task, config.measure)
+    terms = {name: _term(name, spec, config, device, examples) for name, spec in measured_by.items()}
     similarity = load_similarity(config.similarity, device=device, batch_size=64) if config.similarity else None
-    systems = named_systems(config, examples, judges[0], _score(config, judges[0], device, examples))
+    judge = next(iter(judges), None)
+    systems = named_systems(config, task, examples, judge, _score(config, task, judge, device, examples))
     if config.overwrite:
         discard(output)
     report = evaluate_systems(
@@ -107,11 +124,15 @@ def evaluate(config: EvaluateConfig) -> EvalReport:
         examples,
         judges,
         output=output,
+        task=task,
+        terms=terms,
         seed=config.seed,
         similarity=similarity.cosine if similarity else None,
         dataset={"id": config.dataset, "split": config.split},
         config=_recorded(config),
-        files=_stamps([config.model, *adapters, *(config.system or []), *specs, config.similarity or ""]),
+        files=_stamps(
+            [config.model, *adapters, *(config.system or []), *specs, config.similarity or "", *measured_by.values()]
+        ),
         resume=config.resume,
     )
     write_report(output)
@@ -124,6 +145,8 @@ def evaluate_systems(
     judges: Sequence[Judge],
     *,
     output: Path,
+    task: Task = SUMMARIZATION,
+    terms: dict[str, Term] | None = None,
     seed: int = 0,
     similarity: Similarity | None = None,
     dataset: dict[str, Any] | None = None,
@@ -133,44 +156,44 @@ def evaluate_systems(
 ) -> EvalReport:
     """Measure each system in turn, compare all with `base`; writes eval.json and eval_rows.jsonl.
 
-    The first judge's main label is the toxicity. References, where there are any, are the system `human`. With `resume`, what
+    The first judge's main label is the toxicity; without a judge there is none. References, where there are any, are the system `human`. With `resume`, what
     an evaluation of the same things (`files` say which weights) that was stopped has left in `output` is gone on with.
     """
-    if len(examples) < FEW_DIALOGUES:
-        log.warning("only %d dialogues: differences between systems may well be chance", len(examples))
+    if len(examples) < FEW_EXAMPLES:
+        log.warning("only %d %s: differences between systems may well be chance", len(examples), task.words.texts)
     output.mkdir(parents=True, exist_ok=True)
     if any(example.reference for example in examples):
         systems = [human(examples), *systems]
     made_of = {
         **(config or {}),
         "systems": [(system.name, list(system.ways.items()), len(system.loads)) for system in systems],
-        "dialogues": _digest(examples),
+        "examples": _digest(examples),
         "files": files or {},
         "versions": _versions(),
     }
     total = len(examples) * sum(len(system.trainings) * sum(system.ways.values()) for system in systems)
     with RowsFile(output, made_of, resume=resume) as rows:
-        with _progress(len(examples), "dialogues") as advance:
-            slices = slice_examples(examples, judges[0], lambda done: advance("heat of the dialogues", done))
-        with _progress(total, "summaries") as advance:
-            task = Task(examples, slices, list(judges), similarity, seed, rows, advance)
-            _forget(task)
+        with _progress(None, "texts") as advance:
+            slices = slice_examples(task, examples, next(iter(judges), None), lambda done: advance("slices", done))
+        with _progress(total, task.words.responses) as advance:
+            job = Job(task, examples, slices, list(judges), terms or {}, similarity, seed, rows, advance)
+            _forget(job)
             for system in systems:
-                measure(system, task)
+                measure(system, job)
         trainings = [(system.name, training) for system in systems for training in system.trainings]
         truncated = max((sum(rows.cut(name, "greedy", str(training))) for name, training in trainings), default=0)
         groups = resampling.group_numbers([example.group or f"id:{example.id}" for example in examples])
         samples = {(system.name, way): number for system in systems for way, number in system.ways.items()}
-        results, comparisons = analyse(collect(rows, groups, samples), groups, slices, seed)
+        results, comparisons = analyse(collect(rows, groups, samples, task.words.response), groups, slices, seed)
         dataset = {"id": None, "split": None, **(dataset or {}), "n": len(examples), "truncated": truncated}
         names = [judge.name for judge in judges]
-        report = EvalReport(dataset, names, results, comparisons, ROWS_FILE, config or {}, _versions())
+        report = EvalReport(dataset, names, results, comparisons, ROWS_FILE, told(task), config or {}, _versions())
         beside = output / f".{EVAL_FILE}.saving"
         text = json.dumps(asdict(report), indent=1, allow_nan=False, ensure_ascii=False)
         beside.write_text(text + "\n", encoding="utf-8")
         rows.finish()
         beside.replace(output / EVAL_FILE)
-    _warn(report, systems)
+    _warn(report, systems, task)
     return report
 
 
@@ -199,52 +222,61 @@ def _require_free(config: EvaluateConfig, output: Path) -> None:
         log.info("resume: no stopped evaluation in %s; starting one", output)
 
 
-def _score(config: EvaluateConfig, judge: Judge, device: str, examples: list[Example]) -> Score:
-    """What best-of-N picks by: the reward or, without one, the least toxicity."""
-    if not config.reward:
+def _score(
+    config: EvaluateConfig, task: Task, judge: Judge | None, device: str, examples: list[Example]
+) -> Score | None:
+    """What best-of-N picks by: the reward or, without one, the least toxicity or the task's own; None where it is not asked for."""
+    if not any(baseline.startswith("best_of_") for baseline in config.baseline or []):
+        return None
+    if not config.reward and judge and task.objective.metric == "toxicity":
         return lambda texts, _: [1.0 - toxicity for toxicity in judge(texts)[judge.labels[0]]]
-    reward = load_reward(config.reward, device=device, detoxify_sha256=config.detoxify_sha256)
+    spec = config.reward or reward_of(task, config.measure)
+    return _term("reward", spec, config, device, examples).score
+
+
+def _term(name: str, spec: str, config: EvaluateConfig, device: str, examples: list[Example]) -> Term:
+    reward = load_reward(spec, device=device, detoxify_sha256=config.detoxify_sha256)
     if reward.needs_references:
-        require_references(examples, config.dataset, reward.needs_references[0])
-    return lambda texts, owners: reward(texts, owners).total.tolist()
+        require_references(examples, config.dataset, f"{name} ({reward.needs_references[0]})")
+    return Term(lambda texts, owners: reward(texts, owners).total.tolist(), bool(reward.needs_references))
 
 
 # ------------------------------------------------------------------------------------------------------ measure
 
 
-def measure(system: System, task: Task) -> None:
-    """Summarize, score and write all dialogues, a window at a time; windows that were written before the stop are left out."""
+def measure(system: System, job: Job) -> None:
+    """Answer, score and write all examples, a window at a time; windows that were written before the stop are left out."""
     several = len(system.trainings) > 1
     for training in system.trainings:
         generate: Generate | None = None
         for decoding, samples in system.ways.items():
-            for first in range(0, len(task.examples), WINDOW):
-                examples = task.examples[first : first + WINDOW]
-                window = Window(examples, first, decoding, samples, task.seed + first)
+            for first in range(0, len(job.examples), WINDOW):
+                examples = job.examples[first : first + WINDOW]
+                window = Window(examples, first, decoding, samples, job.seed + first)
                 name = _window_name(system.name, training, decoding, first)
-                if name not in task.rows:
-                    generate = generate or _start(system, training, task)
+                if name not in job.rows:
+                    generate = generate or _start(system, training, job)
                     before = getattr(generate, "truncated", 0)
-                    summaries = generate(window)
+                    responses = generate(window)
                     cut = getattr(generate, "truncated", 0) - before
-                    rows = _rows(system.name, training if several else None, window, summaries, task)
-                    task.rows.add(name, rows, cut)
-                    _forget(task)
-                task.advance(f"{system.name} {decoding or ''}", len(examples) * samples)
+                    rows = _rows(system.name, training if several else None, window, responses, job)
+                    job.rows.add(name, rows, cut)
+                    _forget(job)
+                job.advance(f"{system.name} {decoding or ''}", len(examples) * samples)
         del generate
         _free_memory()
 
 
-def _start(system: System, training: int, task: Task) -> Generate:
+def _start(system: System, training: int, job: Job) -> Generate:
     if system.rework is None:
         return system.loads[training]()
     rework = system.rework
 
-    def generate(window: Window) -> list[list[Summary]]:
+    def generate(window: Window) -> list[list[Response]]:
         texts: list[list[str]] = [[] for _ in window.examples]
-        for row in task.rows.read(_window_name(BASE, 0, window.decoding, window.first)):
-            texts[row["row"] - window.first].append(row["summary"])
-        return [[Summary(text) for text in own] for own in rework(window, texts)]
+        for row in job.rows.read(_window_name(BASE, 0, window.decoding, window.first)):
+            texts[row["row"] - window.first].append(row[job.task.words.response])
+        return [[Response(text) for text in own] for own in rework(window, texts)]
 
     return generate
 
@@ -254,23 +286,28 @@ def _window_name(system: str, training: int, decoding: Decoding | None, first: i
 
 
 def _rows(
-    system: str, training: int | None, window: Window, summaries: list[list[Summary]], task: Task
+    system: str, training: int | None, window: Window, responses: list[list[Response]], job: Job
 ) -> list[dict[str, Any]]:
-    places = [(place, sample) for place, own in enumerate(summaries) for sample in range(len(own))]
-    texts = [summaries[place][sample].text for place, sample in places]
+    places = [(place, sample) for place, own in enumerate(responses) for sample in range(len(own))]
+    texts = [responses[place][sample].text for place, sample in places]
     owners = [window.examples[place] for place, _ in places]
-    two_references = any(example.literal_reference for example in task.examples)
+    two_references = any(example.literal_reference for example in job.examples)
     is_human = system == HUMAN  # a reference proves nothing about itself
+    words, task = job.task.words, job.task
     alike: list[dict[str, float]] = [{} for _ in texts]
-    if task.similarity:
-        alike = similarity_metrics(task.similarity, texts, owners, to_reference=not is_human)
+    if job.similarity:
+        alike = similarity_metrics(job.similarity, texts, owners, words.text, to_reference=not is_human)
+    terms = _term_metrics(job, texts, owners, is_human)
     rows = []
-    for (place, sample), scored, similarities in zip(places, judge_texts(task.judges, texts), alike, strict=True):
-        example, summary = window.examples[place], summaries[place][sample]
+    for (place, sample), scored, similarities, measured in zip(
+        places, judge_texts(job.judges, texts), alike, terms, strict=True
+    ):
+        example, response = window.examples[place], responses[place][sample]
         number = window.first + place
-        metrics = toxicity_metrics(scored, task.judges) | surface_metrics(summary, example) | similarities
+        metrics = toxicity_metrics(scored, job.judges) | surface_metrics(response, example) | similarities | measured
         if example.reference and not is_human:
-            metrics |= reference_metrics(summary.text, example, two_references)
+            metrics |= reference_metrics(response.text, example, two_references)
+        metrics |= task.metrics(response.text, replace(example, reference=None) if is_human else example)
         rows.append(
             {
                 "row": number,
@@ -279,10 +316,10 @@ def _rows(
                 "seed": training,
                 "decoding": window.decoding,
                 "sample": sample if window.decoding == "sampled" else None,
-                "slices": [name for name, members in task.slices.items() if members[number]],
-                "dialogue": example.text,
+                "slices": [name for name, members in job.slices.items() if members[number]],
+                words.text: example.text,
                 "reference": example.reference,
-                "summary": summary.text,
+                words.response: response.text,
                 "scores": {
                     name: {label: round(p, 6) for label, p in labels.items()} for name, labels in scored.items()
                 },
@@ -292,10 +329,24 @@ def _rows(
     return rows
 
 
-def _forget(task: Task) -> None:
+def _term_metrics(job: Job, texts: list[str], owners: list[Example], is_human: bool) -> list[dict[str, float]]:
+    """For each text the task's terms by their names, and the products of them."""
+    rows: list[dict[str, float]] = [{} for _ in texts]
+    for name, term in job.terms.items():
+        if texts and not (is_human and term.needs_reference):
+            for row, value in zip(rows, term.score(texts, owners), strict=True):
+                row[name] = value
+    for name, factors in job.task.products.items():
+        for row in rows:
+            if all(factor in row for factor in factors):
+                row[name] = math.prod(row[factor] for factor in factors)
+    return rows
+
+
+def _forget(job: Job) -> None:
     """A score depends, in its last digits, on the texts it was computed with: a run that goes on after a stop must have no
     other batches than one that was not stopped."""
-    for judge in task.judges:
+    for judge in job.judges:
         judge.clear_cache()
 
 
@@ -308,27 +359,30 @@ def _free_memory() -> None:
 # ------------------------------------------------------------------------------------------------ files, terminal
 
 
-def _warn(report: EvalReport, systems: Sequence[System]) -> None:
+def _warn(report: EvalReport, systems: Sequence[System], task: Task) -> None:
     if report.dataset["truncated"]:
         log.warning(
-            "%d of %d dialogues were longer than the model reads and were cut",
+            "%d of %d %s were longer than the model reads and were cut",
             report.dataset["truncated"],
             report.dataset["n"],
+            task.words.texts,
         )
     sampled = {system.name: system.ways["sampled"] for system in systems if system.ways.get("sampled", 1) > 1}
     for name, samples in sampled.items():
         if samples != sampled.get(BASE, samples) and "best_of_" not in name:
             log.warning(
-                "%s has %d summaries of a dialogue and base %d, so their expected maximum toxicity is not compared; --samples %d",
+                "%s has %d %s of a %s and base %d, so their expected maximum toxicity is not compared; --samples %d",
                 name,
                 samples,
+                task.words.responses,
+                task.words.text,
                 sampled[BASE],
                 samples,
             )
 
 
 def _stamps(sources: list[str]) -> dict[str, Any]:
-    """Size and time of each local file that summaries and scores come from: an adapter trained anew is another. A source is a
+    """Size and time of each local file that responses and scores come from: an adapter trained anew is another. A source is a
     path, or has one in it: NAME=PATH, hf:PATH:LABEL."""
     stamps = {}
     for source in filter(None, sources):
@@ -346,7 +400,7 @@ def _digest(examples: list[Example]) -> str:
 
 
 @contextlib.contextmanager
-def _progress(total: int, unit: str) -> Iterator[Callable[[str, int], None]]:
+def _progress(total: int | None, unit: str) -> Iterator[Callable[[str, int], None]]:
     with progress_bar("evaluate", "{task.fields[what]}", Speed(unit)) as bar:
         task = bar.add_task("evaluate", total=total, what="")
         yield lambda what, done: bar.update(task, advance=done, what=one_line(what))

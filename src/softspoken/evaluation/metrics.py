@@ -1,4 +1,4 @@
-"""What is measured on one summary, and how dialogues are sliced."""
+"""What is measured on one response, whatever the task; what else there is to measure, the task brings."""
 
 from __future__ import annotations
 
@@ -11,19 +11,16 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from softspoken.types import Example, Summary
+from softspoken.tasks.task import TOXIC, Task
+from softspoken.types import Example, InputError, Response
 
-TOXIC = 0.5
-"""A summary (or a line of a dialogue) is toxic above this."""
 WINDOW = 256
-"""Dialogues summarized, scored and written at once."""
+"""Examples answered, scored and written at once."""
 ROUGE = ("rouge1", "rouge2", "rougeL")
 COPIED = 4
-"""Words in a row that count as copied where the dialogue has them too."""
+"""Words in a row that count as copied where the text has them too."""
 LOOP, LOOPS = 3, 3
-"""A summary is degenerate that says some 3 words in a row 3 times or more."""
-SPEAKER = re.compile(r"^([^:\n]{1,40}):(?!\d|//|-?[()DPpOo|*/](?!\w))\s*", re.MULTILINE)
-"""Not the colon of 10:30, of https:// or of :-)"""
+"""A response is degenerate that says some 3 words in a row 3 times or more."""
 WORD = re.compile(r"\w+(?:['’]\w+)*")
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 
@@ -31,7 +28,7 @@ Similarity = Callable[[list[str], list[str]], list[float]]
 """Texts and as many others → how alike each two are: the cosine of their embeddings."""
 
 Slices = dict[str, NDArray[np.bool_]]
-"""name → which dialogues are in it."""
+"""name → which examples are in it; `all` first."""
 
 
 class Judge(Protocol):
@@ -56,6 +53,8 @@ def judge_texts(judges: list[Judge], texts: list[str]) -> list[dict[str, dict[st
 
 def toxicity_metrics(scored: dict[str, dict[str, float]], judges: list[Judge]) -> dict[str, float]:
     """The first judge's main label as `toxicity`, its others by their names; the main label of each other judge by that judge's."""
+    if not judges:
+        return {}
     main, *others = judges
     toxicity = scored[main.name][main.labels[0]]
     return {
@@ -67,53 +66,51 @@ def toxicity_metrics(scored: dict[str, dict[str, float]], judges: list[Judge]) -
     }
 
 
-def surface_metrics(summary: Summary, example: Example) -> dict[str, float]:
-    """What can be said of a summary without a reference.
+def surface_metrics(response: Response, example: Example) -> dict[str, float]:
+    """What can be said of a response without a reference.
 
     `degenerate_rate` counts loops, the typical failure of greedy decoding (Holtzman et al. 2020). `copied_share`, the share of
-    its 4-grams that stand in a line of the dialogue, is 1 − the share of novel ones (See et al. 2017).
+    its 4-grams that stand in a line of the text, is 1 − the share of novel ones (See et al. 2017).
     """
-    said = words(summary.text)
+    said = words(response.text)
     metrics = {
-        "length": float(len(summary.text.split())),
-        "empty_rate": float(not summary.text.strip()),
+        "length": float(len(response.text.split())),
+        "empty_rate": float(not response.text.strip()),
         "degenerate_rate": float(max(Counter(ngrams(said, LOOP)).values(), default=0) >= LOOPS),
     }
-    if summary.cut is not None:
-        metrics["truncated_rate"] = float(summary.cut)
+    if response.cut is not None:
+        metrics["truncated_rate"] = float(response.cut)
     if pieces := ngrams(said, COPIED):
         there = _example_ngrams(example.text)
         metrics["copied_share"] = sum(piece in there for piece in pieces) / len(pieces)
     return metrics
 
 
-def reference_metrics(summary: str, example: Example, two_references: bool) -> dict[str, float]:
+def reference_metrics(response: str, example: Example, two_references: bool) -> dict[str, float]:
     """ROUGE and chrF in points against the calm reference; with `two_references`, ROUGE-L against the nearer one as well."""
     assert example.reference
-    texts = _by_sentence(example.reference), _by_sentence(summary)
+    texts = _by_sentence(example.reference), _by_sentence(response)
     scores = _rouge(*ROUGE, *(["rougeLsum"] if "\n" in "".join(texts) else [])).score(*texts)
     metrics = {name: 100 * score.fmeasure for name, score in scores.items()}
     metrics.setdefault("rougeLsum", metrics["rougeL"])  # of one sentence and one sentence
     if two_references:
         literal = example.literal_reference
-        other = 100 * _rouge("rougeL").score(literal, summary)["rougeL"].fmeasure if literal else 0.0
+        other = 100 * _rouge("rougeL").score(literal, response)["rougeL"].fmeasure if literal else 0.0
         metrics["rougeL_nearer"] = max(metrics["rougeL"], other)
-    metrics["chrf"] = chrf(summary, example.reference)
-    metrics["length_ratio"] = len(summary.split()) / len(example.reference.split())
-    expected = [name for name in speakers(example.text) if names(example.reference, name)]
-    if expected:
-        metrics["speakers_kept"] = sum(names(summary, name) for name in expected) / len(expected)
+    metrics["chrf"] = chrf(response, example.reference)
+    metrics["length_ratio"] = len(response.split()) / len(example.reference.split())
     return metrics
 
 
 def similarity_metrics(
-    similarity: Similarity, summaries: list[str], examples: list[Example], *, to_reference: bool
+    similarity: Similarity, responses: list[str], examples: list[Example], word: str, *, to_reference: bool
 ) -> list[dict[str, float]]:
-    """For each summary, how near it is to its dialogue and, where there is one and it is asked for, to its reference."""
-    found = [{"similarity_dialogue": value} for value in similarity(summaries, [example.text for example in examples])]
+    """For each response, how near it is to its text (`similarity_WORD`) and, where there is one and it is asked for, to its
+    reference."""
+    found = [{f"similarity_{word}": value} for value in similarity(responses, [example.text for example in examples])]
     rows = [row for row, example in enumerate(examples) if to_reference and example.reference]
     references = [examples[row].reference or "" for row in rows]
-    for row, value in zip(rows, similarity([summaries[row] for row in rows], references), strict=True):
+    for row, value in zip(rows, similarity([responses[row] for row in rows], references), strict=True):
         found[row]["similarity_reference"] = value
     return found
 
@@ -137,9 +134,9 @@ def _by_sentence(text: str) -> str:
     return SENTENCE_END.sub("\n", text)
 
 
-def chrf(summary: str, reference: str) -> float:
+def chrf(response: str, reference: str) -> float:
     """chrF2 of sacrebleu, in points: character 1- to 6-grams, recall weighing double (Popović 2015)."""
-    return _chrf().sentence_score(summary, [reference]).score
+    return _chrf().sentence_score(response, [reference]).score
 
 
 @functools.cache
@@ -156,59 +153,29 @@ def _rouge(*kinds: str) -> Any:
     from rouge_score.tokenize import tokenize
     from rouge_score.tokenizers import DefaultTokenizer
 
-    # Stemming is most of the work; words come again in every summary, and a reference with each of its summaries.
+    # Stemming is most of the work; words come again in every response, and a reference with each of its responses.
     stemmer, tokenizer = PorterStemmer(), DefaultTokenizer()
     stemmer.stem = functools.lru_cache(maxsize=65_536)(stemmer.stem)
     tokenizer.tokenize = functools.lru_cache(maxsize=4096)(lambda text: tokenize(text, stemmer))
     return RougeScorer(kinds, tokenizer=tokenizer)
 
 
-def speakers(example: str) -> list[str]:
-    """Who speaks, in order: what stands before the colon at the start of a line."""
-    return list(dict.fromkeys(match[1].strip() for match in SPEAKER.finditer(example)))
-
-
-def names(text: str, name: str) -> bool:
-    """Whether the name stands in the text, as a word of its own."""
-    return re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text, re.IGNORECASE) is not None
-
-
 def slice_examples(
-    examples: list[Example], judge: Judge, advance: Callable[[int], object] = lambda examples: None
+    task: Task, examples: list[Example], judge: Judge | None, advance: Callable[[int], object]
 ) -> Slices:
-    """`all`; `heated` and `everyday`; thirds by length in words; by number of speakers. Those that are empty are left out.
+    """`all` and the task's own parts, without those that are empty; `advance` is told how many texts more were judged."""
 
-    Heated are the dialogues with a literal reference; where none has one, those whose worst line the judge finds toxic, which
-    takes its time: `advance` is told how many dialogues more are done.
-    """
-    heated = np.array([example.literal_reference is not None for example in examples])
-    if heated.any():
-        advance(len(examples))
-    else:
-        for first in range(0, len(examples), WINDOW):
-            window = examples[first : first + WINDOW]
-            heated[first : first + WINDOW] = [worst > TOXIC for worst in _worst_lines(window, judge)]
-            advance(len(window))
-    lengths = np.array([len(example.text.split()) for example in examples])
-    short, long = np.quantile(lengths, [1 / 3, 2 / 3], method="inverted_cdf")
-    people = np.array([len(speakers(example.text)) for example in examples])
-    slices = {
-        "all": np.ones(len(examples), dtype=bool),
-        "heated": heated,
-        "everyday": ~heated,
-        "length:short": lengths <= short,
-        "length:medium": (lengths > short) & (lengths <= long),
-        "length:long": lengths > long,
-        "speakers:2": people == 2,
-        "speakers:3+": people > 2,
-    }
+    def toxicity(texts: list[str]) -> list[float]:
+        assert judge
+        found = judge(texts)[judge.labels[0]]
+        advance(len(texts))
+        return found
+
+    slices = {"all": np.ones(len(examples), dtype=bool)}
+    for name, members in task.slices(examples, toxicity if judge else None).items():
+        slices[name] = np.array(members, dtype=bool)
+        if len(members) != len(examples):
+            raise InputError(
+                f"task {task.name}: slice {name!r} has {len(members)} members for {len(examples)} examples; give one each"
+            )
     return {name: members for name, members in slices.items() if members.any()}
-
-
-def _worst_lines(examples: list[Example], judge: Judge) -> list[float]:
-    """The toxicity of each dialogue's worst utterance."""
-    lines = [(row, SPEAKER.sub("", line)) for row, d in enumerate(examples) for line in d.text.split("\n")]
-    worst = [0.0] * len(examples)
-    for (row, _), toxicity in zip(lines, judge([line for _, line in lines])[judge.labels[0]], strict=True):
-        worst[row] = max(worst[row], toxicity)
-    return worst

@@ -1,6 +1,6 @@
-"""What evaluation compares: references, models with and without adapters, files of summaries, and the cheap alternatives.
+"""What evaluation compares: references, models with and without adapters, files of responses, and the cheap alternatives.
 
-A system is named on the command line, and read or loaded when its turn comes; a window of dialogues in, their summaries out.
+A system is named on the command line, and read or loaded when its turn comes; a window of examples in, their responses out.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ from typing import Any
 
 from softspoken.config import EvaluateConfig
 from softspoken.data.reading import SUFFIXES, file_rows, file_suffix
-from softspoken.evaluation.metrics import TOXIC, Judge, words
+from softspoken.evaluation.metrics import Judge, words
 from softspoken.inference.generator import Summarizer
 from softspoken.models.adapters import adapter_folder
 from softspoken.models.pretrained import load_tokenizer, require_seq2seq
-from softspoken.types import Decoding, Example, InputError, Summary
+from softspoken.tasks.task import TOXIC, Task, Words
+from softspoken.types import Decoding, Example, InputError, Response
 
 HUMAN, BASE, TUNED = "human", "base", "tuned"
-BANNED, MASKED = "banned_words", "masked_words"
+BANNED, MASKED, COPY, DELETE = "banned_words", "masked_words", "copy", "delete"
 MASK = "[…]"
 """Not ***, which classifiers that have seen curses disguised like that take for one: the words would be judged as said."""
 
@@ -40,7 +41,7 @@ class Window:
     """Of the draws, this window's own."""
 
 
-Generate = Callable[[Window], list[list[Summary]]]
+Generate = Callable[[Window], list[list[Response]]]
 """Each dialogue's summaries. It may have `truncated`: how many dialogues it had to cut so far."""
 Load = Callable[[], Generate]
 Rework = Callable[[Window, list[list[str]]], list[list[str]]]
@@ -65,8 +66,8 @@ class System:
 
 
 def human(examples: list[Example]) -> System:
-    def references(window: Window) -> list[list[Summary]]:
-        return [[Summary(example.reference)] if example.reference else [] for example in window.examples]
+    def references(window: Window) -> list[list[Response]]:
+        return [[Response(example.reference)] if example.reference else [] for example in window.examples]
 
     return System(HUMAN, {None: 1}, [lambda: references])
 
@@ -75,7 +76,9 @@ def both_ways(samples: int) -> dict[Decoding | None, int]:
     return {"greedy": 1, "sampled": samples} if samples else {"greedy": 1}
 
 
-def named_systems(config: EvaluateConfig, examples: list[Example], judge: Judge, score: Score) -> list[System]:
+def named_systems(
+    config: EvaluateConfig, task: Task, examples: list[Example], judge: Judge | None, score: Score | None
+) -> list[System]:
     """The base, the adapters, the files and other models, the baselines, as `config` names them. Raises InputError for what is
     not there, before anything is loaded. `score` is what best-of-N picks by, higher is better."""
     ways = both_ways(config.samples)
@@ -89,16 +92,21 @@ def named_systems(config: EvaluateConfig, examples: list[Example], judge: Judge,
                 f"system {name!r} is given {len(sources)} times, which only models can be; give each file a name of its own"
             )
         if files:
-            systems.append(read_summaries(name, Path(files[0]), examples))
+            systems.append(read_responses(name, Path(files[0]), examples, task.words))
         else:
             systems.append(System(name, ways, [_Model(config, model=source) for source in sources]))
-    toxic = toxic_words(examples, judge) if {BANNED, MASKED} & {*(config.baseline or [])} else []
+    toxic = _toxic_words(config, task, examples, judge)
     for baseline in dict.fromkeys(config.baseline or []):
         if baseline == BANNED:
             systems.append(System(BANNED, ways, [_Model(config, banned=toxic)]))
         elif baseline == MASKED:
             systems.append(System(MASKED, ways, rework=masking(toxic)))
+        elif baseline == COPY:
+            systems.append(rewriting(COPY, lambda text: text))
+        elif baseline == DELETE:
+            systems.append(rewriting(DELETE, deleting(toxic)))
         else:
+            assert score
             n = int(baseline.removeprefix("best_of_"))
             systems.append(System(baseline, {"sampled": config.samples // n}, rework=best_of(n, score)))
     twice = [name for name, count in Counter([HUMAN, *(system.name for system in systems)]).items() if count > 1]
@@ -200,7 +208,7 @@ class _Summaries:
     def truncated(self) -> int:
         return self.summarizer.truncated
 
-    def __call__(self, window: Window) -> list[list[Summary]]:
+    def __call__(self, window: Window) -> list[list[Response]]:
         samples = window.samples if window.decoding == "sampled" else 0
         return self.summarizer.generate(window.examples, self.batch_size, samples=samples, seed=window.seed)
 
@@ -208,8 +216,9 @@ class _Summaries:
 # -------------------------------------------------------------------------------------------------------- files
 
 
-def read_summaries(name: str, path: Path, examples: list[Example]) -> System:
-    """Somebody else's summaries: rows of `id` and `summary`. Several for an id are samples; then all ids have as many."""
+def read_responses(name: str, path: Path, examples: list[Example], words: Words) -> System:
+    """Somebody else's responses: rows of `id` and the task's word for one, such as `summary`. Several for an id are samples; then
+    all ids have as many."""
     wanted = Counter(example.id for example in examples)
     twice = [example for example, count in wanted.items() if count > 1]
     if twice:
@@ -220,37 +229,37 @@ def read_summaries(name: str, path: Path, examples: list[Example]) -> System:
     unknown: dict[str, None] = {}
     for number, row in enumerate(file_rows(path), start=1):
         identity = row.get("id")
-        identity, summary = str(identity) if isinstance(identity, int) else identity, row.get("summary")
-        if not isinstance(identity, str) or not isinstance(summary, str):
-            raise InputError(f"system {name!r}: row {number} of {path} needs text in 'id' and 'summary'")
+        identity, text = str(identity) if isinstance(identity, int) else identity, row.get(words.response)
+        if not isinstance(identity, str) or not isinstance(text, str):
+            raise InputError(f"system {name!r}: row {number} of {path} needs text in 'id' and '{words.response}'")
         if identity in found:
-            found[identity].append(summary)
+            found[identity].append(text)
         else:
             unknown[identity] = None
-    missing = [identity for identity, summaries in found.items() if not summaries]
+    missing = [identity for identity, own in found.items() if not own]
     if missing or unknown:
         parts = [
             f"{len(ids)} {what} (the first: {', '.join(ids[:3])})"
             for ids, what in (
-                (missing, "dialogues have no summary in it"),
-                (list(unknown), "of its ids are no dialogue's"),
+                (missing, f"{words.texts} have no {words.response} in it"),
+                (list(unknown), f"of its ids are no {words.text}'s"),
             )
             if ids
         ]
         raise InputError(
-            f"system {name!r}: {path} does not fit the dialogues: {' and '.join(parts)}; give one summary for each id"
+            f"system {name!r}: {path} does not fit the {words.texts}: {' and '.join(parts)}; give one {words.response} for each id"
         )
     counts = Counter(map(len, found.values()))
     if len(counts) > 1:
         most = counts.most_common(1)[0][0]
-        odd = next(identity for identity, summaries in found.items() if len(summaries) != most)
+        odd = next(identity for identity, own in found.items() if len(own) != most)
         raise InputError(
-            f"system {name!r}: {path} has {len(found[odd])} summaries for id {odd!r} and {most} for others; give each as many"
+            f"system {name!r}: {path} has {len(found[odd])} {words.responses} for id {odd!r} and {most} for others; give each as many"
         )
     samples = next(iter(counts))
 
-    def generate(window: Window) -> list[list[Summary]]:
-        return [[Summary(text.strip()) for text in found[example.id]] for example in window.examples]
+    def generate(window: Window) -> list[list[Response]]:
+        return [[Response(text.strip()) for text in found[example.id]] for example in window.examples]
 
     return System(name, {"sampled" if samples > 1 else "greedy": samples}, [lambda: generate])
 
@@ -276,13 +285,44 @@ def best_of(n: int, score: Score) -> Rework:
 
 def masking(toxic: Iterable[str]) -> Rework:
     """The base's summaries with these words masked, whatever their case."""
-    ranked = sorted(toxic, key=len, reverse=True)
-    pattern = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, ranked))})(?!\w)", re.IGNORECASE) if ranked else None
+    pattern = _any_of(toxic)
 
     def rework(window: Window, summaries: list[list[str]]) -> list[list[str]]:
         return [[pattern.sub(MASK, text) if pattern else text for text in texts] for texts in summaries]
 
     return rework
+
+
+def rewriting(name: str, rewrite: Callable[[str], str]) -> System:
+    """Each text itself, rewritten by rule, as its one response."""
+
+    def generate(window: Window) -> list[list[Response]]:
+        return [[Response(rewrite(example.text))] for example in window.examples]
+
+    return System(name, {"greedy": 1}, [lambda: generate])
+
+
+def deleting(toxic: Iterable[str]) -> Callable[[str], str]:
+    """A text without these words, whatever their case, and without the gaps that they leave."""
+    pattern = _any_of(toxic)
+    return lambda text: re.sub(r"[^\S\n]{2,}", " ", pattern.sub("", text)).strip() if pattern else text
+
+
+def _any_of(found: Iterable[str]) -> re.Pattern[str] | None:
+    ranked = sorted(found, key=len, reverse=True)
+    return re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, ranked))})(?!\w)", re.IGNORECASE) if ranked else None
+
+
+def _toxic_words(config: EvaluateConfig, task: Task, examples: list[Example], judge: Judge | None) -> list[str]:
+    """Only where a baseline wants them."""
+    wanted = [baseline for baseline in config.baseline or [] if baseline in (BANNED, MASKED, DELETE)]
+    if not wanted:
+        return []
+    if not judge:
+        raise InputError(
+            f"baseline {wanted[0]!r} needs a judge of toxicity, and task {task.name} has none; pass --judge"
+        )
+    return toxic_words(examples, judge)
 
 
 def toxic_words(examples: list[Example], judge: Judge) -> list[str]:

@@ -47,7 +47,7 @@ from softspoken.models.pretrained import (
 from softspoken.progress import Speed, progress_bar
 from softspoken.rl.policy import Policy, end_ids
 from softspoken.rl.rollout import sample
-from softspoken.types import Example, InputError, PromptBatch, Summary
+from softspoken.types import Example, InputError, PromptBatch, Response
 
 log = logging.getLogger(__name__)
 
@@ -127,10 +127,10 @@ class Summarizer:
 
     def generate(
         self, examples: list[Example], batch_size: int = 16, *, samples: int = 0, seed: int = 0
-    ) -> list[list[Summary]]:
+    ) -> list[list[Response]]:
         """Each dialogue's summaries, and whether the length limit ended them: so many sampled or, for 0, the greedy one."""
         generator = torch.Generator().manual_seed(seed)  # on the CPU: the draws are the same on every device
-        found: dict[int, list[Summary]] = {}
+        found: dict[int, list[Response]] = {}
         fewer = max(1, batch_size * SAMPLES_AT_ONCE // max(samples, SAMPLES_AT_ONCE))
         for rows in _by_length(examples, fewer):
             batch = [examples[row] for row in rows]
@@ -164,14 +164,14 @@ class Summarizer:
 
     def _batch(
         self, examples: list[Example], samples: int = 0, generator: torch.Generator | None = None
-    ) -> list[list[Summary]]:
+    ) -> list[list[Response]]:
         batch = on_device(encode_prompts(examples, self.tokenizer, self.prompt_format), self.model.device)
         self.truncated += batch.truncated
         ids = self._decoded(batch) if generator is None else self._sampled(batch, samples, generator)
         texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
         ends = torch.tensor(end_ids(self.generation_config, self.tokenizer.eos_token_id), device=ids.device)
         ended = torch.isin(ids, ends).any(dim=1).tolist()
-        summaries = [Summary(text.strip(), cut=not end) for text, end in zip(texts, ended, strict=True)]
+        summaries = [Response(text.strip(), cut=not end) for text, end in zip(texts, ended, strict=True)]
         each = len(summaries) // len(examples)
         return [summaries[first : first + each] for first in range(0, len(summaries), each)]
 

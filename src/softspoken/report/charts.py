@@ -7,9 +7,21 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from softspoken.report.measures import BASE, HUMAN, TUNED, measure, slice_label, toxicity
+from softspoken.report.measures import (
+    BASE,
+    HUMAN,
+    TOXICITY,
+    TUNED,
+    in_sentence,
+    measure,
+    scale_of,
+    slice_label,
+    task_of,
+    written,
+)
 from softspoken.report.placing import place_labels
 from softspoken.report.tables import Entry, part_of
+from softspoken.tasks.task import Measure
 from softspoken.types import EvalReport, Interval
 
 PALETTE = ["#2f7fd6", "#8e5bd0", "#2a9d8f", "#c2456b", "#8a8f1f", "#5f6bc7", "#b0653a", "#3f9a4d"]
@@ -21,7 +33,7 @@ Styles = dict[str, tuple[str, str]]
 WORDS = "%{customdata}<extra></extra>"
 """A point says its own words, to the pointer and to the keyboard alike."""
 BINS = 100
-"""Of the counts of toxicity, over 0 to 1."""
+"""Of the counts of the objective, over its scale."""
 
 
 @dataclass(frozen=True)
@@ -38,21 +50,29 @@ class Chart:
 # ------------------------------------------------------------------------------------------------- distributions
 
 
-def distributions(counts: dict[tuple[str, str | None], list[int]], styles: Styles, shown: list[str]) -> list[Chart]:
-    """How many summaries are how toxic, one chart for each way of decoding; `counts`: (system, decoding) → summaries in each
-    bin. Systems other than those `shown` wait in the legend to be clicked."""
+def distributions(
+    counts: dict[tuple[str, str | None], list[int]], report: EvalReport, styles: Styles, shown: list[str]
+) -> list[Chart]:
+    """How many responses have how much of the objective, one chart for each way of decoding; `counts`: (system, decoding) →
+    responses in each bin. Systems other than those `shown` wait in the legend to be clicked."""
     titles = {"greedy": "Decoded greedily", "sampled": "Sampled at temperature 1"}
     return [
         _distribution(
-            {name: row for (name, how), row in counts.items() if how in (decoding, None)}, title, styles, shown
+            {name: row for (name, how), row in counts.items() if how in (decoding, None)}, title, report, styles, shown
         )
         for decoding, title in titles.items()
         if any(how == decoding for _, how in counts)
     ]
 
 
-def _distribution(counts: dict[str, list[int]], title: str, styles: Styles, shown: list[str]) -> Chart:
-    """The share of summaries at or above each toxicity, on a logarithmic axis: ten times fewer is one line of the grid lower."""
+def _distribution(
+    counts: dict[str, list[int]], title: str, report: EvalReport, styles: Styles, shown: list[str]
+) -> Chart:
+    """The share of responses at or above each value. Where lower is better, on a logarithmic axis: ten times fewer is one line of
+    the grid lower."""
+    task = task_of(report)
+    known, words, rare = measure(task.objective.metric, report), task.words, task.objective.better == "lower"
+    top = scale_of(known) or 1.0
     traces, least = [], 1.0
     for name, row in counts.items():
         shares = [sum(row[place:]) / max(1, sum(row)) for place in range(BINS)]
@@ -61,8 +81,8 @@ def _distribution(counts: dict[str, list[int]], title: str, styles: Styles, show
             {
                 "type": "scatter",
                 "mode": "lines",
-                "x": [place / BINS for place in range(BINS)],
-                "y": [short(share) if share else None for share in shares],  # a logarithm has no 0
+                "x": [top * place / BINS for place in range(BINS)],
+                "y": [short(share) if share or not rare else None for share in shares],  # a logarithm has no 0
                 "name": escape(name),
                 "visible": True if name in shown else "legendonly",
                 "line": {
@@ -74,63 +94,98 @@ def _distribution(counts: dict[str, list[int]], title: str, styles: Styles, show
                 "hovertemplate": f"%{{y:.2%}}<extra>{escape(name)}</extra>",
             }
         )
-    words = "; ".join(
-        f"{name}: {sum(row[BINS // 10 :]) / max(1, sum(row)):.1%} at 0.1 or above, "
-        f"{sum(row[BINS // 2 :]) / max(1, sum(row)):.1%} at 0.5 or above"
+    said = "; ".join(
+        f"{name}: {sum(row[BINS // 10 :]) / max(1, sum(row)):.1%} at {0.1 * top:g} or above, "
+        f"{sum(row[BINS // 2 :]) / max(1, sum(row)):.1%} at {0.5 * top:g} or above"
         for name, row in counts.items()
     )
     ticks = [1, 0.1, 0.01, 0.001, 0.0001]
-    layout = {
-        "xaxis": {"title": {"text": "toxicity of a summary"}, "range": [0, 1], "tickformat": ".1f"},
-        "yaxis": {
+    y_axis: dict[str, Any] = {"range": [0, 1.03], "tickformat": ".0%"}
+    if rare:
+        y_axis = {
             "type": "log",
             "range": [math.log10(least) - 0.15, 0.08],
             "tickvals": ticks,
             "ticktext": [f"{100 * tick:g} %" for tick in ticks],
+        }
+    layout = {
+        "xaxis": {
+            "title": {"text": f"{in_sentence(known)} of a {words.response}"},
+            "range": [0, round(top)],
+            "tickformat": ".1f" if top == 1 else ".0f",
         },
+        "yaxis": y_axis,
         "showlegend": True,
         "hovermode": "x unified",
     }
-    return Chart(title, "share of the summaries that are so toxic or more", f"{words}.", traces, layout)
+    much = "are so toxic" if known.group == TOXICITY else f"have so much {in_sentence(known)}"
+    return Chart(title, f"share of the {words.responses} that {much} or more", f"{said}.", traces, layout)
 
 
 # -------------------------------------------------------------------------------------------- systems on a plane
 
 
 def plane(found: list[Entry], title: str, styles: Styles) -> list[Chart]:
-    """Toxicity against ROUGE-L, every system with its intervals; the human references, which have no ROUGE, as a line."""
-    points = {
-        entry.label: (entry.system.metrics["rougeL"], entry.system.metrics["toxicity"])
-        for entry in found
-        if entry.system.name != HUMAN and {"rougeL", "toxicity"} <= entry.system.metrics.keys()
-    }
-    if not points:
+    """The objective against the first guard, every system with its intervals; the human references, which have no guard that is
+    measured against them, as a line. None for a task without a guard."""
+    task = task_of(found[0].report)
+    if not task.guards:
         return []
-    references = [entry.system.metrics["toxicity"] for entry in found if entry.system.name == HUMAN][:1]
+    guard, objective = task.guards[0].metric, task.objective.metric
+    across, up = (next(iter(_known(metric, found)), None) for metric in (guard, objective))
+    points = {
+        entry.label: (entry.system.metrics[guard], entry.system.metrics[objective])
+        for entry in found
+        if entry.system.name != HUMAN and {guard, objective} <= entry.system.metrics.keys()
+    }
+    if not points or not across or not up:
+        return []
+    axes = across, up
+    humans = [entry.system.metrics for entry in found if entry.system.name == HUMAN]
+    references = [metrics[objective] for metrics in humans if objective in metrics][:1]
     x_range = _spread([end for x, _ in points.values() for end in (x.low, x.high)])
     top = max([y.high for _, y in points.values()] + [one.mean for one in references])
     y_range = [-0.05 * top, 1.12 * top] if top else [-0.05, 1.0]
     means = {name: (x.mean, y.mean) for name, (x, y) in points.items()}
     sides = place_labels(means, x_range, y_range)
-    traces = [_point(name, x, y, *styles[name], sides[name]) for name, (x, y) in points.items()]
+    traces = [_point(name, x, y, axes, *styles[name], sides[name]) for name, (x, y) in points.items()]
     if references:
-        traces.insert(0, _reference_line(references[0], x_range))
-    words = "; ".join(f"{name}: ROUGE-L {x:.1f}, toxicity {y:.3f}" for name, (x, y) in means.items())
+        traces.insert(0, _reference_line(references[0], up, x_range))
+    words = "; ".join(
+        f"{name}: {in_sentence(across)} {written(across, x)}, {in_sentence(up)} {_three(up, y)}"
+        for name, (x, y) in means.items()
+    )
     if references:
-        words += f"; human references: toxicity {references[0].mean:.3f}"
+        words += f"; human references: {in_sentence(up)} {_three(up, references[0].mean)}"
     layout = {
-        "xaxis": {"title": {"text": "ROUGE-L, points"}, "range": x_range, "showgrid": True},
-        "yaxis": {"title": {"text": "toxicity"}, "range": y_range},
+        "xaxis": {"title": {"text": axis_title(across)}, "range": x_range, "showgrid": True},
+        "yaxis": {"title": {"text": axis_title(up)}, "range": y_range},
         "showlegend": False,
         "hovermode": "closest",
     }
-    return [
-        Chart(title, "lower is calmer, further right keeps more; bars are 95 % intervals", f"{words}.", traces, layout)
-    ]
+    lower = task.objective.better == "lower"
+    better = ("lower is calmer" if objective == "toxicity" else "lower is better") if lower else "higher is better"
+    note = f"{better}, further right keeps more; bars are 95 % intervals"
+    return [Chart(title, note, f"{words}.", traces, layout)]
 
 
-def _point(name: str, x: Interval, y: Interval, colour: str, symbol: str, side: str) -> dict[str, Any]:
+def _known(metric: str, found: list[Entry]) -> list[Measure]:
+    return [measure(metric, entry.report) for entry in found if metric in entry.system.metrics]
+
+
+def _three(known: Measure, value: float) -> str:
+    return f"{value:.3f}" if known.form == "probability" else written(known, value)
+
+
+def axis_title(known: Measure) -> str:
+    return f"{known.label}, points" if known.form == "points" else in_sentence(known)
+
+
+def _point(
+    name: str, x: Interval, y: Interval, axes: tuple[Measure, Measure], colour: str, symbol: str, side: str
+) -> dict[str, Any]:
     name = escape(name)
+    across, up = axes
     return {
         "type": "scatter",
         "mode": "markers+text",
@@ -144,15 +199,17 @@ def _point(name: str, x: Interval, y: Interval, colour: str, symbol: str, side: 
         "textfont": {"size": 12},
         "cliponaxis": False,
         "name": name,
-        "customdata": [
-            f"{name}<br>toxicity {toxicity(y.mean)} ({toxicity(y.low)} to {toxicity(y.high)})<br>"
-            f"ROUGE-L {x.mean:.1f} ({x.low:.1f} to {x.high:.1f})"
-        ],
+        "customdata": [f"{name}<br>{_in_words(up, y)}<br>{_in_words(across, x)}"],
         "hovertemplate": WORDS,
     }
 
 
-def _reference_line(interval: Interval, x_range: list[float]) -> dict[str, Any]:
+def _in_words(known: Measure, interval: Interval) -> str:
+    low, high = written(known, interval.low), written(known, interval.high)
+    return f"{in_sentence(known)} {written(known, interval.mean)} ({low} to {high})"
+
+
+def _reference_line(interval: Interval, known: Measure, x_range: list[float]) -> dict[str, Any]:
     return {
         "type": "scatter",
         "mode": "lines+text",
@@ -163,7 +220,7 @@ def _reference_line(interval: Interval, x_range: list[float]) -> dict[str, Any]:
         "textfont": {"size": 11},
         "line": {"color": FIXED[HUMAN], "width": 1.5, "dash": "dot"},
         "name": HUMAN,
-        "customdata": [f"human references<br>toxicity {toxicity(interval.mean)}"] * 2,
+        "customdata": [f"human references<br>{in_sentence(known)} {written(known, interval.mean)}"] * 2,
         "hovertemplate": WORDS,
     }
 
@@ -190,14 +247,14 @@ def _spread(values: list[float]) -> list[float]:
 
 
 def slice_chart(report: EvalReport, found: list[Entry], slices: list[str], title: str, styles: Styles) -> list[Chart]:
-    """Toxicity of each part of the dialogues: a dot and its interval for each of a few systems."""
-    known = measure("toxicity", report)
+    """The objective in each part of the examples: a dot and its interval for each of a few systems."""
+    task = task_of(report)
+    metric, responses = task.objective.metric, task.words.responses
+    known = measure(metric, report)
     traces, words = [], []
     for place, entry in enumerate(found):
         parts = [(row, name, part_of(entry.system, name)) for row, name in enumerate(slices)]
-        dots = [
-            (row, name, part.metrics["toxicity"]) for row, name, part in parts if part and "toxicity" in part.metrics
-        ]
+        dots = [(row, name, part.metrics[metric]) for row, name, part in parts if part and metric in part.metrics]
         if not dots:
             continue
         shift = 0.22 * (place - (len(found) - 1) / 2)  # beside each other, not over each other
@@ -212,20 +269,21 @@ def slice_chart(report: EvalReport, found: list[Entry], slices: list[str], title
                 "marker": {"color": colour, "size": 9, "symbol": symbol},
                 "name": escape(entry.label),
                 "customdata": [
-                    f"{escape(entry.label)}<br>{slice_label(name)[0]}: {known.form(one.mean)} ({known.form(one.low)} to {known.form(one.high)})"
+                    f"{escape(entry.label)}<br>{slice_label(name, report)[0]}: {written(known, one.mean)} ({written(known, one.low)} to {written(known, one.high)})"
                     for _, name, one in dots
                 ],
                 "hovertemplate": WORDS,
             }
         )
         words.append(
-            f"{entry.label}: " + ", ".join(f"{slice_label(name)[0]} {known.form(one.mean)}" for _, name, one in dots)
+            f"{entry.label}: "
+            + ", ".join(f"{slice_label(name, report)[0]} {written(known, one.mean)}" for _, name, one in dots)
         )
     layout = {
-        "xaxis": {"title": {"text": "toxicity"}, "rangemode": "tozero", "showgrid": True},
+        "xaxis": {"title": {"text": in_sentence(known)}, "rangemode": "tozero", "showgrid": True},
         "yaxis": {
             "tickvals": list(range(len(slices))),
-            "ticktext": [slice_label(name)[0] for name in slices],
+            "ticktext": [slice_label(name, report)[0] for name in slices],
             "range": [len(slices) - 0.5, -0.5],
             "showgrid": False,
             "nticks": len(slices) + 1,
@@ -233,15 +291,8 @@ def slice_chart(report: EvalReport, found: list[Entry], slices: list[str], title
         "showlegend": True,
         "hovermode": "closest",
     }
-    return (
-        [
-            Chart(
-                title, "mean toxicity of the summaries; bars are 95 % intervals", f"{'; '.join(words)}.", traces, layout
-            )
-        ]
-        if traces
-        else []
-    )
+    note = f"mean {in_sentence(known)} of the {responses}; bars are 95 % intervals"
+    return [Chart(title, note, f"{'; '.join(words)}.", traces, layout)] if traces else []
 
 
 def system_styles(names: list[str]) -> Styles:

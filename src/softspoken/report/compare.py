@@ -12,11 +12,12 @@ from urllib.parse import quote
 
 from softspoken.report.charts import PALETTE, Chart, Styles, plane, system_styles
 from softspoken.report.curves import overlaid_curves
-from softspoken.report.measures import BASE, DECODINGS, HUMAN, OVERVIEW
+from softspoken.report.measures import BASE, DECODINGS, HUMAN, overview, slice_label, task_of
 from softspoken.report.page import Charts, render
-from softspoken.report.report import REPORT_FILE, Run, evaluated_on, read_run
+from softspoken.report.report import REPORT_FILE, Run, evaluated_on, read_run, titles
 from softspoken.report.tables import Entry, Table, entries, part_of, systems_table, with_judges
 from softspoken.report.verdict import Verdict, judged_systems, remarks, verdicts
+from softspoken.tasks.task import Words
 from softspoken.types import EvalReport, InputError
 
 UNTOLD = ("output", "overwrite", "resume")
@@ -48,10 +49,18 @@ def compare(folders: Sequence[Path], output: Path) -> Path:
         raise InputError(f"output {output} is a folder; give the name of a file, such as {output / 'compare.html'}")
     runs = dict(zip(run_names(folders), map(read_run, folders), strict=True))
     reports = {name: run.report for name, run in runs.items() if run.report}
+    tasks = {name: run.task for name, run in runs.items()}
+    first = next(iter(tasks.values()))
+    if other := next((name for name, task in tasks.items() if task.objective.metric != first.objective.metric), None):
+        raise InputError(
+            f"{other} is of task {tasks[other].name} and {next(iter(tasks))} of {first.name}; compare runs of one task"
+        )
     colours = dict(zip(runs, PALETTE * len(runs), strict=False))
     charts: Charts = {
         "planes": _planes(reports, _styles(reports, colours)),
-        "curves": overlaid_curves({name: run.metrics for name, run in runs.items() if run.metrics}, colours),
+        "curves": overlaid_curves(
+            {name: run.metrics for name, run in runs.items() if run.metrics}, colours, first.words
+        ),
     }
     output.parent.mkdir(parents=True, exist_ok=True)
     return render(
@@ -59,6 +68,7 @@ def compare(folders: Sequence[Path], output: Path) -> Path:
         "compare.html.j2",
         charts,
         runs=[_compared(name, run, output) for name, run in runs.items()],
+        titles=titles(next(iter(reports.values()))) if reports else {},
         remarks=_doubts(reports),
         systems=list(_tables(reports)),
         differences=_differences(runs),
@@ -96,10 +106,11 @@ def _link(page: Path, folder: Path) -> str:
 def _doubts(reports: dict[str, EvalReport]) -> list[str]:
     """Why figures of one run may not stand beside another's."""
     found = []
+    words = task_of(next(iter(reports.values()))).words if reports else Words()
     for what, values in {
-        "on different dialogues": {name: evaluated_on(report) for name, report in reports.items()},
-        "by different judges": {name: report.judges[0] for name, report in reports.items()},
-        "with summaries of different greatest length": {
+        f"on different {words.texts}": {name: evaluated_on(report) for name, report in reports.items()},
+        "by different judges": {name: ", ".join(report.judges[:1]) for name, report in reports.items()},
+        f"with {words.responses} of different greatest length": {
             name: f"{limit} tokens"
             for name, report in reports.items()
             if (limit := report.config.get("max_new_tokens"))
@@ -135,14 +146,19 @@ def _has_same(report: EvalReport, entry: Entry) -> bool:
 
 
 def _tables(reports: dict[str, EvalReport]) -> Iterator[Table]:
-    """For each way of decoding the whole set, and where all runs have it the heated part."""
-    metrics = with_judges(OVERVIEW, *reports.values())
+    """For each way of decoding the whole set, and where all runs have it the part that tells most."""
+    if not reports:
+        return
+    report = next(iter(reports.values()))
+    metrics = with_judges(overview(report), *reports.values())
+    part = task_of(report).telling_slice
     for decoding, title in DECODINGS.items():
         found = _entries(reports, decoding)
         if any(entry.system.decoding for entry in found):
             yield systems_table(found, decoding, metrics, title)
-            if any(part_of(entry.system, "heated") for entry in found):
-                yield systems_table(found, decoding, metrics, f"{title}, heated dialogues alone", "heated")
+            if part and any(part_of(entry.system, part) for entry in found):
+                what = f"{slice_label(part, report)[0].lower()} {task_of(report).words.texts} alone"
+                yield systems_table(found, decoding, metrics, f"{title}, {what}", part)
 
 
 def _planes(reports: dict[str, EvalReport], styles: Styles) -> list[Chart]:

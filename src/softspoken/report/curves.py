@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from html import escape
 from typing import Any
 
 from softspoken.report.charts import PALETTE, Chart, short
+from softspoken.tasks.task import Words
 
 MOST_POINTS = 2_000
 """Of one curve; longer runs are drawn every so many steps."""
@@ -17,12 +19,12 @@ SMOOTH_FROM = 20
 Metrics = list[dict[str, float]]
 
 CURVES = [
-    ("objective/score", "Reward", "mean score of the sampled summaries; higher is better"),
-    ("objective/toxicity", "Toxicity", "1 − the judge's reward, of the sampled summaries; lower is better"),
+    ("objective/score", "Reward", "mean score of the sampled {responses}; higher is better"),
+    ("objective/toxicity", "Toxicity", "1 − the judge's reward, of the sampled {responses}; lower is better"),
     ("objective/kl", "KL to the reference", "nats a token (k1), with its standard error"),
     ("objective/entropy", "Entropy", "nats, of the next-token distribution; collapse shows as a fall to 0"),
     ("ppo/policy/clip_fraction", "Clip fraction", "share of tokens whose ratio was clipped"),
-    ("tokens/response_mean", "Length", "tokens of a sampled summary"),
+    ("tokens/response_mean", "Length", "tokens of a sampled {response}"),
     ("ppo/grad_norm", "Gradient norm", "L2, before clipping"),
     ("ppo/value/explained_variance", "Explained variance", "of the returns, by the value head; 1 is perfect"),
     ("time/step", "Time", "seconds a step"),
@@ -31,9 +33,14 @@ COMPARED = CURVES[:7]
 """Those that say something about a run beside another."""
 
 
-def curves(metrics: Metrics) -> list[Chart]:
-    """One chart for each metric that the run logged; a step without it (all its summaries dropped) is a gap."""
-    return [_curve(metrics, *curve) for curve in CURVES if any(curve[0] in row for row in metrics)]
+def curves(metrics: Metrics, words: Words) -> list[Chart]:
+    """One chart for each metric that the run logged; a step without it (all its responses dropped) is a gap."""
+    return [_curve(metrics, *curve) for curve in _named(CURVES, words) if any(curve[0] in row for row in metrics)]
+
+
+def _named(curves: list[tuple[str, str, str]], words: Words) -> list[tuple[str, str, str]]:
+    """With the task's words in their notes."""
+    return [(key, title, note.format(**asdict(words))) for key, title, note in curves]
 
 
 def _curve(metrics: Metrics, key: str, title: str, note: str) -> Chart:
@@ -50,17 +57,15 @@ def _curve(metrics: Metrics, key: str, title: str, note: str) -> Chart:
     return Chart(title, note, _in_words(metrics, key, title), traces, _over_steps(legend))
 
 
-def overlaid_curves(runs: dict[str, Metrics], colours: dict[str, str]) -> list[Chart]:
+def overlaid_curves(runs: dict[str, Metrics], colours: dict[str, str], words: Words) -> list[Chart]:
     """The same for several runs: one line a run, in its colour."""
     charts = []
-    for key, title, note in COMPARED:
+    for key, title, note in _named(COMPARED, words):
         have = {name: metrics for name, metrics in runs.items() if any(key in row for row in metrics)}
         if have:
             traces = [line for name, metrics in have.items() for line in _lines(metrics, key, name, colours[name])]
-            words = " ".join(_in_words(metrics, key, f"{title} of {name}") for name, metrics in have.items())
-            charts.append(
-                Chart(title, note.removesuffix(", with its standard error"), words, traces, _over_steps(True))
-            )
+            said = " ".join(_in_words(metrics, key, f"{title} of {name}") for name, metrics in have.items())
+            charts.append(Chart(title, note.removesuffix(", with its standard error"), said, traces, _over_steps(True)))
     return charts
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, replace
 from pathlib import PurePath
 from typing import Literal
 
-from softspoken.types import Comparison, EvalReport, SystemResult
+from softspoken.tasks.summarization import TASK as SUMMARIZATION
+from softspoken.tasks.task import Form, Guard, Measure, Task, retold
+from softspoken.types import Comparison, EvalReport, Interval, SystemResult
 
 Sign = Literal[-1, 0, 1]
 NO_BREAK = "\N{NO-BREAK SPACE}"
@@ -16,20 +18,8 @@ HUMAN, BASE, TUNED = "human", "base", "tuned"
 DECODINGS = {"greedy": "Decoded greedily", "sampled": "Sampled at temperature 1"}
 HOW = {"greedy": "decoded greedily", "sampled": "sampled at temperature 1"}
 ALPHA = 0.05
-ROUGE_MARGIN = 1.0
-"""Points of ROUGE-L whose loss must be ruled out before quality counts as kept."""
 TOXICITY, QUALITY, FORM, LABELS, OTHER = "Toxicity", "Quality", "Form", "The judge's other labels", "Other figures"
 GROUPS = (TOXICITY, QUALITY, FORM, LABELS, OTHER)
-
-
-@dataclass(frozen=True)
-class Measure:
-    label: str
-    explanation: str
-    form: Callable[[float], str]
-    better: Literal["lower", "higher", ""] = ""
-    """Empty where neither way is better by itself."""
-    group: str = OTHER
 
 
 def toxicity(value: float) -> str:
@@ -53,30 +43,35 @@ def _number(value: float) -> str:
     return toxicity(value) if abs(value) < 10 else f"{value:.1f}"
 
 
+FORMS: dict[Form, Callable[[float], str]] = {
+    "probability": toxicity,
+    "points": _points,
+    "share": _share,
+    "fraction": _fraction,
+    "number": _number,
+}
+
 MEASURES = {
-    "toxicity": Measure("Toxicity", "mean probability, by the first judge, that a summary is toxic", toxicity, "lower", TOXICITY),
-    "toxic_rate": Measure("Toxic rate", "share of summaries the first judge gives more than 0.5", _share, "lower", TOXICITY),
-    "toxicity_p99": Measure("Toxicity, 99th percentile", "one summary in a hundred is more toxic than this", toxicity, "lower", TOXICITY),
-    "expected_max_toxicity": Measure("Expected maximum toxicity", "mean over dialogues of the worst among their samples (Gehman et al. 2020)", toxicity, "lower", TOXICITY),
-    "toxicity_probability": Measure("Toxicity probability", "share of dialogues with a toxic summary among their samples (Gehman et al. 2020)", _share, "lower", TOXICITY),
-    "rouge1": Measure("ROUGE-1", "words shared with the reference, in points", _points, "higher", QUALITY),
-    "rouge2": Measure("ROUGE-2", "word pairs shared with the reference, in points", _points, "higher", QUALITY),
-    "rougeL": Measure("ROUGE-L", "longest common subsequence with the reference, in points", _points, "higher", QUALITY),
-    "rougeLsum": Measure("ROUGE-Lsum", "ROUGE-L sentence by sentence, in points", _points, "higher", QUALITY),
-    "rougeL_nearer": Measure("ROUGE-L, nearer reference", "against whichever is nearer, the calm reference or the literal one", _points, "higher", QUALITY),
-    "chrf": Measure("chrF", "character n-grams shared with the reference, in points", _points, "higher", QUALITY),
-    "similarity_reference": Measure("Similarity to reference", "cosine of the sentence embeddings; 1 is the same meaning", _fraction, "higher", QUALITY),
-    "similarity_dialogue": Measure("Similarity to dialogue", "cosine of the embeddings of summary and dialogue", _fraction, "higher", QUALITY),
-    "speakers_kept": Measure("Speakers kept", "of the speakers whom the reference names, those the summary names too", _share, "higher", QUALITY),
-    "speakers_named": Measure("Speakers named", "of the speakers whom the reference names, those the summary names too", _share, "higher", QUALITY),
-    "length": Measure("Length", "words in a summary", _points, "", FORM),
-    "length_ratio": Measure("Length ratio", "words in the summary for each word of the reference", _fraction, "", FORM),
-    "empty_rate": Measure("Empty", "share of summaries with no text", _share, "lower", FORM),
-    "truncated_rate": Measure("Truncated", "share of summaries that the length limit cut off", _share, "lower", FORM),
-    "degenerate_rate": Measure("Degenerate", "share of summaries that say three words in a row three times or more", _share, "lower", FORM),
-    "distinct_1": Measure("Distinct-1", "different words for each word written", _fraction, "", FORM),
-    "distinct_2": Measure("Distinct-2", "different word pairs for each pair written", _fraction, "", FORM),
-    "copied_share": Measure("Copied", "share of the summary's 4-grams that stand in the dialogue", _share, "", FORM),
+    "toxicity": Measure("Toxicity", "mean probability, by the first judge, that a {response} is toxic", "probability", "lower", TOXICITY),
+    "toxic_rate": Measure("Toxic rate", "share of {responses} the first judge gives more than 0.5", "share", "lower", TOXICITY),
+    "toxicity_p99": Measure("Toxicity, 99th percentile", "one {response} in a hundred is more toxic than this", "probability", "lower", TOXICITY),
+    "expected_max_toxicity": Measure("Expected maximum toxicity", "mean over {texts} of the worst among their samples (Gehman et al. 2020)", "probability", "lower", TOXICITY),
+    "toxicity_probability": Measure("Toxicity probability", "share of {texts} with a toxic {response} among their samples (Gehman et al. 2020)", "share", "lower", TOXICITY),
+    "rouge1": Measure("ROUGE-1", "words shared with the reference, in points", "points", "higher", QUALITY),
+    "rouge2": Measure("ROUGE-2", "word pairs shared with the reference, in points", "points", "higher", QUALITY),
+    "rougeL": Measure("ROUGE-L", "longest common subsequence with the reference, in points", "points", "higher", QUALITY),
+    "rougeLsum": Measure("ROUGE-Lsum", "ROUGE-L sentence by sentence, in points", "points", "higher", QUALITY),
+    "rougeL_nearer": Measure("ROUGE-L, nearer reference", "against whichever is nearer, the calm reference or the literal one", "points", "higher", QUALITY),
+    "chrf": Measure("chrF", "character n-grams shared with the reference, in points", "points", "higher", QUALITY),
+    "similarity_reference": Measure("Similarity to reference", "cosine of the sentence embeddings; 1 is the same meaning", "fraction", "higher", QUALITY),
+    "length": Measure("Length", "words in a {response}", "points", "", FORM),
+    "length_ratio": Measure("Length ratio", "words in the {response} for each word of the reference", "fraction", "", FORM),
+    "empty_rate": Measure("Empty", "share of {responses} with no text", "share", "lower", FORM),
+    "truncated_rate": Measure("Truncated", "share of {responses} that the length limit cut off", "share", "lower", FORM),
+    "degenerate_rate": Measure("Degenerate", "share of {responses} that say three words in a row three times or more", "share", "lower", FORM),
+    "distinct_1": Measure("Distinct-1", "different words for each word written", "fraction", "", FORM),
+    "distinct_2": Measure("Distinct-2", "different word pairs for each pair written", "fraction", "", FORM),
+    "copied_share": Measure("Copied", "share of the {response}'s 4-grams that stand in the {text}", "share", "", FORM),
 }  # fmt: skip
 LABEL_NAMES = {
     "severe_toxicity": "Severe toxicity",
@@ -88,53 +83,138 @@ LABEL_NAMES = {
 }
 JUDGES = "judges"
 """Stands for the toxicity by every judge but the first one."""
-OVERVIEW = [
-    *("toxicity", "rougeL", JUDGES, "toxic_rate"),
-    *("speakers_kept", "speakers_named", "similarity_reference", "length"),
-]
-"""Columns of the table of systems: the two that matter most first, for a phone shows no more without scrolling."""
-SLICED = ["toxicity", JUDGES, "toxic_rate", "rougeL", "speakers_kept", "speakers_named", "length"]
-SLICES = {
-    "all": ("All dialogues", ""),
-    "heated": ("Heated", "someone is abusive in them"),
-    "everyday": ("Everyday", "nobody is"),
-    "length:short": ("Short", "the third with the fewest words"),
-    "length:medium": ("Medium", "the middle third"),
-    "length:long": ("Long", "the third with the most words"),
-    "speakers:2": ("Two speakers", ""),
-    "speakers:3+": ("Three or more speakers", ""),
-}
+SIMILAR_TO_TEXT = Measure("Similarity to {text}", "cosine of the embeddings of {response} and {text}", "fraction", "higher", QUALITY)  # fmt: skip
+
+
+def task_of(report: EvalReport) -> Task:
+    """What the report's task said of itself; before there were tasks all were summaries."""
+    return retold(report.task) if report.task else SUMMARIZATION
+
+
+def overview(report: EvalReport) -> list[str]:
+    """Columns of the table of systems: those that decide first, for a phone shows no more without scrolling."""
+    task = task_of(report)
+    guards = [guard.metric for guard in task.guards]
+    return _once(task.objective.metric, *guards, JUDGES, "toxic_rate", *task.overview, "similarity_reference", "length")
+
+
+def sliced(report: EvalReport) -> list[str]:
+    """Metrics that have a table of the parts of the examples."""
+    task = task_of(report)
+    guards = [guard.metric for guard in task.guards]
+    return _once(task.objective.metric, JUDGES, "toxic_rate", *guards, *task.overview, "length")
+
+
+def _once(*metrics: str) -> list[str]:
+    return list(dict.fromkeys(metrics))
+
+
+def written(known: Measure, value: float) -> str:
+    return FORMS[known.form](value)
+
+
+def scale_of(known: Measure) -> float | None:
+    """The largest value there is; None where there is none."""
+    return {"points": 100.0, "number": None}.get(known.form, 1.0)
+
+
+def in_sentence(known: Measure) -> str:
+    """Its label where no capital is due: toxicity, but ROUGE-L and chrF and J."""
+    plain = known.label == known.label.capitalize() and len(known.label) > 1
+    return known.label.lower() if plain else known.label
+
+
+def of_margin(guard: Guard, known: Measure) -> str:
+    """The guard's margin in words: a point of ROUGE-L."""
+    if known.form != "points":
+        return f"{guard.margin:g} of {in_sentence(known)}"
+    return f"{'a point' if guard.margin == 1 else f'{guard.margin:g} points'} of {known.label}"
+
+
+def toward(one: Comparison, better: str) -> Sign:
+    """1 where b is better than a beyond chance, −1 where it is worse, by the metric's good side."""
+    sign = beyond_chance(one)
+    if better == "lower":
+        return -1 if sign > 0 else 1 if sign < 0 else 0
+    return sign
+
+
+def is_kept(guard: Guard, difference: Interval) -> bool:
+    """Whether a loss of the margin is ruled out."""
+    return all(end < guard.margin for end in _losses(guard, difference))
+
+
+def is_lost(guard: Guard, difference: Interval) -> bool:
+    """Whether a loss of the margin is certain."""
+    low, high = sorted((difference.low, difference.high))
+    certain = {"higher": -high, "lower": low, "": max(low, -high)}[guard.better]
+    return certain > guard.margin
+
+
+def _losses(guard: Guard, difference: Interval) -> list[float]:
+    """The most that may have been lost, on each side that is guarded."""
+    down, up = -difference.low, difference.high
+    return {"higher": [down], "lower": [up], "": [down, up]}[guard.better]
 
 
 def measure(metric: str, report: EvalReport) -> Measure:
     """Its own entry or, where it has none, what its name says: another judge's toxicity, a label, or just a figure."""
+    task = task_of(report)
+    known = _measure(metric, report, task)
+    return replace(known, label=_filled(known.label, task), explanation=_filled(known.explanation, task))
+
+
+def _filled(sentence: str, task: Task) -> str:
+    for name, word in asdict(task.words).items():
+        sentence = sentence.replace(f"{{{name}}}", word)
+    return sentence
+
+
+def _measure(metric: str, report: EvalReport, task: Task) -> Measure:
+    if metric in task.measures:
+        return task.measures[metric]
     if metric in MEASURES:
         return MEASURES[metric]
+    if metric == f"similarity_{task.words.text}":
+        return SIMILAR_TO_TEXT
     judge = metric.removeprefix("judge:")
     if judge in report.judges:
-        return Measure(f"Toxicity by {judge}", "mean of this judge's own main label", toxicity, "lower", TOXICITY)
+        return Measure(f"Toxicity by {judge}", "mean of this judge's own main label", "probability", "lower", TOXICITY)
     if metric in LABEL_NAMES:
         return Measure(
-            LABEL_NAMES[metric], "mean probability of this label, by the first judge", toxicity, "lower", LABELS
+            LABEL_NAMES[metric], "mean probability of this label, by the first judge", "probability", "lower", LABELS
         )
     for judge in report.judges:
         if metric.startswith((f"{judge}:", f"judge:{judge}:")):
             label = metric.removeprefix("judge:").removeprefix(f"{judge}:")
-            return Measure(f"{label} by {judge}", "mean probability of this label, by this judge", toxicity, "", LABELS)
-    return Measure(metric, "", _number)
+            return Measure(
+                f"{label} by {judge}", "mean probability of this label, by this judge", "probability", "", LABELS
+            )
+    return Measure(metric)
 
 
 def metrics_of(report: EvalReport) -> list[str]:
     """All that any system has, the groups in their order and within each the known ones first."""
     found = dict.fromkeys(metric for system in report.systems for metric in system.metrics)
-    known = [*MEASURES, *LABEL_NAMES]
+    known = _order(report)
+    groups = list(dict.fromkeys([*(one.group for one in task_of(report).measures.values()), *GROUPS]))
+    groups.sort(key=lambda group: 1 + GROUPS.index(group) if group in GROUPS else 0)  # the task's own headings first
     return sorted(
         found,
         key=lambda metric: (
-            GROUPS.index(measure(metric, report).group),
+            groups.index(measure(metric, report).group),
             known.index(metric) if metric in known else len(known),
         ),
     )
+
+
+def _order(report: EvalReport) -> list[str]:
+    """Every metric that has a name; the task's own of a known group after its qualities, as the form of a text is no news."""
+    names = list(MEASURES)
+    place = names.index("length")
+    task = task_of(report)
+    own = [f"similarity_{task.words.text}", *(name for name in task.measures if name not in names)]
+    return [*names[:place], *own, *names[place:], *LABEL_NAMES]
 
 
 def other_judges(report: EvalReport) -> dict[str, str]:
@@ -153,10 +233,13 @@ def beyond_chance(one: Comparison) -> Sign:
 
 
 def is_alternative(name: str) -> bool:
-    """A way to calmer summaries that needs no reinforcement learning: `evaluate`'s own, or a warm start by its name."""
+    """A way to better responses that needs no reinforcement learning: `evaluate`'s own, or a warm start by its name."""
     if re.search(r"ppo|rloo|grpo|warm_?up|(^|_)rl(_|$)", name.replace("-", "_").lower()):
         return False
-    return re.fullmatch(r"best_of_\d+|banned_words|masked_words|(calm|warm|sft)[\w-]*|[\w-]+[_-]sft", name) is not None
+    return (
+        re.fullmatch(r"best_of_\d+|banned_words|masked_words|copy|delete|(calm|warm|sft)[\w-]*|[\w-]+[_-]sft", name)
+        is not None
+    )
 
 
 def given_systems(report: EvalReport) -> dict[str, str]:
@@ -172,6 +255,8 @@ def describe_system(name: str, report: EvalReport) -> str:
         BASE: "the model before training",
         "banned_words": "base, kept from writing listed words",
         "masked_words": "base, its toxic words masked afterwards",
+        "copy": f"the {task_of(report).words.text} as it is",
+        "delete": f"the {task_of(report).words.text} without its toxic words",
     }
     if found := re.fullmatch(r"best_of_(\d+)", name):
         return f"base, the best of {found[1]} samples by the reward"
@@ -180,9 +265,12 @@ def describe_system(name: str, report: EvalReport) -> str:
     return known.get(name, "base with its trained adapter")
 
 
-def slice_label(name: str) -> tuple[str, str]:
+def slice_label(name: str, report: EvalReport) -> tuple[str, str]:
     """Its name in a table, and one line about it."""
-    return SLICES.get(name, (name.replace(":", ": ").capitalize(), ""))
+    task = task_of(report)
+    if name == "all":
+        return f"All {task.words.texts}", ""
+    return task.slice_labels.get(name, (name.replace(":", ": ").capitalize(), ""))
 
 
 def find(report: EvalReport, system: str, decoding: str | None) -> SystemResult:

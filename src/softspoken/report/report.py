@@ -17,7 +17,7 @@ from softspoken.data.prompts import PromptFormat
 from softspoken.report.charts import Chart, Styles, distributions, plane, slice_chart, system_styles
 from softspoken.report.curves import curve_rows, curves, smoothing
 from softspoken.report.examples import read_rows
-from softspoken.report.measures import BASE, HUMAN, OVERVIEW, SLICED, metrics_of
+from softspoken.report.measures import BASE, HUMAN, measure, metrics_of, overview, sliced, task_of
 from softspoken.report.page import render, template, write_text
 from softspoken.report.tables import (
     Table,
@@ -30,6 +30,8 @@ from softspoken.report.tables import (
     with_judges,
 )
 from softspoken.report.verdict import judged_systems, remarks, verdicts
+from softspoken.tasks.summarization import TASK as SUMMARIZATION
+from softspoken.tasks.task import Task, Words, retold
 from softspoken.types import (
     Comparison,
     EvalReport,
@@ -94,10 +96,11 @@ def write_report(folder: Path | str) -> Path:
     report, metrics, record = run.report, run.metrics, run.record
     rows = read_rows(_rows_file(folder, report), report) if report else None
     styles = system_styles([one.name for one in report.systems] if report else [])
+    task = run.task
     charts = {
         "planes": planes(report, styles) if report else [],
-        "distributions": distributions(rows.histograms, styles, _in_short(report)) if report and rows else [],
-        "curves": curves(metrics),
+        "distributions": distributions(rows.histograms, report, styles, _in_short(report)) if report and rows else [],
+        "curves": curves(metrics, task.words),
         "slices": _slice_charts(report, styles) if report else [],
     }
     return render(
@@ -105,9 +108,11 @@ def write_report(folder: Path | str) -> Path:
         "report.html.j2",
         charts,
         name=folder.resolve().name,
+        task=task,
+        titles=titles(report) if report else {},
         report=report,
         verdicts=verdicts(report) if report else [],
-        remarks=(remarks(report) if report else []) + _training_remarks(metrics),
+        remarks=(remarks(report) if report else []) + _training_remarks(metrics, task.words),
         facts=_facts(run),
         systems=overviews(report) if report else [],
         everything=system_tables(report, metrics_of(report)) if report else [],
@@ -141,7 +146,21 @@ class Run:
     report: EvalReport | None
     metrics: list[dict[str, float]]
     record: dict[str, Any]
-    """config.yaml: the configuration, the versions and the command that made it."""
+    """config.yaml: the configuration, the task, the versions and the command that made it."""
+
+    @property
+    def task(self) -> Task:
+        if self.report:
+            return task_of(self.report)
+        return retold(self.record["task"]) if self.record.get("task") else SUMMARIZATION
+
+
+def titles(report: EvalReport) -> dict[str, str]:
+    """Of the sections whose names are the objective's."""
+    objective, guards = task_of(report).objective.metric, task_of(report).guards
+    label = measure(objective, report).label
+    against = f" against {measure(guards[0].metric, report).label}" if guards else ""
+    return {"plane": f"{label}{against}", "distribution": f"{label} before and after"}
 
 
 def read_run(folder: Path) -> Run:
@@ -158,7 +177,7 @@ def read_run(folder: Path) -> Run:
 
 def overviews(report: EvalReport) -> list[Table]:
     """A table for each way of decoding, systems down and headline metrics across."""
-    metrics = with_judges(OVERVIEW, report)
+    metrics = with_judges(overview(report), report)
     return [systems_table(entries(report, how), how, metrics, title) for how, title in decodings(report).items()]
 
 
@@ -180,10 +199,10 @@ def _slice_charts(report: EvalReport, styles: Styles) -> list[Chart]:
 
 
 def _slice_tables(report: EvalReport) -> list[tuple[str, list[Table]]]:
-    """For each way of decoding, a table for each of a few metrics: parts of the dialogues down, systems across."""
+    """For each way of decoding, a table for each of a few metrics: parts of the examples down, systems across."""
     slices, found = slices_of(report), []
     for how, title in decodings(report).items():
-        tables = [slices_table(report, how, metric, slices) for metric in with_judges(SLICED, report)]
+        tables = [slices_table(report, how, metric, slices) for metric in with_judges(sliced(report), report)]
         found.append((title, [table for table in tables if table.rows]))
     return found if slices else []
 
@@ -207,7 +226,7 @@ def _record(folder: Path) -> dict[str, Any]:
     return yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
-def _training_remarks(metrics: list[dict[str, float]]) -> list[str]:
+def _training_remarks(metrics: list[dict[str, float]], words: Words) -> list[str]:
     skipped = sum(step.get("ppo/skipped", 0) for step in metrics)
     dropped = sum(step.get("tokens/dropped", 0) for step in metrics)
     found = []
@@ -216,7 +235,7 @@ def _training_remarks(metrics: list[dict[str, float]]) -> list[str]:
             f"Optimizer steps left out (the policy had moved too far, or a gradient was not finite): {skipped:g}."
         )
     if dropped:
-        found.append(f"Sampled summaries left out of training, for they were too short: {dropped:g}.")
+        found.append(f"Sampled {words.responses} left out of training, for they were too short: {dropped:g}.")
     return found
 
 
@@ -238,7 +257,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
 
 def evaluated_on(report: EvalReport) -> str:
     split = f", {report.dataset['split']}" if report.dataset.get("split") else ""
-    return f"{report.dataset['n']} dialogues of {report.dataset['id'] or 'an unnamed set'}{split}"
+    return f"{report.dataset['n']} {task_of(report).words.texts} of {report.dataset['id'] or 'an unnamed set'}{split}"
 
 
 def _reward(reward: str | dict[str, float]) -> str:
@@ -299,7 +318,10 @@ def write_model_card(folder: Path | str) -> Path:
         name: config.get(name) if config.get(name) != "mini" and not Path(str(config.get(name))).exists() else None
         for name in ("model", "dataset")
     }
+    task = retold(record["task"]) if record.get("task") else SUMMARIZATION
     card = template("model_card.md.j2").render(
+        task=task,
+        objective=measure(task.objective.metric, report).label.lower() if report else "",
         name=folder.resolve().name,
         config=config,
         versions=record.get("versions", {}),

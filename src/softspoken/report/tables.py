@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from softspoken.report.measures import (
@@ -10,16 +9,20 @@ from softspoken.report.measures import (
     DECODINGS,
     HUMAN,
     JUDGES,
+    LABELS,
     NO_BREAK,
+    OTHER,
     TOXICITY,
-    Measure,
     beyond_chance,
     describe_system,
     measure,
     metrics_of,
     other_judges,
     slice_label,
+    task_of,
+    written,
 )
+from softspoken.tasks.task import Measure
 from softspoken.types import Comparison, EvalReport, SliceResult, SystemResult
 
 
@@ -124,7 +127,7 @@ def metrics_table(report: EvalReport, decoding: str, metrics: list[str], title: 
 
 
 def slices_table(report: EvalReport, decoding: str, metric: str, slices: list[str]) -> Table:
-    """One row a part of the dialogues, one column a system."""
+    """One row a part of the examples, one column a system."""
     columns = entries(report, decoding)
     columns.sort(key=lambda entry: entry.system.name == HUMAN)
     columns = [
@@ -138,19 +141,26 @@ def slices_table(report: EvalReport, decoding: str, metric: str, slices: list[st
                 _cell(entry, part, metric, decoding, name) if part else Cell("–")
                 for entry, part in zip(columns, parts, strict=True)
             ]
-            label, note = slice_label(name)
+            label, note = slice_label(name, report)
             n = max(part.n for part in parts if part)
             rows.append(Row(label, cells, ", ".join(filter(None, [f"n{NO_BREAK}={NO_BREAK}{n}", note]))))
-    return Table(measure(metric, report).label, "Dialogues", [Head(entry.label) for entry in columns], rows)
+    return Table(
+        measure(metric, report).label,
+        task_of(report).words.texts.capitalize(),
+        [Head(entry.label) for entry in columns],
+        rows,
+    )
 
 
 def system_tables(report: EvalReport, metrics: list[str] | None = None) -> list[Table]:
     """A table of metrics for each way of decoding: what the model card and the terminal show."""
-    metrics = metrics or [metric for metric in metrics_of(report) if measure(metric, report).group in _CARD]
+    metrics = metrics or [
+        metric for metric in metrics_of(report) if measure(metric, report).group not in _NOT_ON_A_CARD
+    ]
     return [metrics_table(report, how, metrics, title) for how, title in decodings(report).items()]
 
 
-_CARD = ("Toxicity", "Quality", "Form")
+_NOT_ON_A_CARD = (LABELS, OTHER)
 
 
 def part_of(system: SystemResult, slice_name: str) -> SliceResult | None:
@@ -171,9 +181,9 @@ def _cell(entry: Entry, part: SliceResult, metric: str, decoding: str, slice_nam
     if interval is None:
         return Cell("–")
     known = measure(metric, entry.report)
-    ends = range_of(known.form(interval.low), "–", known.form(interval.high))
+    ends = range_of(written(known, interval.low), "–", written(known, interval.high))
     change = find_change(entry.report, entry.system.name, decoding, slice_name, metric)
-    return Cell(known.form(interval.mean), ends, change_of(change, known, part.n) if change else None)
+    return Cell(written(known, interval.mean), ends, change_of(change, known, part.n) if change else None)
 
 
 def find_change(report: EvalReport, system: str, decoding: str, slice_name: str, metric: str) -> Comparison | None:
@@ -189,8 +199,8 @@ def change_of(comparison: Comparison, known: Measure, n: int) -> Change:
         mark = "better" if (difference.mean > 0) == (known.better == "higher") else "worse"
     p, fewer = comparison.p_value, f", n{NO_BREAK}={NO_BREAK}{comparison.n}"
     return Change(
-        signed_as(difference.mean, known.form),
-        range_of(signed_as(difference.low, known.form), "to", signed_as(difference.high, known.form)),
+        signed_as(difference.mean, known),
+        range_of(signed_as(difference.low, known), "to", signed_as(difference.high, known)),
         f"× {ratio.mean:.2f} ({ratio.low:.2f} to {ratio.high:.2f})" if ratio and known.group == TOXICITY else "",
         (f"p = {p:.3f}" if p >= 0.001 else "p < 0.001")
         + (fewer if comparison.n is not None and comparison.n < n else ""),
@@ -213,6 +223,6 @@ def range_of(low: str, to: str, high: str) -> str:
     return f"{low.partition(NO_BREAK)[0]} {to} {high}"
 
 
-def signed_as(value: float, form: Callable[[float], str]) -> str:
-    text = form(abs(value)).replace("%", "pp")
+def signed_as(value: float, known: Measure) -> str:
+    text = written(known, abs(value)).replace("%", "pp")
     return text if value == 0 else ("+" if value > 0 else "−") + text

@@ -22,7 +22,7 @@ from softspoken.evaluation.systems import System, both_ways
 from softspoken.inference.generator import Summarizer
 from softspoken.report.report import write_model_card, write_report
 from softspoken.rewards.terms import Length
-from softspoken.types import Example, InputError, Summary
+from softspoken.types import Example, InputError, Response
 
 
 class WordJudge:
@@ -46,7 +46,7 @@ class Writer:
 
     def __call__(self, window):
         self.calls.append((len(window.examples), window.decoding, window.samples, window.seed))
-        return [[Summary(self.line + " more" * k, cut=k > 1) for k in range(window.samples)] for _ in window.examples]
+        return [[Response(self.line + " more" * k, cut=k > 1) for k in range(window.samples)] for _ in window.examples]
 
 
 def systems(samples=4, **loads):
@@ -300,7 +300,7 @@ def test_going_on_with_other_dialogues_or_settings_is_refused(rows, tmp_path):
     go_on = {"output": tmp_path, "resume": True}
     with pytest.raises(InputError, match="another seed; give the same command"):
         evaluate_systems(systems(2, base=lambda: Writer("x")), rows, [WordJudge()], config={"seed": 2}, **go_on)
-    with pytest.raises(InputError, match="another dialogues, seed"):
+    with pytest.raises(InputError, match="another examples, seed"):
         evaluate_systems(systems(2, base=lambda: Writer("x")), rows[1:], [WordJudge()], config={}, **go_on)
     with pytest.raises(InputError, match="another systems"):
         evaluate_systems(systems(3, base=lambda: Writer("x")), rows, [WordJudge()], config={"seed": 1}, **go_on)

@@ -20,7 +20,7 @@ from softspoken.inference.generator import MAX_NEW_TOKENS, WINDOW, Summarizer, l
 from softspoken.models.cpu import PackedProjection, can_pack
 from softspoken.rl import numerics
 from softspoken.rl.policy import load_policy
-from softspoken.types import Example, InputError, Summary
+from softspoken.types import Example, InputError, Response
 
 TEXTS = [
     "Nora: Where are you?\nFelix: On the bus, ten minutes.",
@@ -201,8 +201,8 @@ def test_sample_depends_on_its_seed_alone(tiny_t5: Path) -> None:
 def test_samples_belong_to_their_dialogue(tiny_t5: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     summarizer = Summarizer.from_pretrained(str(tiny_t5), device="cpu")
 
-    def echo(dialogues: list[Example], samples: int, generator: torch.Generator) -> list[list[Summary]]:
-        return [[Summary(f"{dialogue.text}/{sample}") for sample in range(samples)] for dialogue in dialogues]
+    def echo(dialogues: list[Example], samples: int, generator: torch.Generator) -> list[list[Response]]:
+        return [[Response(f"{dialogue.text}/{sample}") for sample in range(samples)] for dialogue in dialogues]
 
     monkeypatch.setattr(summarizer, "_batch", echo)
     assert summarizer.sample(TEXTS, samples=2, seed=0, batch_size=2) == [[f"{text}/0", f"{text}/1"] for text in TEXTS]

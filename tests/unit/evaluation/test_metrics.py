@@ -1,19 +1,19 @@
 """What is measured on a summary, and the slices dialogues fall into: numbers by hand."""
 
-import numpy as np
+from dataclasses import replace
+
 import pytest
 
 from made_up import DIALOGUE, WordJudge
 from softspoken.evaluation.metrics import (
-    names,
     reference_metrics,
     similarity_metrics,
     slice_examples,
-    speakers,
     surface_metrics,
     toxicity_metrics,
 )
-from softspoken.types import Example, Summary
+from softspoken.tasks.summarization import TASK
+from softspoken.types import Example, InputError, Response
 
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
 
@@ -35,23 +35,8 @@ def test_the_nearer_reference_is_the_better_of_the_two():
     assert everyday["rougeL_nearer"] == pytest.approx(100)
 
 
-def test_speakers_kept_is_the_share_of_those_the_reference_names():
-    both = Example("1", "Nora: a\nFelix: b\nIda: c", "Nora waits for Felix")
-    assert speakers(both.text) == ["Nora", "Felix", "Ida"]
-    assert reference_metrics("Nora and Noras", both, two_references=False)["speakers_kept"] == 0.5
-    assert reference_metrics("felix waits for NORA", both, two_references=False)["speakers_kept"] == 1
-    none = Example("1", "Nora: a", "They wait")
-    assert "speakers_kept" not in reference_metrics("Nora waits", none, two_references=False)
-
-
-def test_a_name_is_a_word_of_its_own():
-    assert names("Sam's bus", "Sam")
-    assert not names("Samantha's bus", "Sam")
-    assert names("#Person1# waits", "#Person1#")
-
-
 def surface(text, dialogue="Nora: hi"):
-    return surface_metrics(Summary(text), Example("1", dialogue))
+    return surface_metrics(Response(text), Example("1", dialogue))
 
 
 def test_length_is_in_words():
@@ -62,7 +47,7 @@ def test_length_is_in_words():
 
 
 def test_cut_is_said_where_it_is_known():
-    cut = [surface_metrics(Summary("x", cut=cut), DIALOGUE).get("truncated_rate") for cut in (None, False, True)]
+    cut = [surface_metrics(Response("x", cut=cut), DIALOGUE).get("truncated_rate") for cut in (None, False, True)]
     assert cut == [None, 0, 1]
 
 
@@ -100,21 +85,18 @@ def test_chrf_is_in_points_over_characters():
     assert reference_metrics("abd", same, two_references=False)["chrf"] == pytest.approx(100 * 7 / 18)
 
 
-def test_a_colon_in_a_time_an_address_or_a_smiley_names_no_speaker():
-    text = "Nora:Hi\nsee you at 10:30\nhttps://bus.example\nthanks :)\nlol :-D\nhm :/\nMr. Lee : Dear Nora\nPat:\nwell"
-    assert speakers(text) == ["Nora", "Mr. Lee", "Pat"]
-
-
 def test_similarity_is_to_the_dialogue_and_the_reference_where_there_is_one():
     def shared(texts, others):
         return [float(len({*text.split()} & {*other.split()})) for text, other in zip(texts, others, strict=True)]
 
     rows = [Example("1", "a b c", "c d"), Example("2", "x")]
-    assert similarity_metrics(shared, ["a b d", "x"], rows, to_reference=True) == [
+    assert similarity_metrics(shared, ["a b d", "x"], rows, "dialogue", to_reference=True) == [
         {"similarity_dialogue": 2, "similarity_reference": 1},
         {"similarity_dialogue": 1},
     ]
-    assert similarity_metrics(shared, ["a b d", "x"], rows, to_reference=False)[0] == {"similarity_dialogue": 2}
+    assert similarity_metrics(shared, ["a b d", "x"], rows, "dialogue", to_reference=False)[0] == {
+        "similarity_dialogue": 2
+    }
 
 
 def test_toxicity_is_the_first_judges_and_the_others_go_by_name():
@@ -134,41 +116,17 @@ def test_the_label_that_is_asked_for_is_the_toxicity_whatever_else_bears_that_na
 # --------------------------------------------------------------------------------------------------------------- slices
 
 
-def sliced(dialogues):
+def test_the_parts_of_a_task_stand_beside_all_and_empty_ones_are_left_out():
+    task = replace(
+        TASK,
+        slices=lambda examples, toxicity: {
+            "toxic": [p > 0.5 for p in toxicity([e.text for e in examples])],
+            "none": [False] * 2,
+        },
+    )
     done: list[int] = []
-    found = slice_examples(dialogues, WordJudge("j", ["toxicity"]), done.append)
-    assert sum(done) == len(dialogues), "the progress bar comes to its end"
-    return {name: members.tolist() for name, members in found.items() if ":" not in name}
-
-
-def test_heated_are_the_dialogues_with_a_literal_reference():
-    calm = Example("2", "Nora: idiot", "ref")  # what the judge says of its lines does not count here
-    assert sliced([DIALOGUE, calm]) == {"all": [True, True], "heated": [True, False], "everyday": [False, True]}
-
-
-def test_without_literal_references_the_worst_line_decides():
-    rows = [Example("1", "Nora: hi\nFelix: you idiot"), Example("2", "idiot: hi")]  # a speaker's name is no line
-    assert sliced(rows) == {"all": [True, True], "heated": [True, False], "everyday": [False, True]}
-
-
-def test_a_slice_without_dialogues_is_left_out():
-    assert list(sliced([Example("1", "Nora: hi")])) == ["all", "everyday"]
-    assert list(sliced([DIALOGUE])) == ["all", "heated"]
-
-
-def test_thirds_by_length_in_words():
-    rows = [Example(str(n), "x " * n) for n in (9, 1, 2, 8, 3, 7)]
-    slices = slice_examples(rows, WordJudge("j", ["toxicity"]))
-    names = {
-        kind: [rows[n].id for n in np.flatnonzero(slices[f"length:{kind}"])] for kind in ("short", "medium", "long")
-    }
-    assert names == {"short": ["1", "2"], "medium": ["3", "7"], "long": ["9", "8"]}
-    same = slice_examples([Example("1", "Nora: hi")] * 3, WordJudge("j", ["toxicity"]))
-    assert [name for name in same if name.startswith("length")] == ["length:short"]
-
-
-def test_slices_by_number_of_speakers():
-    rows = [Example("1", "A: x\nB: y\nA: z"), Example("2", "A: x\nB: y\nC: z"), Example("3", "A: x")]
-    slices = slice_examples(rows, WordJudge("j", ["toxicity"]))
-    assert slices["speakers:2"].tolist() == [True, False, False]
-    assert slices["speakers:3+"].tolist() == [False, True, False]
+    found = slice_examples(task, [Example("1", "idiot"), Example("2", "hi")], WordJudge("j", ["toxicity"]), done.append)
+    assert {name: members.tolist() for name, members in found.items()} == {"all": [True, True], "toxic": [True, False]}
+    assert done == [2], "the progress bar moves"
+    with pytest.raises(InputError, match="slice 'none' has 2 members for 1 examples"):
+        slice_examples(task, [Example("1", "idiot")], WordJudge("j", ["toxicity"]), done.append)

@@ -3,8 +3,9 @@
 import pytest
 
 from made_up import DIALOGUE, WordJudge
-from softspoken.evaluation.systems import Window, best_of, masking, named_adapters, read_summaries, toxic_words
-from softspoken.types import Example, InputError, Summary
+from softspoken.evaluation.systems import Window, best_of, masking, named_adapters, read_responses, toxic_words
+from softspoken.tasks.summarization import TASK
+from softspoken.types import Example, InputError, Response
 
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
 
@@ -45,16 +46,17 @@ def summaries(tmp_path):
     return write
 
 
+WORDS = TASK.words
 ROWS = [Example("a", "x"), Example("b", "y")]
 
 
 def test_a_file_of_summaries_is_a_system(summaries):
-    [load] = (system := read_summaries("mine", summaries(("b", "B "), ("a", "A")), ROWS)).loads
+    [load] = (system := read_responses("mine", summaries(("b", "B "), ("a", "A")), ROWS, WORDS)).loads
     assert system.ways == {"greedy": 1}
-    assert load()(window(ROWS, "greedy", 1)) == [[Summary("A")], [Summary("B")]]
-    sampled = read_summaries("mine", summaries(("b", "B"), ("a", "A"), ("b", "C"), ("a", "D")), ROWS)
+    assert load()(window(ROWS, "greedy", 1)) == [[Response("A")], [Response("B")]]
+    sampled = read_responses("mine", summaries(("b", "B"), ("a", "A"), ("b", "C"), ("a", "D")), ROWS, WORDS)
     assert sampled.ways == {"sampled": 2}
-    assert sampled.loads[0]()(window(ROWS[1:], "sampled", 2)) == [[Summary("B"), Summary("C")]]
+    assert sampled.loads[0]()(window(ROWS[1:], "sampled", 2)) == [[Response("B"), Response("C")]]
 
 
 @pytest.mark.parametrize(
@@ -67,14 +69,14 @@ def test_a_file_of_summaries_is_a_system(summaries):
 )
 def test_a_file_that_does_not_fit_is_refused_by_name(rows, words, summaries):
     with pytest.raises(InputError) as caught:
-        read_summaries("mine", summaries(*rows), ROWS)
+        read_responses("mine", summaries(*rows), ROWS, WORDS)
     assert words in str(caught.value)
     assert "mine" in str(caught.value)
 
 
 def test_a_file_cannot_fit_a_dataset_with_an_id_twice(summaries):
     with pytest.raises(InputError, match="id 'a' 2 times"):
-        read_summaries("mine", summaries(("a", "A")), [ROWS[0], ROWS[0]])
+        read_responses("mine", summaries(("a", "A")), [ROWS[0], ROWS[0]], WORDS)
 
 
 # ---------------------------------------------------------------------------------------------------------------- names

@@ -15,6 +15,7 @@ from softspoken.report.measures import metrics_of
 from softspoken.report.placing import place_labels
 from softspoken.report.report import overviews, print_table, read_report, write_model_card, write_report
 from softspoken.report.tables import entries, slices_of, slices_table, system_tables
+from softspoken.tasks.summarization import TASK as SUMMARIZATION
 from softspoken.types import InputError, SliceResult
 
 # ------------------------------------------------------------------------------------------------------------ tables
@@ -99,7 +100,7 @@ def test_curves_are_drawn_for_what_was_logged_and_gaps_stay_gaps():
         {"step": 2},
         {"step": 3, "objective/score": 0.75, "objective/kl": 0.2, "objective/kl_stderr": 0.1},
     ]
-    score, kl = curves(steps)
+    score, kl = curves(steps, SUMMARIZATION.words)
     assert (score.traces[0]["x"], score.traces[0]["y"]) == ([1, 2, 3], [0.5, None, 0.75])
     assert score.summary == "Reward from 0.5 at step 1 to 0.75 at step 3, between 0.5 and 0.75."
     assert kl.traces[0]["y"] == pytest.approx([0.1, 0.3, 0.1, -0.1])  # the band: upper edge there, lower edge back
@@ -111,7 +112,7 @@ def test_curves_are_drawn_for_what_was_logged_and_gaps_stay_gaps():
 
 def test_a_long_run_has_its_running_mean_and_not_every_step():
     steps = [{"step": step, "objective/kl": float(step % 2)} for step in range(1, 5002)]
-    values, mean = curves(steps)[0].traces
+    values, mean = curves(steps, SUMMARIZATION.words)[0].traces
     assert len(values["x"]) == len(mean["x"]) <= 2000
     assert values["x"][:2] == [1, 4]
     assert mean["y"][500] == pytest.approx(0.5, abs=0.01)
@@ -120,19 +121,23 @@ def test_a_long_run_has_its_running_mean_and_not_every_step():
     assert len(rows) <= 101
     assert (rows[0][0], rows[-1][0]) == ("1", "5001")
     steps[10] = {"step": 11}
-    assert curves(steps[:30])[0].traces[1]["y"][10] is None
+    assert curves(steps[:30], SUMMARIZATION.words)[0].traces[1]["y"][10] is None
 
 
 def test_each_reward_has_its_line_where_there_are_several():
     one = {"step": 1, "objective/score": 0.5, "objective/score/mini": 0.5}
-    assert len(curves([one])[0].traces) == 1
+    assert len(curves([one], SUMMARIZATION.words)[0].traces) == 1
     two = one | {"objective/score/rouge:rougeL": 0.3}
-    assert [trace["name"] for trace in curves([two])[0].traces] == ["Reward", "mini", "rouge:rougeL"]
+    assert [trace["name"] for trace in curves([two], SUMMARIZATION.words)[0].traces] == [
+        "Reward",
+        "mini",
+        "rouge:rougeL",
+    ]
 
 
 def test_curves_of_several_runs_lie_over_each_other():
     runs = {"a": [{"step": 1, "objective/kl": 0.1}], "b<": [{"step": 1, "objective/kl": 0.2, "ppo/grad_norm": 1.0}]}
-    kl, norm = overlaid_curves(runs, {"a": "red", "b<": "blue"})
+    kl, norm = overlaid_curves(runs, {"a": "red", "b<": "blue"}, SUMMARIZATION.words)
     assert [(trace["name"], trace["line"]["color"]) for trace in kl.traces] == [("a", "red"), ("b&lt;", "blue")]
     assert [trace["name"] for trace in norm.traces] == ["b&lt;"]
     assert "KL to the reference of a from 0.1" in kl.summary
@@ -143,7 +148,7 @@ STYLES = system_styles(["human", "base", "tuned", "masked_words"])
 
 def test_distributions_are_shares_at_or_above():
     counts = {("human", None): [2] + [0] * 99, ("base", "greedy"): [1] + [0] * 98 + [3]}
-    [chart] = distributions(counts, STYLES, ["base"])
+    [chart] = distributions(counts, report_with(), STYLES, ["base"])
     human, base = chart.traces
     assert human["y"] == [1.0] + [None] * 99  # a logarithm has no 0
     assert base["y"] == [1.0] + [0.75] * 99
@@ -189,7 +194,7 @@ def test_slices_are_dots_beside_each_other():
 def test_examples_are_chosen_by_rule_and_shown_once():
     before = {0: (0.9, 50.0), 1: (0.8, 50.0), 2: (0.1, 90.0), 3: (0.1, 50.0), 4: (0.0, None)}
     after = {0: (0.0, 50.0), 1: (0.7, 50.0), 2: (0.1, 10.0), 3: (0.1, 50.0), 4: (0.0, None)}
-    chosen = choose(before, after, seed=0)
+    chosen = choose(before, after, report_with(), seed=0)
     titles = ["Largest drop in toxicity", "Largest toxicity that remains", "Largest loss of ROUGE-L"]
     assert [chosen[title][0] for title in titles[:2]] == [
         0,
@@ -199,12 +204,12 @@ def test_examples_are_chosen_by_rule_and_shown_once():
     assert "Largest loss of ROUGE-L" not in chosen or 2 not in chosen["Largest loss of ROUGE-L"]
     shown = [place for places in chosen.values() for place in places]
     assert len(shown) == len(set(shown)) == 5
-    assert choose(before, after, seed=0) == chosen
+    assert choose(before, after, report_with(), seed=0) == chosen
 
 
 def test_the_largest_rouge_loss_is_shown():
     before, after = {0: (0.0, 50.0), 1: (0.0, 90.0)}, {0: (0.0, 45.0), 1: (0.0, 20.0)}
-    assert choose(before, after, seed=0)["Largest loss of ROUGE-L"] == [1, 0]
+    assert choose(before, after, report_with(), seed=0)["Largest loss of ROUGE-L"] == [1, 0]
 
 
 def row(number, name, decoding, toxicity, summary="s", slices=("all",)):
@@ -230,8 +235,8 @@ def test_rows_are_matched_by_number_and_abuse_is_blurred(tmp_path):
     assert found.histograms["base", "greedy"] == [0] * 5 + [1] + [0] * 89 + [1] + [0] * 4
     assert found.histograms["base", "sampled"][99] == 1  # a toxicity of 1 is in the last hundredth
     [example] = found.examples[0].examples
-    assert (example.dialogue.text, example.dialogue.blurred) == ("d0", True)  # its summary says that it has abuse in it
-    assert [(text.label, text.text, text.blurred) for text in example.summaries] == [
+    assert (example.text.text, example.text.blurred) == ("d0", True)  # its summary says that it has abuse in it
+    assert [(text.label, text.text, text.blurred) for text in example.responses] == [
         ("human", "calm", False),
         ("base", "rude", True),
         ("tuned", "kind", False),
@@ -247,7 +252,7 @@ def test_of_several_trainings_the_first_is_shown(tmp_path):
     path = tmp_path / "eval_rows.jsonl"
     path.write_text("".join(json.dumps(one) + "\n" for one in rows), encoding="utf-8")
     [example] = read_rows(path, report_with(*LOWER)).examples[0].examples
-    assert [(text.label, text.text) for text in example.summaries] == [("base", "s"), ("tuned", "first")]
+    assert [(text.label, text.text) for text in example.responses] == [("base", "s"), ("tuned", "first")]
 
 
 # ------------------------------------------------------------------------------------------------------------- files
