@@ -62,7 +62,7 @@ INSIDE = {
         "report": {"examples", "charts", "curves", "measures", "page", "tables", "verdict"},
         "compare": {"report", "charts", "curves", "measures", "page", "tables", "verdict"},
     },
-    "cli": {"flags": set(), "main": {"flags"}},
+    "cli": {"faults": set(), "flags": set(), "main": {"faults", "flags"}},
 }
 """Which files of its own folder a file may import; trl's, which share what TRL kept in one class, may import each other."""
 FREE = {"trl"}
