@@ -19,7 +19,7 @@ OnBadRow = Literal["error", "skip"]
 Side = Literal["left", "right"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 BASELINES = ("banned_words", "masked_words", "copy", "delete")
-KlEstimator = Literal["k1", "k2", "k3"]
+KlEstimator = Literal["k1", "k2", "k3", "k3_unweighted"]
 
 
 @dataclass(frozen=True)
@@ -130,15 +130,17 @@ class TrainConfig:
     kl_coef: float = 0.025
     """weight of the KL penalty in the token reward (the starting weight, if adaptive)"""
     kl_in: Literal["reward", "loss"] = "loss"
-    """where the KL penalty acts: in each token's reward (PPO as in RLHF), or in the loss as k3, with less noise (as in GRPO)"""
+    """where the KL penalty acts: in each token's reward (PPO as in RLHF), or in the loss, with less noise (as in GRPO)"""
     kl_controller: Literal["fixed", "adaptive"] = "fixed"
     """keep kl_coef, or steer it towards kl_target"""
     kl_target: float = 0.1
     """KL to the reference the adaptive controller steers towards, in nats a token"""
     kl_horizon: int = 10_000
     """samples over which the adaptive controller acts"""
-    kl_estimator: KlEstimator = "k1"
-    """how a token's KL is estimated in the penalty: k1 = log ratio, k2 = half its square, k3 = ratio - 1 - log ratio"""
+    kl_estimator: KlEstimator | None = None
+    """how a token's KL(policy || reference) is estimated in the penalty: k1 = log ratio, k2 = half its square, k3 = ratio - 1 -
+    log ratio, in the loss each times the policy's ratio to the one that sampled, for else its gradient is another KL's;
+    k3_unweighted is k3 in the loss without that, as GRPO has it; by default k1 in the reward, k3 in the loss, the exact ones"""
     target_kl: float | None = 0.1
     """end a step's update early once the policy has moved this far in it, in nats a token"""
 
@@ -193,8 +195,15 @@ class TrainConfig:
         critic_free = self.algorithm != "ppo"
         remedy = f"{self.algorithm} compares the samples of a dialogue: give 2 or more"
         _check(not critic_free or self.samples_per_prompt > 1, self, "samples_per_prompt", remedy)
+        unweighted = self.kl_estimator == "k3_unweighted" and self.kl_in == "reward"
+        _check(not unweighted, self, "kl_estimator", "nothing is weighted in the reward: give k3, or kl_in loss")
         _check(not (self.resume and self.overwrite), self, "overwrite", "it cannot be combined with resume")
         _check_baselines(self, "eval_baseline", self.eval_samples)
+
+    @property
+    def penalty_estimator(self) -> KlEstimator:
+        """As given, or the one whose gradient is that of KL(policy || reference) where the penalty is, with the least noise."""
+        return self.kl_estimator or ("k1" if self.kl_in == "reward" else "k3")
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from softspoken.config import TrainConfig
-from softspoken.rl import numerics
-from softspoken.rl.optimise import clipped_policy_loss, kl_loss, optimise
+from softspoken.rl.optimise import clipped_policy_loss, kl_loss, optimise, penalty_kl
 from softspoken.rl.policy import Policy
 from softspoken.rl.rollout import score_rows, sibling_mean
 from softspoken.types import Experience, Rollout, Scores, UpdateStats
@@ -22,7 +21,7 @@ from softspoken.types import Experience, Rollout, Scores, UpdateStats
 def build_experience(rollout: Rollout, scores: Scores, config: TrainConfig, kl_coef: float) -> Experience:
     """One advantage a summary, at each of its tokens; 0 where drop_short has left a summary without siblings."""
     mask = rollout.response_mask
-    kl = numerics.kl_k1(rollout.old_logprobs - rollout.ref_logprobs) * mask
+    kl = penalty_kl(rollout, config)
     total = scores.total.to(kl) - config.missing_eos_penalty * rollout.truncated
     if config.kl_in == "reward":
         total = total - kl_coef * kl.sum(dim=1)

@@ -111,8 +111,21 @@ def kl_k3(logratio: Tensor) -> Tensor:
     return torch.expm1(-logratio) + logratio
 
 
-KL_ESTIMATORS = {"k1": kl_k1, "k2": kl_k2, "k3": kl_k3}
+KL_ESTIMATORS = {"k1": kl_k1, "k2": kl_k2, "k3": kl_k3, "k3_unweighted": kl_k3}
 """Each takes log p − log q of samples drawn from p, any shape, and estimates KL(p || q) elementwise."""
+
+
+def kl_for_loss(estimator: str, logprobs: Tensor, old_logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
+    """KL(p || q) at each token, any shape, to be differentiated: p the policy as it is, whose samples came of an older p_old.
+
+    An estimate of an expectation under p has a gradient of its own and one through p: the ratio p/p_old in front of it
+    carries the latter, and corrects for the samples' being p_old's. With it k1's and k3's gradients are those of
+    KL(p || q), k3's with less noise (at p = p_old, a token's is log p − log q); k2's is that of its own, biased expectation.
+    Without it, "k3_unweighted" (Shao et al. 2024, eq. 4), the gradient is that of KL(q || p): a token 4 nats too likely is
+    pulled back by 1 − e⁻⁴ instead of 4. Source: DeepSeek-V3.2 2025, "Unbiased KL Estimate"; TRL's use_bias_correction_kl.
+    """
+    estimate = KL_ESTIMATORS[estimator](logprobs - ref_logprobs)
+    return estimate if estimator == "k3_unweighted" else (logprobs - old_logprobs).exp() * estimate
 
 
 def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, gae_lambda: float) -> Tensor:

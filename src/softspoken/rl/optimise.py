@@ -76,15 +76,22 @@ def clipped_policy_loss(
 
 
 def kl_loss(logprobs: Tensor, experience: Experience, rows: Tensor, config: TrainConfig) -> Tensor:
-    """kl_coef · k3 of the policy to the reference (Shao et al. 2024, eq. 4), summed over the tokens of `rows`.
+    """kl_coef · KL(policy || reference) by `kl_estimator`, summed over the tokens of `rows`; see `numerics.kl_for_loss`.
 
     0 where the penalty is in the reward. Its gradient has less noise than that of a reward, and no interest in short summaries.
     """
     if config.kl_in == "reward" or not experience.kl_coef:
         return logprobs.new_zeros(())
     rollout, length = experience.rollout, logprobs.shape[1]
-    k3 = numerics.kl_k3(logprobs - rollout.ref_logprobs[rows, :length])
-    return experience.kl_coef * (k3 * rollout.response_mask[rows, :length]).sum()
+    old, reference = rollout.old_logprobs[rows, :length], rollout.ref_logprobs[rows, :length]
+    kl = numerics.kl_for_loss(config.penalty_estimator, logprobs, old, reference)
+    return experience.kl_coef * (kl * rollout.response_mask[rows, :length]).sum()
+
+
+def penalty_kl(rollout: Rollout, config: TrainConfig) -> Tensor:
+    """KL(policy || reference) at each sampled token, [N, T] in nats, by the estimator of the penalty; 0 off the mask."""
+    estimator = numerics.KL_ESTIMATORS[config.penalty_estimator]
+    return estimator(rollout.old_logprobs - rollout.ref_logprobs) * rollout.response_mask
 
 
 def _mini_batches(rollout: Rollout, config: TrainConfig, generator: torch.Generator) -> list[Tensor]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from softspoken.config import TrainConfig
 from softspoken.rl import numerics
-from softspoken.rl.optimise import clipped_policy_loss, kl_loss, optimise
+from softspoken.rl.optimise import clipped_policy_loss, kl_loss, optimise, penalty_kl
 from softspoken.rl.policy import Policy
 from softspoken.rl.rollout import score_rows, sibling_mean
 from softspoken.types import Experience, Rollout, Scores, UpdateStats
@@ -19,8 +19,7 @@ from softspoken.types import Experience, Rollout, Scores, UpdateStats
 def token_rewards(rollout: Rollout, scores: Scores, config: TrainConfig, kl_coef: float) -> Tensor:
     """Each token's reward [N, T]: −kl_coef · KL (where the penalty is in the reward), and on the last true position the
     summary's score as well."""
-    penalty = numerics.KL_ESTIMATORS[config.kl_estimator](rollout.old_logprobs - rollout.ref_logprobs)
-    rewards = -kl_coef * (config.kl_in == "reward") * penalty * rollout.response_mask
+    rewards = -kl_coef * (config.kl_in == "reward") * penalty_kl(rollout, config)
     total = scores.total.to(rewards) - config.missing_eos_penalty * rollout.truncated
     rows = torch.arange(len(rewards), device=rewards.device)
     rewards[rows, numerics.last_true(rollout.response_mask)] += total
@@ -40,8 +39,7 @@ def build_experience(rollout: Rollout, scores: Scores, config: TrainConfig, kl_c
         advantages = advantages - sibling_baseline(advantages, rollout) * mask
     if config.whiten_advantages:
         advantages = numerics.whiten(advantages, mask)
-    kl = numerics.kl_k1(rollout.old_logprobs - rollout.ref_logprobs) * mask
-    return Experience(rollout, scores, kl, advantages, returns, kl_coef)
+    return Experience(rollout, scores, penalty_kl(rollout, config), advantages, returns, kl_coef)
 
 
 def sibling_baseline(advantages: Tensor, rollout: Rollout) -> Tensor:

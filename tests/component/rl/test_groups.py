@@ -31,16 +31,18 @@ def test_group_relative_by_hand(tiny_t5, dialogues):
     assert found == pytest.approx([-1, -1, 1, 1, 0, 0, 0, 0], abs=1e-3)
 
 
-def test_rloo_takes_the_kl_of_the_whole_summary_off_its_reward(tiny_t5, dialogues):
-    _, config, rollout, _ = prepared(tiny_t5, dialogues, algorithm="rloo")
+@pytest.mark.parametrize(("estimator", "paid"), [("k1", 0.15), ("k2", 0.0375), ("k3", 0.0319592)])
+def test_rloo_takes_the_kl_of_the_whole_summary_off_its_reward(tiny_t5, dialogues, estimator, paid):
+    """Three tokens at 0.1 times 0.5, ½·0.5² or e^−0.5 − 1 + 0.5."""
+    _, config, rollout, _ = prepared(tiny_t5, dialogues, algorithm="rloo", kl_estimator=estimator)
     mask = torch.zeros_like(rollout.response_mask)
     mask[:, :3] = True
     drift = torch.zeros(8)
     drift[0] = 0.5  # nats at each of the first row's three tokens
     rollout = replace(rollout, response_mask=mask, ref_logprobs=rollout.old_logprobs - drift[:, None])
     experience = groups.build_experience(rollout, Scores(torch.ones(8), {}), config, kl_coef=0.1)
-    assert experience.advantages[0].tolist() == pytest.approx([-0.15] * 3 + [0.0] * (mask.shape[1] - 3), abs=1e-5)
-    assert experience.advantages[1, 0].item() == pytest.approx(0.15, abs=1e-5)
+    assert experience.advantages[0].tolist() == pytest.approx([-paid] * 3 + [0.0] * (mask.shape[1] - 3), abs=1e-5)
+    assert experience.advantages[1, 0].item() == pytest.approx(paid, abs=1e-5)
     assert not experience.advantages[2:].any()
 
 
@@ -58,8 +60,10 @@ def test_an_update_makes_what_scored_higher_than_its_siblings_likelier(tiny_t5, 
     assert ((after - rollout.old_logprobs) * experience.advantages).sum() > 0.1
 
 
-def test_grpo_pulls_back_to_the_reference_in_its_loss_alone(tiny_t5, dialogues):
-    policy, config, rollout, _ = prepared(tiny_t5, dialogues, algorithm="grpo", kl_in="loss")
+@pytest.mark.parametrize(("estimator", "kl"), [("k1", 0.5), (None, 2.718281828**-0.5 - 1 + 0.5)])
+def test_grpo_pulls_back_to_the_reference_in_its_loss_alone(tiny_t5, dialogues, estimator, kl):
+    changes = {"kl_in": "loss", "kl_estimator": estimator}
+    policy, config, rollout, _ = prepared(tiny_t5, dialogues, algorithm="grpo", **changes)
     rollout = replace(rollout, ref_logprobs=(rollout.old_logprobs - 0.5) * rollout.response_mask)
     flat = Scores(torch.ones(8), {})
     losses = [
@@ -68,9 +72,8 @@ def test_grpo_pulls_back_to_the_reference_in_its_loss_alone(tiny_t5, dialogues):
         ].item()
         for coef in (0.0, 0.1)
     ]
-    k3 = 2.718281828**-0.5 - 1 + 0.5
     assert losses[0] == pytest.approx(0.0, abs=1e-4)
-    assert losses[1] == pytest.approx(0.1 * k3 * rollout.response_mask.sum().item(), rel=1e-3)
+    assert losses[1] == pytest.approx(0.1 * kl * rollout.response_mask.sum().item(), rel=1e-3)
 
 
 def test_one_sample_a_dialogue_is_refused():

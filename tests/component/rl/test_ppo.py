@@ -11,7 +11,7 @@ from softspoken.config import TrainConfig
 from softspoken.rl import optimise, ppo
 from softspoken.rl.policy import VOCABULARY_ROWS, require_moved
 from softspoken.rl.rollout import widest, within_memory
-from softspoken.types import Experience, RunError, Scores
+from softspoken.types import Experience, InputError, RunError, Scores
 
 
 def run_update(policy, experience, config, learning_rate=1e-2):
@@ -32,20 +32,32 @@ def test_the_score_lands_on_the_last_counted_token_and_kl_on_every_one(tiny_t5, 
         )
 
 
-def test_the_kl_penalty_is_in_the_reward_or_in_the_loss(tiny_t5, dialogues):
-    """With 0.5 nats of drift a token: −kl_coef·0.5 in the reward, or kl_coef·k3 = kl_coef·(e^−0.5 − 1 + 0.5) in the loss."""
+HALF_A_NAT = [(None, 0.5, 0.1065307), ("k1", 0.5, 0.5), ("k2", 0.125, 0.125), ("k3", 0.1065307, 0.1065307)]
+"""An estimator, and what it makes of 0.5 nats of drift in the reward and in the loss: k3 is e^−0.5 − 1 + 0.5."""
+
+
+@pytest.mark.parametrize(("estimator", "in_reward", "in_loss"), HALF_A_NAT)
+def test_the_kl_penalty_is_in_the_reward_or_in_the_loss(tiny_t5, dialogues, estimator, in_reward, in_loss):
     policy, config, rollout, _ = prepared(tiny_t5, dialogues, whiten_advantages=False)
     rollout = replace(rollout, ref_logprobs=(rollout.old_logprobs - 0.5) * rollout.response_mask)
     nothing, tokens = Scores(torch.zeros(8), {}), rollout.response_mask.sum().item()
     found = {}
     for place in ("reward", "loss"):
-        one = replace(config, kl_in=place, value_coef=0.0)
+        one = replace(config, kl_in=place, value_coef=0.0, kl_estimator=estimator)
         experience = ppo.build_experience(rollout, nothing, one, 0.1)
         paid = ppo.token_rewards(rollout, nothing, one, 0.1).sum().item()
         loss, parts = ppo.ppo_loss(policy, experience, torch.arange(8), one)
+        expected = {"reward": in_reward, "loss": in_loss}[place]
+        assert experience.kl[rollout.response_mask].tolist() == pytest.approx([expected] * tokens, rel=1e-4)
+        assert not experience.kl[~rollout.response_mask].any()
         found[place] = paid, (loss - parts["policy_loss"]).item()
-    assert found["reward"] == pytest.approx((-0.05 * tokens, 0.0), rel=1e-4)
-    assert found["loss"] == pytest.approx((0.0, 0.1 * 0.1065307 * tokens), rel=1e-3)
+    assert found["reward"] == pytest.approx((-0.1 * in_reward * tokens, 0.0), rel=1e-4)
+    assert found["loss"] == pytest.approx((0.0, 0.1 * in_loss * tokens), rel=1e-3)
+
+
+def test_an_estimator_that_is_weighted_only_in_the_loss_is_refused_in_the_reward():
+    with pytest.raises(InputError, match="kl_estimator 'k3_unweighted' .*kl_in loss"):
+        TrainConfig(kl_in="reward", kl_estimator="k3_unweighted")
 
 
 def test_a_truncated_summary_pays_the_missing_eos_penalty(tiny_t5, dialogues):

@@ -98,6 +98,49 @@ def test_k2_and_k3_are_never_negative(estimator, logratio):
     assert estimator(tensor(logratio)).item() >= 0
 
 
+P, Q = [0.5, 0.25, 0.25], [0.125, 0.125, 0.75]
+"""log P/Q is ln 4, ln 2, −ln 3, and KL(P || Q) = 1.25 ln 2 − 0.25 ln 3 = 0.591781."""
+TOWARDS_Q = {
+    # of KL(P || Q): P·(log P/Q − KL)
+    "k1": [0.397257, 0.025342, -0.422598],
+    "k3": [0.397257, 0.025342, -0.422598],
+    # of E_P[½ log² P/Q] = 0.691378: P·(½ log² + log − 0.691378 − 0.591781)
+    "k2": [0.532021, -0.087446, -0.444574],
+    # of KL(Q || P), the other one: P − Q
+    "k3_unweighted": [0.375, 0.125, -0.5],
+}
+
+
+@pytest.mark.parametrize(("estimator", "expected"), TOWARDS_Q.items())
+def test_the_gradient_of_the_kl_in_the_loss_in_closed_form(estimator, expected):
+    """For the logits of three tokens, each as often as the policy draws it: no noise, so equality."""
+    logits = torch.log(tensor(P)).requires_grad_()
+    logprobs = logits.log_softmax(dim=-1)
+    drawn = numerics.kl_for_loss(estimator, logprobs, logprobs.detach(), torch.log(tensor(Q)))
+    (tensor(P) * drawn).sum().backward()
+    assert logits.grad.tolist() == pytest.approx(expected, abs=2e-6)
+
+
+def test_samples_of_an_older_policy_are_weighted():
+    """Drawn from OLD, as before a second pass: k1's and k3's gradients are still those of KL(P || Q)."""
+    old = tensor([0.2, 0.5, 0.3])
+    for estimator in ("k1", "k3"):
+        logits = torch.log(tensor(P)).requires_grad_()
+        drawn = numerics.kl_for_loss(estimator, logits.log_softmax(dim=-1), old.log(), torch.log(tensor(Q)))
+        loss = (old * drawn).sum()
+        assert loss.item() == pytest.approx(0.591781, abs=1e-6)
+        loss.backward()
+        assert logits.grad.tolist() == pytest.approx(TOWARDS_Q["k3"], abs=2e-6)
+
+
+@pytest.mark.parametrize(("estimator", "pull"), [("k3", 4.0), ("k1", 5.0), ("k2", 12.0), ("k3_unweighted", 0.981684)])
+def test_the_pull_on_a_token_four_nats_too_likely(estimator, pull):
+    """k1's 5 is 4 and a 1 that is 0 on average: noise; k2's is 4²/2 + 4."""
+    logprob = tensor(-1.0, requires_grad=True)
+    numerics.kl_for_loss(estimator, logprob, tensor(-1.0), tensor(-5.0)).backward()
+    assert logprob.grad.item() == pytest.approx(pull, abs=1e-5)
+
+
 def test_gae_by_hand():
     """gamma 1, lambda 0.5; rewards 0, 1, values 0.5, 0.25: delta_1 = 0.75, delta_0 = 0 + 0.25 − 0.5 = −0.25."""
     advantages = numerics.gae(
