@@ -76,7 +76,10 @@ class TrainConfig:
     max_new_tokens: int = 40
     """longest summary that is sampled, in tokens"""
     min_response_chars: int = 4
-    """shorter summaries are dropped from the update, and counted"""
+    """shorter summaries are not judged: they score short_margin below the least of their dialogue's, and are counted"""
+    short_margin: float = 0.5
+    """how far below the least score of its dialogue's other summaries (or, where there are none, of the step's) a summary
+    scores that is too short"""
     temperature: float = 1.0
     """divides the logits, in sampling and scoring alike"""
     missing_eos_penalty: float = 0.0
@@ -108,7 +111,7 @@ class TrainConfig:
     adam_epsilon: float = 1e-5
     """AdamW's epsilon"""
     max_grad_norm: float = 1.0
-    """gradients are scaled down to this norm"""
+    """gradients are scaled down to this norm, the adapter's and the value head's each by itself"""
     clip_range: float = 0.2
     """the policy ratio's clipping range"""
     clip_range_value: float = 0.2
@@ -122,7 +125,8 @@ class TrainConfig:
     gae_lambda: float = 1.0
     """bias against variance in the advantage estimate"""
     sibling_baseline: bool = True
-    """compare a summary with the other samples of its dialogue: their mean advantage is subtracted from its own"""
+    """compare a summary with the other samples of its dialogue (or, where there are none, with those of the step's others):
+    their mean advantage is subtracted from its own"""
     whiten_advantages: bool = False
     """scale advantages to mean 0 and variance 1 over the tokens of a step"""
     whiten_rewards: bool = False
@@ -188,7 +192,7 @@ class TrainConfig:
             "save_every eval_batch_size kl_target kl_horizon max_examples max_prompt_tokens target_kl tokens_per_microbatch",
         )
         _check_not_negative(
-            self, "kl_coef value_coef weight_decay warmup_steps eval_samples eval_limit min_response_chars"
+            self, "kl_coef value_coef weight_decay warmup_steps eval_samples eval_limit min_response_chars short_margin"
         )
         for field in ("gamma", "gae_lambda"):
             _check(0 <= getattr(self, field) <= 1, self, field, "give a number from 0 to 1")
@@ -197,6 +201,11 @@ class TrainConfig:
         _check(not critic_free or self.samples_per_prompt > 1, self, "samples_per_prompt", remedy)
         unweighted = self.kl_estimator == "k3_unweighted" and self.kl_in == "reward"
         _check(not unweighted, self, "kl_estimator", "nothing is weighted in the reward: give k3, or kl_in loss")
+        alone = self.algorithm == "ppo" and self.sibling_baseline and self.batch_size * self.samples_per_prompt == 1
+        remedy = "there is nothing to compare the one summary of a step with: give 2 or more, or sibling_baseline false"
+        _check(not alone, self, "batch_size", remedy)
+        stuck = self.kl_controller == "adaptive" and not self.kl_coef
+        _check(not stuck, self, "kl_coef", "the adaptive controller multiplies it: give a starting weight above 0")
         _check(not (self.resume and self.overwrite), self, "overwrite", "it cannot be combined with resume")
         _check_baselines(self, "eval_baseline", self.eval_samples)
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 import yaml
+from torch import Tensor
 from transformers import get_scheduler
 
 from softspoken.config import EvaluateConfig, TrainConfig
@@ -30,10 +31,10 @@ from softspoken.rl.checkpoint import Progress, load_checkpoint, save_checkpoint
 from softspoken.rl.numerics import masked_mean
 from softspoken.rl.policy import Policy, load_policy, require_moved
 from softspoken.rl.ppo import next_kl_coef
-from softspoken.rl.rollout import drop_short, generate_rollout
-from softspoken.rl.tracking import Tracker
+from softspoken.rl.rollout import generate_rollout, require_finite, too_short, with_floor
+from softspoken.rl.tracking import METRICS_FILE, Tracker
 from softspoken.tasks.task import Task, load_task, reward_of, told
-from softspoken.types import Example, Experience, InputError, UpdateStats
+from softspoken.types import Example, Experience, InputError, Rollout, RunError, Scores, UpdateStats
 
 PACKAGES = ("softspoken", "torch", "transformers", "peft", "accelerate", "datasets", "tokenizers")
 
@@ -98,11 +99,11 @@ def _learn(
         for step, prompts in enumerate(batches, start=progress.step + 1):
             clock = _Clock()
             rollout = generate_rollout(policy, prompts, config, _generator(config, step, purpose=0))  # 1 sample
-            rollout, dropped = drop_short(rollout, config.min_response_chars)
+            require_finite(rollout.old_logprobs, f"step {step}")
+            short = too_short(rollout, config.min_response_chars)
             clock.lap("sample")
-            if rollout.responses:
-                answered = [prompts.examples[row] for row in rollout.prompt_index.tolist()]
-                scores = reward(rollout.responses, answered)  # 2 score
+            if not short.all():
+                scores = _scores(reward, rollout, short, config)  # 2 score
                 clock.lap("score")
                 experience = algorithm.build_experience(rollout, scores, config, kl_coef)  # 3 shape: KL, advantages
                 stats = algorithm.update(  # 4 optimise
@@ -114,14 +115,14 @@ def _learn(
                     require_moved(policy)
                     seen_to_move = True
                 metrics = _metrics(experience, stats, config)
-            else:  # every summary was too short to train on
+            else:  # every summary was too short: none is better than another
                 metrics = {"ppo/skipped": 1.0}
             metrics |= {
                 "ppo/kl_coef": kl_coef,
                 "ppo/learning_rate": scheduler.get_last_lr()[0],
                 "tokens/padding_share": padding_share(prompts),
                 "tokens/prompts_truncated": float(prompts.truncated),
-                "tokens/dropped": float(dropped),
+                "tokens/short": float(short.sum()),
             }
             tracker.log(step, metrics | clock.times())  # 5 measure
             kl_coef = next_kl_coef(
@@ -131,6 +132,11 @@ def _learn(
             if step % config.save_every == 0 or step == config.steps:  # 6 evaluate and checkpoint when due
                 save_checkpoint(run, Progress(step, kl_coef, scheduler.state_dict()), policy, optimizer)
                 reward.clear_cache()  # a resumed run starts without one, and must give the same last digits
+        if not tracker.optimizer_steps:
+            raise RunError(
+                f"none of the {config.steps} steps of {run} trained: all their summaries were shorter than min_response_chars "
+                f"{config.min_response_chars} (tokens/short in its {METRICS_FILE}), or their updates were left out (ppo/skipped)"
+            )
 
     policy.save(run / "adapter", config.max_new_tokens)
     policy.sampling_buffers.clear()  # they refer to the policy, and it to them
@@ -219,6 +225,13 @@ def _generator(config: TrainConfig, step: int, purpose: int) -> torch.Generator:
     return torch.Generator().manual_seed((config.seed * 1_000_003 + step) * 2 + purpose)
 
 
+def _scores(reward: WeightedReward, rollout: Rollout, short: Tensor, config: TrainConfig) -> Scores:
+    """The reward's, which is asked about the summaries that are long enough, and a floor under them for the others."""
+    asked, index = (~short).nonzero().squeeze(1).tolist(), rollout.prompt_index.tolist()
+    scores = reward([rollout.responses[row] for row in asked], [rollout.prompts.examples[index[row]] for row in asked])
+    return with_floor(scores, short, rollout, config.short_margin)
+
+
 def _metrics(experience: Experience, stats: UpdateStats, config: TrainConfig) -> dict[str, float]:
     rollout, scores, mask = experience.rollout, experience.scores, experience.rollout.response_mask
     logratio = rollout.old_logprobs - rollout.ref_logprobs
@@ -227,13 +240,17 @@ def _metrics(experience: Experience, stats: UpdateStats, config: TrainConfig) ->
         "objective/score_std": scores.total.std(correction=0).item(),
     }
     if judge := judge_term(config.reward or {}):
-        metrics["objective/toxicity"] = 1 - scores.terms[judge].mean().item()
+        metrics["objective/toxicity"] = 1 - scores.terms[judge].nanmean().item()
     if rollout.mismatch is not None:
         metrics["objective/sampling_mismatch"] = rollout.mismatch
     if experience.returns is not None:
-        metrics |= {"ppo/value/loss": stats.value_loss, "ppo/value/explained_variance": stats.explained_variance}
+        metrics |= {
+            "ppo/value/loss": stats.value_loss,
+            "ppo/value/explained_variance": stats.explained_variance,
+            "ppo/value/grad_norm": stats.value_grad_norm,
+        }
     return metrics | {
-        **{f"objective/score/{name}": term.mean().item() for name, term in scores.terms.items()},
+        **{f"objective/score/{name}": term.nanmean().item() for name, term in scores.terms.items()},
         "objective/kl": masked_mean(logratio, mask).item(),
         "objective/kl_stderr": (numerics.masked_var(logratio, mask) / mask.sum()).sqrt().item(),
         "objective/kl_k2": masked_mean(numerics.kl_k2(logratio), mask).item(),

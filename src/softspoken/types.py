@@ -118,7 +118,7 @@ class Scores:
     total: Tensor
     """[N] float32, higher is better."""
     terms: dict[str, Tensor]
-    """Each reward by its own name, unweighted, [N] float32."""
+    """Each reward by its own name, unweighted, [N] float32; NaN for a response that was too short to be judged."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,9 @@ class UpdateStats:
     """Mean entropy of the policy's next-token distribution, in nats."""
     ratio_mean: float
     grad_norm: float
-    """Mean L2 norm before clipping."""
+    """Mean L2 norm of the adapter's gradient before clipping."""
+    value_grad_norm: float
+    """The same of the value head's; 0 without a critic."""
     explained_variance: float
     """1 − Var(returns − old values) / Var(returns)."""
     skipped: int

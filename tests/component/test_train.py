@@ -9,13 +9,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from softspoken.config import TrainConfig
+from softspoken.rl.policy import load_policy
 from softspoken.train import train
 from softspoken.types import InputError, RunError
 
 TESTS = Path(__file__).parents[1]
+LOOP = sys.modules["softspoken.train"]  # as an attribute of the package it is the function
 
 
 @pytest.fixture
@@ -119,11 +122,44 @@ def test_a_run_that_was_killed_goes_on_and_gives_the_same_metrics(tiny_t5, data,
     assert metrics_of(tmp_path / "killed") == metrics_of(tmp_path / "whole")
 
 
-def test_a_step_left_without_summaries_is_counted_and_does_not_crash(tiny_t5, data, tmp_path):
-    run = train(config_for(tiny_t5, data, tmp_path / "run", min_response_chars=10_000, steps=2, batch_size=5))
+def test_a_run_whose_every_summary_is_too_short_counts_them_and_fails(tiny_t5, data, tmp_path):
+    run = tmp_path / "run"
+    with pytest.raises(RunError, match=r"none of the 2 steps of .* trained: .*min_response_chars 10000") as said:
+        train(config_for(tiny_t5, data, run, min_response_chars=10_000, steps=2, batch_size=5))
     for row in metrics_of(run):
-        assert row["tokens/dropped"] == 10
+        assert row["tokens/short"] == 10
         assert row["ppo/skipped"] == 1
+    with pytest.raises(RunError, match="none of the 2 steps") as again:
+        train(TrainConfig(resume=str(run)))
+    assert str(again.value) == str(said.value)
+
+
+def test_what_is_too_short_is_not_judged_and_its_floor_is_in_the_mean_score(tiny_t5, data, tmp_path, monkeypatch):
+    """Of each eight summaries the first is too short: seven at 0.75 and, for it, its sibling's 0.75 less 0.5."""
+    asked = []
+
+    def reward(texts, examples):
+        asked.append(len(texts))
+        return [0.75] * len(texts)
+
+    monkeypatch.setattr("helpers_reward.letters", reward)
+    monkeypatch.setattr(LOOP, "too_short", lambda rollout, least: torch.arange(len(rollout.responses)) == 0)
+    [row] = metrics_of(train(config_for(tiny_t5, data, tmp_path / "run", steps=1)))
+    assert asked == [7]
+    assert row["tokens/short"] == 1
+    assert row["objective/score"] == pytest.approx((7 * 0.75 + 0.25) / 8)
+    assert row["objective/score/helpers_reward:letters"] == pytest.approx(0.75)
+
+
+def test_logits_that_are_not_finite_end_the_run_in_a_sentence_with_the_step(tiny_t5, data, tmp_path, monkeypatch):
+    def broken(config):
+        policy = load_policy(config)
+        policy.seq2seq.get_decoder().final_layer_norm.weight.data[0] = float("nan")
+        return policy
+
+    monkeypatch.setattr(LOOP, "load_policy", broken)
+    with pytest.raises(RunError, match=r"^step 1: the model's logits are not finite"):
+        train(config_for(tiny_t5, data, tmp_path / "run"))
 
 
 @pytest.mark.parametrize("reward", ["too_few", "not_a_number"])

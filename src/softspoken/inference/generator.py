@@ -46,7 +46,7 @@ from softspoken.models.pretrained import (
 )
 from softspoken.progress import Speed, progress_bar
 from softspoken.rl.policy import Policy, end_ids
-from softspoken.rl.rollout import sample
+from softspoken.rl.rollout import require_finite, sample
 from softspoken.types import Example, InputError, PromptBatch, Response
 
 log = logging.getLogger(__name__)
@@ -195,7 +195,8 @@ class Summarizer:
         if self._policy is None:
             self._policy = Policy(self.model, self.tokenizer, self.prompt_format, fast=True, generation=saved)
         bend = NoBadWordsLogitsProcessor(self.banned, eos_token_id=self._policy.eos_id) if self.banned else None
-        _, _, (ids, *_) = sample(self._policy, batch, config, generator, bend)
+        _, _, (ids, _, logprobs, _) = sample(self._policy, batch, config, generator, bend)
+        require_finite(logprobs, "sampling")
         return ids
 
     def _greedy_config(self) -> GenerationConfig:

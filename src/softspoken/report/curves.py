@@ -34,7 +34,7 @@ COMPARED = CURVES[:7]
 
 
 def curves(metrics: Metrics, words: Words) -> list[Chart]:
-    """One chart for each metric that the run logged; a step without it (all its responses dropped) is a gap."""
+    """One chart for each metric that the run logged; a step without it (all its responses too short) is a gap."""
     return [_curve(metrics, *curve) for curve in _named(CURVES, words) if any(curve[0] in row for row in metrics)]
 
 

@@ -228,14 +228,16 @@ def _record(folder: Path) -> dict[str, Any]:
 
 def _training_remarks(metrics: list[dict[str, float]], words: Words) -> list[str]:
     skipped = sum(step.get("ppo/skipped", 0) for step in metrics)
-    dropped = sum(step.get("tokens/dropped", 0) for step in metrics)
+    short = sum(step.get("tokens/short", 0) for step in metrics)
     found = []
     if skipped:
         found.append(
             f"Optimizer steps left out (the policy had moved too far, or a gradient was not finite): {skipped:g}."
         )
-    if dropped:
-        found.append(f"Sampled {words.responses} left out of training, for they were too short: {dropped:g}.")
+    if short:
+        found.append(
+            f"Sampled {words.responses} that were too short to be judged and scored below the rest: {short:g}."
+        )
     return found
 
 

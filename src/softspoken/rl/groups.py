@@ -19,7 +19,7 @@ from softspoken.types import Experience, Rollout, Scores, UpdateStats
 
 
 def build_experience(rollout: Rollout, scores: Scores, config: TrainConfig, kl_coef: float) -> Experience:
-    """One advantage a summary, at each of its tokens; 0 where drop_short has left a summary without siblings."""
+    """One advantage a summary, at each of its tokens."""
     mask = rollout.response_mask
     kl = penalty_kl(rollout, config)
     total = scores.total.to(kl) - config.missing_eos_penalty * rollout.truncated

@@ -85,15 +85,29 @@ def sample(logits: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
     """Inverse-CDF sampling from softmax(logits), one uniform in [0, 1) a row: what is drawn, and its log-probability.
 
     logits: [N, V] float32, −inf for ids that must not come out; uniforms: [N] float32; returns [N] int64, [N] float32.
-    A draw lands on the first id whose cumulative probability exceeds it, so an id of probability 0 is never drawn.
+    A draw lands on the first id whose cumulative probability exceeds it, so an id of probability 0 is never drawn. Where logits
+    are not finite, an id comes out all the same, and NaN: an error here would wait for a GPU at each token, or break it.
     """
     probabilities = torch.softmax(logits, dim=-1)
     # A GPU adds in an order of its own: in float32 the sum may rise by rounding where the probability is 0.
     cumulative = probabilities.cumsum(dim=-1, dtype=torch.float64 if probabilities.is_cuda else None)
     total = cumulative[:, -1]
     drawn = torch.minimum(uniforms * total, torch.nextafter(total, torch.zeros_like(total)))
-    ids = torch.searchsorted(cumulative, drawn.unsqueeze(-1), right=True)
+    ids = torch.searchsorted(cumulative, drawn.unsqueeze(-1), right=True).clamp(max=logits.shape[-1] - 1)
     return ids.squeeze(-1), probabilities.gather(-1, ids).squeeze(-1).log()
+
+
+MOST = 20.0
+"""Nats of a log-ratio beyond which its exponential goes on as a straight line."""
+
+
+def ratio(logratio: Tensor) -> Tensor:
+    """exp(logratio), of any shape; beyond MOST its tangent there, so that neither it nor its gradient is infinite.
+
+    One token of 100 nats would make its mini-batch's gradient NaN (∞·0). Others clamp at ±20 (verl), with no gradient there.
+    """
+    near = logratio.clamp(max=MOST)
+    return near.exp() * (1 + logratio - near)
 
 
 def kl_k1(logratio: Tensor) -> Tensor:
@@ -107,8 +121,9 @@ def kl_k2(logratio: Tensor) -> Tensor:
 
 
 def kl_k3(logratio: Tensor) -> Tensor:
-    """k3 = q/p − 1 − log(q/p): unbiased and never negative (Schulman 2020)."""
-    return torch.expm1(-logratio) + logratio
+    """k3 = q/p − 1 − log(q/p): unbiased and never negative (Schulman 2020). q/p grows as in `ratio`."""
+    near = logratio.clamp(min=-MOST)
+    return torch.expm1(-near) + (-near).exp() * (near - logratio) + logratio
 
 
 KL_ESTIMATORS = {"k1": kl_k1, "k2": kl_k2, "k3": kl_k3, "k3_unweighted": kl_k3}
@@ -125,7 +140,7 @@ def kl_for_loss(estimator: str, logprobs: Tensor, old_logprobs: Tensor, ref_logp
     pulled back by 1 − e⁻⁴ instead of 4. Source: DeepSeek-V3.2 2025, "Unbiased KL Estimate"; TRL's use_bias_correction_kl.
     """
     estimate = KL_ESTIMATORS[estimator](logprobs - ref_logprobs)
-    return estimate if estimator == "k3_unweighted" else (logprobs - old_logprobs).exp() * estimate
+    return estimate if estimator == "k3_unweighted" else ratio(logprobs - old_logprobs) * estimate
 
 
 def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, gae_lambda: float) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -31,7 +32,9 @@ def optimise(
     Stops early once the policy has moved by more than `target_kl` since it sampled; that mini-batch and the rest are
     counted as skipped, and so is a mini-batch whose gradient is not finite.
     """
-    totals, weights = _Totals(), list(policy.trainable().values())
+    totals = _Totals()
+    # Each clipped by itself: the critic's gradient may be the larger by far, and would take the adapter's share.
+    parts = list(policy.adapter_parameters().values()), list(policy.value_head.parameters())
     plan = _mini_batches(experience.rollout, config, generator)
     for done, rows in enumerate(plan):
         accumulate = partial(_accumulate_gradient, policy, optimizer, experience, rows, config, loss_of)
@@ -41,12 +44,12 @@ def optimise(
         if config.target_kl is not None and losses["approx_kl"] > config.target_kl:
             totals.skipped += len(plan) - done
             break
-        norm = torch.nn.utils.clip_grad_norm_(weights, config.max_grad_norm)
-        if not torch.isfinite(norm):
+        norm, value_norm = (torch.nn.utils.clip_grad_norm_(part, config.max_grad_norm).item() for part in parts)
+        if not math.isfinite(norm + value_norm):
             totals.skipped += 1
             continue
         optimizer.step()
-        totals.add(losses, norm.item())
+        totals.add(losses, norm, value_norm)
     optimizer.zero_grad(set_to_none=True)
     return totals.stats(experience)
 
@@ -61,7 +64,7 @@ def clipped_policy_loss(
     rollout, length = experience.rollout, logprobs.shape[1]
     mask, advantages = rollout.response_mask[rows, :length], experience.advantages[rows, :length]
     logratio = (logprobs - rollout.old_logprobs[rows, :length]) * mask
-    ratio = logratio.exp()
+    ratio = numerics.ratio(logratio)
     unclipped = -advantages * ratio
     clipped = -advantages * ratio.clamp(1 - config.clip_range, 1 + config.clip_range)
     loss = (torch.maximum(unclipped, clipped) * mask).sum()
@@ -130,17 +133,18 @@ class _Totals:
 
     def __init__(self) -> None:
         self.sums: dict[str, float] = {}
-        self.norms: list[float] = []
+        self.norms: list[tuple[float, float]] = []
         self.skipped = 0
 
-    def add(self, losses: dict[str, float], norm: float) -> None:
-        self.norms.append(norm)
+    def add(self, losses: dict[str, float], norm: float, value_norm: float) -> None:
+        self.norms.append((norm, value_norm))
         for name, value in losses.items():
             self.sums[name] = self.sums.get(name, 0.0) + (value if name == "tokens" else value * losses["tokens"])
 
     def stats(self, experience: Experience) -> UpdateStats:
         rollout = experience.rollout
         tokens = self.sums.pop("tokens", 0.0) or 1.0
+        norm, value_norm = (sum(norms) / len(norms) for norms in zip(*(self.norms or [(0.0, 0.0)]), strict=True))
         mean = {name: self.sums.get(name, 0.0) / tokens for name in ("policy_loss", "value_loss", "approx_kl")}
         return UpdateStats(
             **mean,
@@ -148,7 +152,8 @@ class _Totals:
             ratio_mean=self.sums.get("ratio_mean", tokens) / tokens,
             # −log p of what was sampled is an unbiased estimate of the entropy, at no cost.
             entropy=numerics.masked_mean(-rollout.old_logprobs, rollout.response_mask).item(),
-            grad_norm=sum(self.norms) / len(self.norms) if self.norms else 0.0,
+            grad_norm=norm,
+            value_grad_norm=value_norm,
             explained_variance=_explained_variance(experience),
             skipped=self.skipped,
             optimizer_steps=len(self.norms),

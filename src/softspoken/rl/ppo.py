@@ -43,14 +43,17 @@ def build_experience(rollout: Rollout, scores: Scores, config: TrainConfig, kl_c
 
 
 def sibling_baseline(advantages: Tensor, rollout: Rollout) -> Tensor:
-    """For each row [N, 1]: the mean advantage, at the first token, of the other samples of its prompt; 0 where there are none.
+    """For each row [N, 1]: the mean advantage, at the first token, of the other samples of its prompt or, where there are none,
+    of the other rows; 0 for a single row.
 
     They do not depend on what this row sampled, so subtracting it leaves the gradient's expectation as it is and takes out
     what the value head has not learned of the prompt (leave-one-out: Kool et al. 2019; Ahmadian et al. 2024, eq. 6).
     """
     first = rollout.response_mask.int().argmax(dim=1, keepdim=True)
-    others, _ = sibling_mean(advantages.gather(1, first).squeeze(1), rollout)
-    return others.unsqueeze(1)
+    starts = advantages.gather(1, first).squeeze(1)
+    siblings_mean, siblings = sibling_mean(starts, rollout)
+    others_mean = (starts.sum() - starts) / max(1, len(starts) - 1)
+    return torch.where(siblings > 0, siblings_mean, others_mean).unsqueeze(1)
 
 
 def update(
@@ -87,8 +90,11 @@ def ppo_loss(
 
 
 def next_kl_coef(kl_coef: float, kl: float, samples: int, config: TrainConfig) -> float:
-    """The KL weight for the next step: as it is (fixed), or nudged towards `kl_target` (Ziegler et al. 2019, sec. 2.2)."""
+    """The KL weight for the next step: as it is (fixed), or nudged towards `kl_target` (Ziegler et al. 2019, sec. 2.2).
+
+    By at most a fifth: with more samples than the horizon their formula would turn the weight negative.
+    """
     if config.kl_controller == "fixed":
         return kl_coef
     error = min(max(kl / config.kl_target - 1, -0.2), 0.2)
-    return kl_coef * (1 + error * samples / config.kl_horizon)
+    return kl_coef * (1 + error * min(1.0, samples / config.kl_horizon))

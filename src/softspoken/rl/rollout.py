@@ -16,7 +16,7 @@ from softspoken.data.batches import on_device
 from softspoken.rl import graphs, numerics
 from softspoken.rl.policy import Policy
 from softspoken.rl.sharing import Reading
-from softspoken.types import Memory, PromptBatch, Rollout, Sampled
+from softspoken.types import Memory, PromptBatch, Rollout, RunError, Sampled, Scores
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -295,26 +295,40 @@ def within_memory(policy: Policy, rows: int, width: int, run: Callable[[], Resul
         torch.cuda.empty_cache()
 
 
-def keep_rows(rollout: Rollout, keep: Tensor) -> Rollout:
-    """The rollout without the rows where `keep` [N] bool is false; prompts stay as they are."""
-    rows = keep.nonzero().squeeze(1)
-    return replace(
-        rollout,
-        prompt_index=rollout.prompt_index[rows],
-        responses=[rollout.responses[row] for row in rows.tolist()],
-        response_ids=rollout.response_ids[rows],
-        response_mask=rollout.response_mask[rows],
-        truncated=rollout.truncated[rows],
-        old_logprobs=rollout.old_logprobs[rows],
-        ref_logprobs=rollout.ref_logprobs[rows],
-        old_values=None if rollout.old_values is None else rollout.old_values[rows],
-    )
+def require_finite(logprobs: Tensor, when: str) -> None:
+    """What sampling recorded must be numbers: looked at once a batch, where a look at each token would wait for the GPU.
+
+    Raises RunError, which begins with `when`.
+    """
+    if not torch.isfinite(logprobs).all():
+        raise RunError(
+            f"{when}: the model's logits are not finite, so that nothing can be sampled; its weights hold NaN or infinity, or an "
+            "update broke them: lower the learning rate and, with weights below float32, try float32"
+        )
 
 
-def drop_short(rollout: Rollout, min_chars: int) -> tuple[Rollout, int]:
-    """Leave out responses of fewer than `min_chars` characters, and say how many those were; none may be left."""
-    keep = torch.tensor([len(text) >= min_chars for text in rollout.responses], device=rollout.response_ids.device)
-    return keep_rows(rollout, keep), int((~keep).sum())
+def too_short(rollout: Rollout, min_chars: int) -> Tensor:
+    """[N] bool, on the CPU as scores are: which responses have fewer than `min_chars` characters."""
+    return torch.tensor([len(text) < min_chars for text in rollout.responses])
+
+
+def with_floor(scores: Scores, short: Tensor, rollout: Rollout, margin: float) -> Scores:
+    """Scores of the rows that are not `short` [N] bool, of which there must be one → of all N.
+
+    What is too short to be judged scores `margin` less than the least of its prompt's others or, where they are all short, of
+    all; its terms are NaN. Left out of the update it would cost nothing, and a policy that cannot please would learn to
+    write nothing; judged, it would please: nothing is less toxic than an empty text.
+    """
+    total = scores.total.new_full(short.shape, float("inf"))
+    total[~short] = scores.total
+    index = rollout.prompt_index.cpu()
+    least = total.new_full((len(rollout.prompts.examples),), float("inf")).scatter_reduce(0, index, total, "amin")
+    floor = torch.where(least.isfinite(), least, total.min())[index] - margin
+    terms = {}
+    for name, term in scores.terms.items():
+        terms[name] = term.new_full(short.shape, float("nan"))
+        terms[name][~short] = term
+    return Scores(torch.where(short, floor, total), terms)
 
 
 def sibling_mean(values: Tensor, rollout: Rollout) -> tuple[Tensor, Tensor]:

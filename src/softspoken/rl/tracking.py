@@ -12,6 +12,7 @@ from softspoken.progress import progress_bar
 from softspoken.types import RunError
 
 METRICS_FILE = "metrics.jsonl"
+OPTIMIZER_STEPS = "ppo/optimizer_steps"
 
 
 class Tracker:
@@ -21,6 +22,8 @@ class Tracker:
         path = run / METRICS_FILE
         kept = [line for line in _lines(path) if json.loads(line)["step"] <= first_step]
         path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        self.optimizer_steps = sum(json.loads(line).get(OPTIMIZER_STEPS, 0) for line in kept)
+        """Of the whole run, so far."""
         self._file = path.open("a", encoding="utf-8")
         self._board = _tensorboard(run)
         self._progress = progress_bar("train", "{task.fields[figures]}")
@@ -43,6 +46,7 @@ class Tracker:
         broken = [name for name, value in metrics.items() if not math.isfinite(value)]
         self._file.write(json.dumps({"step": step, **metrics}) + "\n")
         self._file.flush()
+        self.optimizer_steps += metrics.get(OPTIMIZER_STEPS, 0)
         if broken:
             raise RunError(
                 f"step {step}: {', '.join(broken)} is not a finite number; lower the learning rate or raise kl_coef"
@@ -56,6 +60,8 @@ class Tracker:
 def _figures(metrics: dict[str, float]) -> str:
     names = {"objective/score": "reward", "objective/toxicity": "toxicity", "objective/kl": "KL"}
     shown = [f"{shown} {metrics[name]:.3f}" for name, shown in names.items() if name in metrics]
+    if metrics.get("tokens/short"):
+        shown.append(f"{metrics['tokens/short']:g} too short")
     return " · ".join([*shown, f"{metrics['time/step']:.1f} s/step"])
 
 

@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from softspoken.rl.policy import Policy
-from softspoken.rl.rollout import sample_rows
+from softspoken.rl.rollout import require_finite, sample_rows
 from softspoken.trl.align import Prompts
 from softspoken.trl.config import PPOConfig
 from softspoken.trl.record import Record, Scored, Special, weights_version
@@ -143,6 +143,7 @@ def draw(policy: Policy, prompts: Prompts, limit: int, record: Record, settings:
     uniforms = torch.rand((len(index), limit)).to(policy.device)
     memory = policy.read(prompts.input_ids, prompts.attention_mask, max(1, len(prompts.input_ids)))
     ids, _, logprobs, values = sample_rows(policy, memory, index, uniforms, 1.0)
+    require_finite(logprobs, "generate")
     weights = weights_version(list(policy.trainable().values()))
     ended = (ids == policy.eos_id).int()
     lengths = torch.where(ended.any(dim=1), ended.argmax(dim=1) + 1, ids.shape[1]).tolist()

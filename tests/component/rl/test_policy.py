@@ -37,15 +37,15 @@ from softspoken.rl.policy import Policy, load_policy
 from softspoken.rl.rollout import (
     LIGHTER,
     MISMATCH,
-    drop_short,
     generate_rollout,
     micro_batches,
     reference_logprobs,
+    require_finite,
     sample_rows,
     score_rows,
     within_memory,
 )
-from softspoken.types import InputError
+from softspoken.types import InputError, RunError
 
 SIZE = {
     "d_model": 16,
@@ -333,16 +333,15 @@ def test_the_saved_adapter_and_value_head_load_back(tiny_t5, dialogues, tmp_path
     assert not list((tmp_path / "adapter").glob("*.bin"))
 
 
-def test_short_responses_are_dropped_and_counted(tiny_t5, dialogues):
-    _, _, rollout = rollout_of(tiny_t5, dialogues)
-    texts = ["", "abc", "long enough"] + ["fine"] * (len(rollout.responses) - 3)
-    kept, dropped = drop_short(replace(rollout, responses=texts), 4)
-    assert dropped == 2
-    assert kept.responses == texts[2:]
-    assert torch.equal(kept.prompt_index, rollout.prompt_index[2:])
-    none, dropped = drop_short(replace(rollout, responses=[""] * len(texts)), 4)
-    assert dropped == len(texts)
-    assert none.responses == []
+@pytest.mark.parametrize("broken", [float("nan"), float("inf")])
+def test_logits_that_are_not_finite_are_said_and_not_an_index_out_of_range(tiny_t5, dialogues, broken):
+    policy, config, _ = rollout_of(tiny_t5, dialogues)
+    with torch.no_grad():
+        policy.seq2seq.get_decoder().final_layer_norm.weight[0] = broken
+    prompts = encode_prompts(dialogues, policy.tokenizer, policy.prompt_format)
+    rollout = generate_rollout(policy, prompts, config, torch.Generator().manual_seed(0))
+    with pytest.raises(RunError, match=r"^step 7: the model's logits are not finite"):
+        require_finite(rollout.old_logprobs, "step 7")
 
 
 def check_reading_once_changes_nothing(folder: Path, dialogues) -> None:

@@ -1,5 +1,6 @@
 """Steps 3 and 4 on a tiny T5: rewards, advantages, the clipped update, and what must not change its result."""
 
+import math
 from dataclasses import replace
 from functools import partial
 
@@ -56,7 +57,7 @@ def test_the_kl_penalty_is_in_the_reward_or_in_the_loss(tiny_t5, dialogues, esti
 
 
 def test_an_estimator_that_is_weighted_only_in_the_loss_is_refused_in_the_reward():
-    with pytest.raises(InputError, match="kl_estimator 'k3_unweighted' .*kl_in loss"):
+    with pytest.raises(InputError, match=r"kl_estimator 'k3_unweighted' .*kl_in loss"):
         TrainConfig(kl_in="reward", kl_estimator="k3_unweighted")
 
 
@@ -88,8 +89,37 @@ def test_the_sibling_baseline_by_hand(tiny_t5, dialogues):
     rollout = replace(rollout, prompt_index=index, response_mask=mask)
     first = torch.tensor([1.0, 3.0, 5.0, 1.0, 2.0, 6.0, 4.0, 9.0])
     advantages = torch.stack([first, first * 10, first * 100], dim=1)
-    expected = [3.0, 1.0, 0.0, 4.0, 3.5, 1.5, 90.0, 4.0]
+    # The lone one's, 5, against the mean of the seven others': (1 + 3 + 1 + 2 + 6 + 4 + 90) / 7.
+    expected = pytest.approx([3.0, 1.0, 107 / 7, 4.0, 3.5, 1.5, 90.0, 4.0])
     assert ppo.sibling_baseline(advantages, rollout).squeeze(1).tolist() == expected
+
+
+def test_with_one_sample_of_each_dialogue_an_abusive_one_is_pushed_down(tiny_t5, dialogues):
+    """One, abusive, scores 0.4, calm ones beside it 1.6: 0.4 − 1.6, where its score alone would push it up."""
+    changes = {"samples_per_prompt": 1, "whiten_advantages": False}
+    _, config, rollout, _ = prepared(tiny_t5, dialogues, **changes)
+    scores = Scores(torch.tensor([0.4, 1.6, 1.6, 1.6]), {})
+    experience = ppo.build_experience(rollout, scores, config, 0.0)
+    # A calm one's others score 1.2 on average. The value head is 0 before training, so each token has the same.
+    for row, expected in enumerate([-1.2, 0.4, 0.4, 0.4]):
+        counted = experience.advantages[row][rollout.response_mask[row]]
+        assert counted.tolist() == pytest.approx([expected] * len(counted), abs=1e-5)
+    _, config, rollout, _ = prepared(tiny_t5, dialogues[:1], **changes)
+    alone = ppo.build_experience(rollout, Scores(torch.tensor([0.4]), {}), config, 0.0)
+    assert alone.advantages[0, 0].item() == pytest.approx(0.4, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"batch_size": 1, "samples_per_prompt": 1}, r"batch_size 1 .*sibling_baseline false"),
+        ({"kl_controller": "adaptive", "kl_coef": 0.0}, r"kl_coef 0.0 .*above 0"),
+        ({"short_margin": -0.1}, r"short_margin -0.1"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(settings, said):
+    with pytest.raises(InputError, match=said):
+        TrainConfig(**settings)
 
 
 def test_siblings_take_a_constant_of_the_prompt_out_of_the_advantages(tiny_t5, dialogues):
@@ -231,6 +261,40 @@ def test_a_gradient_that_is_not_finite_is_skipped_and_counted(tiny_t5, dialogues
     assert all(torch.equal(weight, before[name]) for name, weight in policy.trainable().items())
 
 
+def test_a_token_a_hundred_nats_off_leaves_its_mini_batch_a_gradient(tiny_t5, dialogues):
+    for advantage in (0.0, 1.0, -1.0):
+        policy, config, rollout, scores = prepared(tiny_t5, dialogues, kl_in="loss")
+        rollout.old_logprobs[0, 0] -= 100.0
+        experience = replace(
+            ppo.build_experience(rollout, scores, config, 0.1), advantages=rollout.response_mask * advantage
+        )
+        stats = run_update(policy, experience, config)
+        assert (stats.optimizer_steps, stats.skipped) == (1, 0)
+        assert math.isfinite(stats.grad_norm)
+        assert stats.grad_norm > 0 or not advantage
+
+
+def test_the_gradients_of_adapter_and_critic_are_clipped_apart(tiny_t5, dialogues):
+    """A critic a thousand times off takes nothing of the adapter's step; each has its own norm in the statistics."""
+    moved, norms = [], []
+    for value_coef in (1e-6, 1e3):
+        policy, config, rollout, scores = prepared(tiny_t5, dialogues, value_coef=value_coef, max_grad_norm=0.05)
+        experience = ppo.build_experience(rollout, scores, config, 0.0)
+        optimizer = torch.optim.SGD(policy.trainable().values(), lr=1.0)
+        before = {name: weight.clone() for name, weight in policy.trainable().items()}
+        stats = ppo.update(policy, optimizer, experience, config, torch.Generator().manual_seed(0))
+        steps = {name: weight.detach() - before[name] for name, weight in policy.trainable().items()}
+        parts = [[steps[name] for name in steps if name.startswith("value_head") == head] for head in (False, True)]
+        moved.append([torch.nn.utils.get_total_norm(part).item() for part in parts])
+        norms.append((stats.grad_norm, stats.value_grad_norm))
+    assert norms[0][0] == pytest.approx(norms[1][0], rel=1e-4)
+    assert norms[1][0] > 0.05
+    assert norms[1][1] == pytest.approx(1e9 * norms[0][1], rel=1e-3)
+    assert moved[0][0] == pytest.approx(0.05, rel=1e-3)
+    assert moved[1] == pytest.approx([0.05, 0.05], rel=1e-3)
+    assert moved[0][1] < 1e-4
+
+
 def test_a_last_mini_batch_may_be_smaller(tiny_t5, dialogues):
     policy, config, rollout, scores = prepared(tiny_t5, dialogues, mini_batch_size=3, micro_batch_size=2)
     stats = run_update(policy, ppo.build_experience(rollout, scores, config, 0.0), config)
@@ -252,3 +316,6 @@ def test_the_adaptive_kl_controller_by_hand():
     assert ppo.next_kl_coef(0.5, 9.0, 100, config) == pytest.approx(0.5 * 1.02)  # the error is held to ±0.2
     assert ppo.next_kl_coef(0.5, 0.0, 100, config) == pytest.approx(0.5 * 0.98)
     assert ppo.next_kl_coef(0.5, 9.0, 100, TrainConfig()) == 0.5
+    soon = replace(config, kl_horizon=5)  # 48 samples are more than it: 0.2·(1 − 0.2·48/5) would be −0.18
+    assert ppo.next_kl_coef(0.2, 0.0, 48, soon) == pytest.approx(0.16)
+    assert ppo.next_kl_coef(0.2, 9.0, 48, soon) == pytest.approx(0.24)

@@ -81,6 +81,30 @@ def test_frequencies_and_log_probabilities_of_what_is_sampled():
     assert torch.allclose(counts, tensor([0.1, 0.6, 0.3]), atol=0.015)
 
 
+@pytest.mark.parametrize("broken", [float("nan"), float("inf")])
+def test_sampling_from_what_is_not_finite_says_nan_and_stays_in_range(broken):
+    ids, logprobs = numerics.sample(tensor([[0.0, broken, 1.0], [0.0, 0.0, 0.0]]), tensor([0.5, 0.5]))
+    assert 0 <= ids[0] < 3
+    assert logprobs.isnan().tolist() == [True, False]
+
+
+def test_a_log_ratio_of_a_hundred_has_a_finite_ratio_and_gradient():
+    """e^20 = 485165195.4; from there on its tangent, of that slope: 81 times it at 100."""
+    far = tensor([0.0, 1.0, 20.0, 100.0, -100.0], requires_grad=True)
+    numerics.ratio(far).sum().backward()
+    assert numerics.ratio(far).tolist() == pytest.approx([1.0, math.e, 485165195.4, 81 * 485165195.4, 0.0], rel=1e-5)
+    assert far.grad.tolist() == pytest.approx([1.0, math.e, 485165195.4, 485165195.4, 0.0], rel=1e-5)
+
+
+@pytest.mark.parametrize("estimator", ["k1", "k2", "k3", "k3_unweighted"])
+def test_the_kl_in_the_loss_is_finite_however_far_the_policy_is(estimator):
+    for far in (100.0, -100.0):
+        logprob = tensor(far - 200, requires_grad=True)
+        numerics.kl_for_loss(estimator, logprob, tensor(-200.0), tensor(-200.0)).backward()
+        assert math.isfinite(logprob.grad.item())
+        assert far < 0 or logprob.grad.item() > 0.99, "what is far too likely is pulled back"
+
+
 def test_kl_estimators_on_two_coins():
     """KL(p || q) of coins with p = 0.8 and q = 0.5: 0.8 ln 1.6 + 0.2 ln 0.4."""
     p, q = tensor([0.8, 0.2]), tensor([0.5, 0.5])
