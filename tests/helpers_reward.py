@@ -26,3 +26,11 @@ def too_few(responses, dialogues):
 
 def not_a_number(responses, dialogues):
     return [float("nan")] * len(responses)
+
+
+def wanted_letters(responses, examples):
+    """By a column of the row's own."""
+    return [
+        float(sum(text.count(letter) for letter in example.columns["wanted"]))
+        for text, example in zip(responses, examples, strict=True)
+    ]

@@ -9,12 +9,20 @@ import math
 import re
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import yaml
 
 from softspoken.types import InputError
 
+if TYPE_CHECKING:  # in Python, rows can be given as they are; flags and YAML name them
+    from collections.abc import Mapping, Sequence
+
+    from datasets import Dataset, DatasetDict
+
+    Data: TypeAlias = str | Sequence[Mapping[str, Any]] | Dataset | DatasetDict
+else:
+    Data = str
 OnBadRow = Literal["error", "skip"]
 Side = Literal["left", "right"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
@@ -33,14 +41,22 @@ class TrainConfig:
     """hub id, local folder, or mini (the embedded summarizer)"""
     adapter: str | None = None
     """LoRA adapter (hub id or folder) to start from, say one made by softspoken sft; a frozen copy is the reference"""
-    dataset: str = "mini"
-    """hub id, local file (JSON, JSONL, CSV, Parquet; columns id, dialogue, summary), or mini"""
+    dataset: Data = "mini"
+    """hub id, local file (JSON, JSONL, CSV, TSV, TXT, Parquet), folder of datasets.save_to_disk, or mini"""
     split: str = "train"
     """split to train on, of a hub set or of mini"""
-    eval_dataset: str | None = None
+    eval_dataset: Data | None = None
     """dataset to evaluate on; by default the training one"""
     eval_split: str | None = None
     """split to evaluate on; by default test. Only needed where train and test are in one set"""
+    dataset_config: str | None = None
+    """configuration of a hub set that has several"""
+    text_column: str | None = None
+    """column of the texts, with dots for nested ones (translation.en); by default dialogue, document, article, text, source or
+    input, whichever there is"""
+    reference_column: str | None = None
+    """column of the references; by default summary, highlights, target, output or reference, or several of them: summary1,
+    summary2, …"""
     max_examples: int | None = None
     """train on the first so many dialogues"""
     eval_limit: int | None = None
@@ -226,10 +242,18 @@ class SftConfig:
     file of your own (CONTRIBUTING.md)"""
     model: str = "mini"
     """hub id, local folder, or mini"""
-    dataset: str = "mini"
-    """hub id, local file (JSON, JSONL, CSV, Parquet; columns id, dialogue, summary), or mini"""
+    dataset: Data = "mini"
+    """hub id, local file (JSON, JSONL, CSV, TSV, TXT, Parquet), folder of datasets.save_to_disk, or mini"""
     split: str = "train"
     """split of a hub set or of mini; a local file is one split"""
+    dataset_config: str | None = None
+    """configuration of a hub set that has several"""
+    text_column: str | None = None
+    """column of the texts, with dots for nested ones (translation.en); by default dialogue, document, article, text, source or
+    input, whichever there is"""
+    reference_column: str | None = None
+    """column of the references; by default summary, highlights, target, output or reference, or several of them: summary1,
+    summary2, …"""
     on_bad_row: OnBadRow = "error"
     """what to do with a row that has no usable dialogue: stop, or skip it and count"""
     max_examples: int | None = None
@@ -303,10 +327,18 @@ class EvaluateConfig:
     text without its toxic words). Toxic words are those of the texts that the first judge finds toxic standing alone"""
     reward: str | None = None
     """what best_of_N picks by, as in training; by default the least toxicity by the first judge, or the task's own reward"""
-    dataset: str = "mini"
-    """hub id, local file (JSON, JSONL, CSV, Parquet; columns id, dialogue, summary), or mini"""
+    dataset: Data = "mini"
+    """hub id, local file (JSON, JSONL, CSV, TSV, TXT, Parquet), folder of datasets.save_to_disk, or mini"""
     split: str = "test"
     """split of a hub set or of mini; a local file is one split"""
+    dataset_config: str | None = None
+    """configuration of a hub set that has several"""
+    text_column: str | None = None
+    """column of the texts, with dots for nested ones (translation.en); by default dialogue, document, article, text, source or
+    input, whichever there is"""
+    reference_column: str | None = None
+    """column of the references; by default summary, highlights, target, output or reference, or several of them: summary1,
+    summary2, …"""
     judge: list[str] | None = None
     """toxicity judges, the first one first: mini, detoxify:VARIANT, profanity, hf:MODEL:LABEL; mini by default"""
     detoxify_sha256: str | None = None
@@ -354,6 +386,9 @@ class SummarizeConfig:
     """LoRA adapter: hub id or folder"""
     max_new_tokens: int | None = None
     """longest summary, in tokens; by default the model's own"""
+    text_column: str | None = None
+    """column of the texts, with dots for nested ones (translation.en); by default dialogue, document, article, text, source or
+    input, whichever there is"""
     batch_size: int = 16
     """dialogues at once"""
     on_bad_row: OnBadRow = "error"

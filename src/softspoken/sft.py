@@ -20,9 +20,10 @@ from transformers import (
 
 from softspoken.config import SftConfig
 from softspoken.data.prompts import PromptFormat, prompt_ids
-from softspoken.data.reading import load_examples, require_references
+from softspoken.data.reading import read_examples, require_references
 from softspoken.models.adapters import add_lora
 from softspoken.models.pretrained import load_seq2seq, load_tokenizer, prompt_format_for, require_seq2seq
+from softspoken.tasks.task import load_task
 from softspoken.types import Example, InputError
 
 log = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ def sft(config: SftConfig) -> Path:
         max_prompt_tokens=config.max_prompt_tokens,
         truncation_side=config.truncation_side,
     )
-    examples = load_examples(config.dataset, config.split, on_bad_row=config.on_bad_row, limit=config.max_examples)
+    examples = read_examples(config, load_task(config.task), config.max_examples)
     require_references(examples, config.dataset, "sft")
     model: Any = load_seq2seq(config.model)
     model.generation_config = _generation_config(model, config.max_new_tokens)

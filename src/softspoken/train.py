@@ -20,8 +20,8 @@ from transformers import get_scheduler
 
 from softspoken.config import EvaluateConfig, TrainConfig
 from softspoken.data.batches import one_ahead, padding_share, prompt_batches, require_a_batch
-from softspoken.data.reading import load_examples, require_references
-from softspoken.evaluation.evaluate import evaluate
+from softspoken.data.reading import is_given, name_of, read_examples, require_references
+from softspoken.evaluation.evaluate import evaluate, require_examples
 from softspoken.models.cpu import tune_cpu
 from softspoken.models.pretrained import require_seq2seq
 from softspoken.report.report import write_model_card, write_report
@@ -44,7 +44,7 @@ def train(config: TrainConfig) -> Path:
     evaluation, report) and return it. Raises InputError before anything is written if something it needs is missing."""
     resumed = Path(config.resume) if config.resume else None
     if resumed:
-        config = _saved_config(resumed)
+        config = _saved_config(resumed, config)
     task = load_task(config.task)
     if config.reward is None:
         config = replace(config, reward=reward_of(task, config.measure))
@@ -52,9 +52,11 @@ def train(config: TrainConfig) -> Path:
     if config.fast:
         tune_cpu()
     require_seq2seq(config.model)
-    examples = load_examples(config.dataset, config.split, on_bad_row=config.on_bad_row, limit=config.max_examples)
+    examples = read_examples(config, task, config.max_examples)
     require_a_batch(examples, config.batch_size)
     assert config.reward
+    if config.eval_limit != 0:
+        require_examples(_evaluation(config, task, run))
     reward = load_reward(config.reward, device=config.device, detoxify_sha256=config.detoxify_sha256)
     if reward.needs_references:
         require_references(examples, config.dataset, reward.needs_references[0])
@@ -173,7 +175,7 @@ def _start_folder(run: Path, config: TrainConfig, task: Task) -> None:
         shutil.rmtree(run)
     run.mkdir(parents=True)
     record = {
-        "config": asdict(config),
+        "config": asdict(_named(config)),
         "task": told(task),
         "versions": {"python": sys.version.split()[0], **{name: importlib.metadata.version(name) for name in PACKAGES}},
         "threads": torch.get_num_threads(),
@@ -184,11 +186,28 @@ def _start_folder(run: Path, config: TrainConfig, task: Task) -> None:
     beside.replace(run / "config.yaml")
 
 
-def _saved_config(run: Path) -> TrainConfig:
+def _named(config: TrainConfig) -> TrainConfig:
+    """With names for rows that were given in Python."""
+    others = config.eval_dataset
+    return replace(config, dataset=name_of(config.dataset), eval_dataset=None if others is None else name_of(others))
+
+
+def _saved_config(run: Path, given: TrainConfig) -> TrainConfig:
+    """The configuration of the run; rows that it was given in Python must be `given` again."""
     path = run / "config.yaml"
     if not path.is_file():
         raise InputError(f"resume: no run at {run} (it has no config.yaml); give the folder of a run")
-    return TrainConfig(**yaml.safe_load(path.read_text(encoding="utf-8"))["config"])
+    saved = TrainConfig(**yaml.safe_load(path.read_text(encoding="utf-8"))["config"])
+    rows: dict[str, Any] = {}
+    for field in ("dataset", "eval_dataset"):
+        name, now = getattr(saved, field), getattr(given, field)
+        if is_given(name):
+            if now is None or name_of(now) != name:
+                raise InputError(
+                    f"resume: {field} of {run} is {name}; give the same again, as train(TrainConfig(resume=…, {field}=rows))"
+                )
+            rows[field] = now
+    return replace(saved, **rows)
 
 
 def _evaluation(config: TrainConfig, task: Task, run: Path) -> EvaluateConfig:
@@ -200,8 +219,11 @@ def _evaluation(config: TrainConfig, task: Task, run: Path) -> EvaluateConfig:
         task=config.task,
         model=config.model,
         adapter=[str(run / "adapter")],
-        dataset=config.eval_dataset or config.dataset,
+        dataset=config.dataset if config.eval_dataset is None else config.eval_dataset,
         split=config.eval_split or "test",
+        dataset_config=config.dataset_config if config.eval_dataset is None else None,
+        text_column=config.text_column,
+        reference_column=config.reference_column,
         judge=judge,
         measure=config.measure,
         baseline=(list(task.baselines) if config.eval_baseline is None else config.eval_baseline) or None,

@@ -6,6 +6,7 @@ token counts. All log-probabilities are natural, all KL in nats.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 from unicodedata import category
@@ -58,6 +59,10 @@ class Example:
     """A summary that repeats the abuse; only heated dialogues of a corpus with two references have one."""
     group: str | None = None
     """Rows that are not independent (say, variants of one scenario) share a group; intervals resample groups."""
+    further_references: tuple[str, ...] = ()
+    """Where there are several references, those after the first; ROUGE and chrF take the best over all of them."""
+    columns: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """Whatever else the row has, by the columns' names, for rewards."""
 
 
 @dataclass(frozen=True)

@@ -146,7 +146,7 @@ def test_a_dataset_script_of_the_hub_does_not_run(place: Path, monkeypatch: pyte
     """`datasets` refuses scripts by an exception of no kind of its own."""
     import datasets
 
-    def load(name: str, **_: object) -> None:
+    def load(name: str, *_: object, **__: object) -> None:
         raise RuntimeError("Dataset scripts are no longer supported, but found theirs.py\nmore")
 
     monkeypatch.setattr(datasets, "load_dataset", load)

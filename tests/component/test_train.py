@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from datasets import Dataset
 
 from softspoken.config import TrainConfig
 from softspoken.rl.policy import load_policy
@@ -184,3 +187,37 @@ def test_another_run_is_not_overwritten_unasked(tiny_t5, data, tmp_path):
     train(replace(config, overwrite=True))
     with pytest.raises(InputError, match="no run at"):
         train(TrainConfig(resume=str(tmp_path / "elsewhere")))
+
+
+def test_rows_given_in_python_reach_reward_and_evaluation_and_must_be_given_again(tiny_t5, tmp_path):
+    rows = [
+        {
+            "article": f"number {n}",
+            "highlights": [f"It is {n}.", f"{n}!"],
+            "wanted": "".join(map(chr, range(97, 102 + n))),
+        }
+        for n in range(8)
+    ]
+    changes = {"reward": "helpers_reward:wanted_letters", "steps": 1, "eval_limit": 2, "eval_samples": 0}
+    run = train(config_for(tiny_t5, "", tmp_path / "run", dataset=rows, **changes))
+    saved = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["config"]["dataset"]
+    assert re.fullmatch(r"rows given in Python: 8, SHA-256 [0-9a-f]{16}", saved)
+    assert json.loads((run / "eval.json").read_text())["dataset"]["id"] == saved
+    assert saved in (run / "README.md").read_text()
+    shutil.rmtree(run / "checkpoints")
+    for given in ({}, {"dataset": rows[:7]}, {"dataset": "mini"}):
+        with pytest.raises(
+            InputError, match=r"resume: dataset of .* is rows given in Python: 8.*; give the same again"
+        ):
+            train(TrainConfig(resume=str(run), **given))
+    assert not (run / "checkpoints").exists()
+    train(TrainConfig(resume=str(run), dataset=Dataset.from_list(rows)))
+    assert (run / "checkpoints" / "step-000001").is_dir()
+
+
+def test_what_the_evaluation_cannot_read_is_said_before_the_first_step(tiny_t5, data, tmp_path):
+    (tmp_path / "other.csv").write_text("id,said\na,x\n")
+    for changes in ({"eval_dataset": str(tmp_path / "other.csv")}, {"eval_dataset": "mini", "eval_split": "dev"}):
+        with pytest.raises(InputError, match=r"none of its columns|no split 'dev'"):
+            train(config_for(tiny_t5, data, tmp_path / "run", eval_limit=1, **changes))
+    assert not (tmp_path / "run").exists()

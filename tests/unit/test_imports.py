@@ -24,7 +24,13 @@ MAY_IMPORT = FOUNDATION | {
     "cli": {"train", "sft", "evaluation", "inference", "rewards", "report"},
 }
 INSIDE = {
-    "data": {"reading": set(), "prompts": set(), "batches": {"prompts"}},
+    "data": {
+        "files": set(),
+        "columns": set(),
+        "reading": {"files", "columns"},
+        "prompts": set(),
+        "batches": {"prompts"},
+    },
     "models": {"cpu": set(), "cross_attention": set(), "pretrained": set(), "adapters": {"pretrained"}},
     "rl": {
         "numerics": set(),

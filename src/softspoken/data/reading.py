@@ -1,114 +1,256 @@
-"""Files and hub sets in, dialogues out: reading, checking, cleaning."""
+"""Datasets in, examples out: files, folders, hub sets and rows given in Python, checked and counted."""
 
 from __future__ import annotations
 
-import contextlib
-import csv
-import gzip
+import hashlib
 import json
 import logging
-import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from softspoken import mini
+from softspoken.data.columns import Columns, columns_of, find_references, find_text, has, value_of
+from softspoken.data.files import SUFFIXES, file_rows, file_suffix, first_line
 from softspoken.hub import require_on_hub
 from softspoken.types import Example, InputError
+
+if TYPE_CHECKING:
+    from softspoken.config import Data
 
 log = logging.getLogger(__name__)
 
 OnBadRow = Literal["error", "skip"]
-SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
-COLUMNS = {
-    "dialogue": "text",
-    "summary": "reference",
-    "literal_summary": "literal_reference",
-    "id": "id",
-    "group": "group",
-}
+OF_THEIR_OWN = {"literal_summary": "literal_reference", "id": "id", "group": "group"}
+"""Columns that go by one name only, and what they are of an example."""
+GIVEN = "rows given in Python"
+"""How a dataset that has no name is recorded."""
+
+
+def read_examples(config: Any, task: Any, limit: int | None) -> list[Example]:
+    """`load_examples` of what a command's configuration names, as its task has it."""
+    return load_examples(
+        config.dataset,
+        config.split,
+        dataset_config=config.dataset_config,
+        columns=columns_of(config, task),
+        on_bad_row=config.on_bad_row,
+        limit=limit,
+        cleaned=task.clean,
+    )
 
 
 def load_examples(
-    dataset: str, split: str, *, on_bad_row: OnBadRow = "error", limit: int | None = None
+    dataset: Data,
+    split: str,
+    *,
+    dataset_config: str | None = None,
+    columns: Columns | None = None,
+    on_bad_row: OnBadRow = "error",
+    limit: int | None = None,
+    cleaned: bool = False,
 ) -> list[Example]:
-    """All dialogues of a hub id, a local file, or `mini` (the embedded corpus).
+    """All examples of a hub id, a local file or folder, `mini` (the embedded corpus), or rows given in Python.
 
-    A local file holds one set: `split` does not apply to it. Raises InputError for anything that cannot be read.
+    A local file and a list hold one set: `split` does not apply to them. What was taken from which column is said, and what is
+    odd about the examples as a whole. Raises InputError for anything that cannot be read.
     """
-    examples = list(islice(iterate_examples(dataset, split, on_bad_row=on_bad_row), limit))
+    reading = iterate_examples(
+        dataset, split, dataset_config=dataset_config, columns=columns, on_bad_row=on_bad_row, cleaned=cleaned
+    )
+    examples = list(islice(reading, limit))
+    reading.close()
+    source = name_of(dataset)
     if not examples:
-        raise InputError(f"dataset {dataset!r} has no usable rows; give a file or hub set with at least one dialogue")
+        raise InputError(f"dataset {source!r} has no usable rows; give one with at least one text")
+    asked = columns and columns.reference
+    if asked and not any(example.reference for example in examples):
+        raise InputError(f"{source}: no row has text in the column {asked!r} (reference_column); check its name")
+    for oddity in oddities(examples):
+        log.warning("%s: %s", source, oddity)
     return examples
 
 
-def iterate_examples(dataset: str, split: str, *, on_bad_row: OnBadRow = "error") -> Iterator[Example]:
+def iterate_examples(
+    dataset: Data,
+    split: str,
+    *,
+    dataset_config: str | None = None,
+    columns: Columns | None = None,
+    on_bad_row: OnBadRow = "error",
+    cleaned: bool = False,
+    say: bool = True,
+) -> Generator[Example, None, None]:
     """The same, one at a time and in order, at constant memory (JSON files, which must be read whole, excepted)."""
-    if dataset == "mini":
-        rows: Iterable[Mapping[str, Any]] = _mini_rows(split)
-    elif _is_local(dataset):
-        rows = file_rows(Path(dataset))
-    else:
-        rows = _hub_rows(dataset, split)
-    yield from to_examples(rows, source=dataset, on_bad_row=on_bad_row)
+    rows = _rows_of(dataset, split, dataset_config)
+    say = say and dataset != "mini"
+    return to_examples(rows, source=name_of(dataset), columns=columns, on_bad_row=on_bad_row, cleaned=cleaned, say=say)
 
 
-def to_examples(rows: Iterable[Mapping[str, Any]], *, source: str, on_bad_row: OnBadRow = "error") -> Iterator[Example]:
-    """Check and clean rows of `id, dialogue, summary` (and `literal_summary`, `group`); all but `dialogue` may be absent."""
-    skipped = 0
+def to_examples(
+    rows: Iterable[Mapping[str, Any]],
+    *,
+    source: str,
+    columns: Columns | None = None,
+    on_bad_row: OnBadRow = "error",
+    cleaned: bool = False,
+    say: bool = False,
+) -> Generator[Example, None, None]:
+    """Check rows and take from them what `columns` say, `id`, `group` and `literal_summary`; all but the text may be absent.
+
+    With `say`, which columns were taken that neither the user named nor the task is said at the end. White space is the row's
+    own, unless the texts are to be `cleaned`.
+    """
+    wanted = columns or Columns()
+    skipped, failed, text = 0, False, ""
+    references: list[str] = []
     try:
         for number, row in enumerate(rows, start=1):
+            text = text or find_text(row, wanted, source)
+            references = references or find_references(row, wanted, source)
             try:
-                example = _to_example(row, number, source)
+                example = _to_example(row, number, source, text, references, cleaned)
             except InputError as error:
-                if on_bad_row == "error" or (number == 1 and "dialogue" not in row):  # a missing column is no bad row
+                if on_bad_row == "error":
                     raise
                 skipped += 1
                 log.debug("skipped: %s", error)
             else:
                 yield example
+    except InputError:
+        failed = True
+        raise
     finally:  # also where a limit ends the reading early
         if skipped:
             log.warning("skipped %d bad rows of %s", skipped, source)
+        if say and not failed and (found := _found(text, references, wanted)):
+            log.info("%s: %s", source, found)
 
 
-def _to_example(row: Mapping[str, Any], number: int, source: str) -> Example:
-    if "dialogue" not in row:
-        raise InputError(f"{source}: no column 'dialogue' in row {number}; it has {', '.join(map(str, row)) or 'none'}")
-    fields: dict[str, str | None] = {}
-    for column, name in COLUMNS.items():
-        value = row.get(column)
-        if column in ("id", "group") and isinstance(value, int):
-            value = str(value)
-        if value is not None and not isinstance(value, str):
-            kind = type(value).__name__
-            raise InputError(f"{source}: row {number} has {kind} {value!r} where text should be in column '{column}'")
-        fields[name] = clean(value) if value is not None else None
-    if not fields["text"]:
-        raise InputError(f"{source}: row {number} has an empty dialogue; remove it or pass --on_bad_row skip")
+def _found(text: str, references: list[str], wanted: Columns) -> str:
+    """What was taken, where it was neither named by the user nor has the names that the task gives it."""
+    expected = text in ("", wanted.text, wanted.own_text)
+    if expected and references in ([], [wanted.reference], [wanted.own_reference]):
+        return ""
+    return f"text from {text!r}" + "".join(f", reference from {name!r}" for name in references)
+
+
+def _to_example(
+    row: Mapping[str, Any], number: int, source: str, text: str, references: list[str], cleaned: bool
+) -> Example:
+    where = f"{source}: row {number}"
+    if None in row:  # what csv calls the fields that no column has a name for
+        raise InputError(f"{where} has more fields than the first line names; put fields with a separator in quotes")
+    if not has(row, text):
+        raise InputError(f"{where} has no column {text!r}; remove it or pass --on_bad_row skip")
+    found = _text(value_of(row, text), text, where, cleaned)
+    if not found:
+        raise InputError(f"{where} has an empty {text!r}; remove it or pass --on_bad_row skip")
+    texts = [one for name in references for one in _texts(value_of(row, name), name, where, cleaned) if one]
+    own = {field: _text(row.get(name), name, where, cleaned) or None for name, field in OF_THEIR_OWN.items()}
+    taken = {text, *references, *OF_THEIR_OWN}
     return Example(
-        id=fields["id"] or str(number),
-        text=fields["text"],
-        reference=fields["reference"] or None,
-        literal_reference=fields["literal_reference"] or None,
-        group=fields["group"] or None,
+        id=own["id"] or str(number),
+        text=found,
+        reference=texts[0] if texts else None,
+        further_references=tuple(texts[1:]),
+        literal_reference=own["literal_reference"],
+        group=own["group"],
+        columns={name: value for name, value in row.items() if name not in taken},
     )
+
+
+def _texts(value: Any, column: str, where: str, cleaned: bool) -> list[str]:
+    """One reference, or a list of several."""
+    values = value if isinstance(value, list | tuple) else [value]
+    return [_text(each, column, where, cleaned) for each in values]
+
+
+def _text(value: Any, column: str, where: str, cleaned: bool) -> str:
+    """ "" for what is absent, None, NaN (pandas' None) or white space."""
+    if column in ("id", "group") and isinstance(value, int):
+        value = str(value)
+    if value is None or value != value:
+        return ""
+    if not isinstance(value, str):
+        kind = type(value).__name__
+        raise InputError(f"{where} has {kind} {value!r} where text should be in column {column!r}")
+    value = clean(value) if cleaned else whole_characters(value)
+    return value if value.strip() else ""
+
+
+def whole_characters(text: str) -> str:
+    """Half an emoji, as JSON escapes can hold, is no character: it cannot be written."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def clean(text: str) -> str:
     """One kind of line break, no trailing blanks, no blank lines; the words are left alone."""
-    text = text.encode("utf-8", "replace").decode("utf-8")  # half an emoji, as JSON escapes can hold, is no character
-    lines = (line.strip() for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n"))
+    lines = (line.strip() for line in whole_characters(text).replace("\r\n", "\n").replace("\r", "\n").split("\n"))
     return "\n".join(line for line in lines if line)
 
 
-def require_references(examples: list[Example], dataset: str, purpose: str) -> None:
+# ------------------------------------------------------------------------------------------------------- what is said
+
+
+def oddities(examples: list[Example]) -> list[str]:
+    """What is most likely a mistake about the examples as a whole: texts or references that are all the same, some absent."""
+    count = len(examples)
+    without = sum(example.reference is None for example in examples)
+    references = {example.reference for example in examples}
+    said = []
+    if count > 1 and len({example.text for example in examples}) == 1:
+        said.append(f"all {count} texts are the same")
+    if 0 < without < count:
+        said.append(f"{without} of {count} rows have no reference")
+    if count > 1 and not without and len(references) == 1:
+        said.append(f"all {count} references are the same")
+    return said
+
+
+def require_references(examples: list[Example], dataset: Data, purpose: str) -> None:
     missing = [example.id for example in examples if not example.reference]
     if missing:
         raise InputError(
-            f"{dataset}: {len(missing)} rows have no 'summary' (the first is id {missing[0]}), which {purpose} needs"
+            f"{name_of(dataset)}: {len(missing)} rows have no reference (the first is id {missing[0]}), which {purpose} "
+            "needs; fill them in, or name their column with --reference_column"
         )
+
+
+def is_given(name: Any) -> bool:
+    """Whether it is the name of rows that were given in Python."""
+    return isinstance(name, str) and name.startswith(f"{GIVEN}: ")
+
+
+def name_of(dataset: Data) -> str:
+    """A name or path as it is; of rows given in Python how many they are, and a digest by which they are known again."""
+    if isinstance(dataset, str):
+        return dataset
+    sets = dataset if isinstance(dataset, dict) else {"": dataset}
+    rows = [row for split in sets.values() for row in split]
+    digest = hashlib.sha256(json.dumps(rows, default=str).encode())
+    return f"{GIVEN}: {len(rows)}, SHA-256 {digest.hexdigest()[:16]}"
+
+
+# ------------------------------------------------------------------------------------------------------------ sources
+
+
+def _rows_of(dataset: Data, split: str, dataset_config: str | None) -> Iterable[Mapping[str, Any]]:
+    if not isinstance(dataset, str):
+        rows = _given_rows(dataset, split)
+    elif dataset == "mini":
+        rows = _mini_rows(split)
+    elif is_given(dataset):
+        raise InputError(f"dataset: the configuration was made with {dataset}, which are not here; give them again")
+    elif _is_local(dataset):
+        path = Path(dataset)
+        rows = _saved_rows(path, split) if path.is_dir() else file_rows(path)
+    else:
+        return _hub_rows(dataset, split, dataset_config)
+    if dataset_config is not None:
+        raise InputError(f"dataset_config {dataset_config!r} is for a hub set, which {name_of(dataset)!r} is not")
+    return rows
 
 
 def _is_local(dataset: str) -> bool:
@@ -123,118 +265,59 @@ def _is_local(dataset: str) -> bool:
     )
 
 
-def file_suffix(path: Path) -> str:
-    """`.csv` of x.csv and of x.csv.gz alike."""
-    return path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
+def _given_rows(dataset: Any, split: str) -> Iterable[Mapping[str, Any]]:
+    """Of a list of dicts or a datasets.Dataset; of a datasets.DatasetDict the split."""
+    if isinstance(dataset, dict):
+        return _split_of(dataset, split, "the dataset")
+    if hasattr(dataset, "columns"):
+        raise InputError("dataset is a table of pandas'; give its rows, with table.to_dict('records')")
+    if not hasattr(dataset, "__len__"):
+        kind = type(dataset).__name__
+        raise InputError(f"dataset is a {kind}; give a name, a path, a list of dicts or a datasets.Dataset")
+    if isinstance(dataset, list | tuple) and not all(isinstance(row, Mapping) for row in dataset):
+        wrong = next(number for number, row in enumerate(dataset, start=1) if not isinstance(row, Mapping))
+        raise InputError(f"dataset: row {wrong} is no dict; give a list of dicts, each with the columns of a row")
+    return dataset
 
 
-def open_text(path: Path) -> IO[str]:
-    if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
-    return path.open(encoding="utf-8-sig", newline="")
+def _split_of(sets: Mapping[str, Any], split: str, source: str) -> Any:
+    if split not in sets:
+        raise InputError(f"{source} has no split {split!r}; it has {', '.join(map(str, sets))}")
+    return sets[split]
 
 
-def file_rows(path: Path) -> Iterator[Mapping[str, Any]]:
-    if not path.is_file():
-        raise InputError(f"no file at {path}; give a JSON, JSONL, CSV or Parquet file of id, dialogue, summary")
-    if path.stat().st_size == 0:
-        raise InputError(f"{path} is empty; it needs at least one row of id, dialogue, summary")
-    readers = {".json": _json_rows, ".jsonl": _jsonl_rows, ".csv": _csv_rows, ".parquet": _parquet_rows}
-    if file_suffix(path) not in readers:
-        raise InputError(f"{path}: unknown kind of file {file_suffix(path)!r}; use one of {', '.join(SUFFIXES)}")
-    with saying_what_is_wrong(str(path)):
-        yield from readers[file_suffix(path)](path)
-
-
-@contextlib.contextmanager
-def saying_what_is_wrong(source: str) -> Iterator[None]:
-    """Turns what can go wrong while `source` is read into an InputError."""
-    try:
-        yield
-    except UnicodeDecodeError as error:
-        raise not_utf8(source, error) from error
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise InputError(f"{source} is not a whole gzip file ({error}); make or fetch it again") from error
-    except PermissionError as error:
-        raise InputError(f"{source} cannot be read ({error.strerror}); change its permissions or copy it") from error
-
-
-def not_utf8(source: str, error: UnicodeDecodeError) -> InputError:
-    byte = error.object[error.start]  # its place is not known: files are decoded in pieces
-    return InputError(f"{source} is not UTF-8 (it has a byte 0x{byte:02x}); convert it, for example with iconv")
-
-
-def _json_rows(path: Path) -> Iterator[Mapping[str, Any]]:
-    try:
-        with open_text(path) as file:
-            rows = json.load(file)
-    except json.JSONDecodeError as error:
-        raise InputError(
-            f"{path} is not JSON (line {error.lineno}: {error.msg}); one object a line is JSONL"
-        ) from error
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise InputError(f"{path} must hold a list of objects with id, dialogue, summary")
-    yield from rows
-
-
-def _jsonl_rows(path: Path) -> Iterator[Mapping[str, Any]]:
-    with open_text(path) as file:
-        yield from parse_json_lines(file, source=str(path))
-
-
-def parse_json_lines(lines: Iterable[str], *, source: str) -> Iterator[Mapping[str, Any]]:
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InputError(f"{source}: line {number} is not JSON ({error.msg})") from error
-        if not isinstance(row, dict):
-            raise InputError(f"{source}: line {number} must be an object with id, dialogue, summary")
-        yield row
-
-
-def _csv_rows(path: Path) -> Iterator[Mapping[str, Any]]:
-    csv.field_size_limit(10_000_000)
-    with open_text(path) as file:
-        reader = csv.DictReader(file)
-        try:
-            yield from reader
-        except csv.Error as error:
-            raise InputError(f"{path} cannot be read as CSV at line {reader.line_num} ({error})") from error
-
-
-def _parquet_rows(path: Path) -> Iterator[Mapping[str, Any]]:
-    import pyarrow
-    import pyarrow.parquet as parquet
-
-    try:
-        for batch in parquet.ParquetFile(path).iter_batches(batch_size=1024):
-            yield from batch.to_pylist()
-    except (pyarrow.ArrowInvalid, OSError) as error:
-        raise InputError(f"{path} cannot be read as Parquet ({_first_line(error)})") from error
-
-
-def _hub_rows(dataset: str, split: str) -> Iterable[Mapping[str, Any]]:
+def _saved_rows(folder: Path, split: str) -> Iterable[Mapping[str, Any]]:
     import datasets
 
-    ways_on = "give a local file of id, dialogue, summary, or use mini, the embedded corpus"
+    if not any((folder / name).is_file() for name in ("dataset_dict.json", "state.json")):
+        raise InputError(
+            f"{folder} is a folder, and not one that datasets.save_to_disk wrote (it has no state.json); give a file"
+        )
+    try:
+        saved = datasets.load_from_disk(str(folder))
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{folder} cannot be read as datasets.save_to_disk writes it ({first_line(error)})") from error
+    return _split_of(saved, split, str(folder)) if isinstance(saved, dict) else saved
+
+
+def _hub_rows(dataset: str, split: str, dataset_config: str | None) -> Iterable[Mapping[str, Any]]:
+    import datasets
+
+    ways_on = "give a local file, or use mini, the embedded corpus"
     require_on_hub(dataset, "dataset", ways_on)
     try:
-        return datasets.load_dataset(dataset, split=split)
+        return datasets.load_dataset(dataset, dataset_config, split=split)
     except (ValueError, RuntimeError) as error:  # the latter where it is a script, which datasets runs no more
-        raise InputError(f"dataset {dataset!r}: {_first_line(error)}; {ways_on}") from error
+        reason = first_line(error)
+        if "config" in reason.lower():
+            reason = f"{' '.join(str(error).splitlines()[:2])} (with --dataset_config)"
+        raise InputError(f"dataset {dataset!r}: {reason}; {ways_on}") from error
     except (OSError, datasets.exceptions.DatasetNotFoundError) as error:
-        raise InputError(f"cannot get dataset {dataset!r} from the hub ({_first_line(error)}); {ways_on}") from error
+        raise InputError(f"cannot get dataset {dataset!r} from the hub ({first_line(error)}); {ways_on}") from error
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-def _mini_rows(split: str) -> Iterator[Mapping[str, Any]]:
+def _mini_rows(split: str) -> Iterable[Mapping[str, Any]]:
     path = mini.corpus / f"{split}.jsonl.gz"
     if not path.is_file():
         raise InputError(f"the embedded corpus has no split {split!r}; it has train, validation and test")
-    return _jsonl_rows(path)
+    return file_rows(path)

@@ -23,7 +23,8 @@ from typing import Any
 import torch
 
 from softspoken.config import EvaluateConfig
-from softspoken.data.reading import load_examples, require_references
+from softspoken.data.columns import columns_of
+from softspoken.data.reading import iterate_examples, name_of, read_examples, require_references
 from softspoken.evaluation import resampling
 from softspoken.evaluation.analysis import analyse, collect
 from softspoken.evaluation.metrics import (
@@ -108,7 +109,7 @@ def evaluate(config: EvaluateConfig) -> EvalReport:
     load_tokenizer(config.model)
     if config.max_new_tokens is None:  # each system's own limit may be another, and differences in length would follow
         config = replace(config, max_new_tokens=length_limit(config.model, next(iter(adapters), None)))
-    examples = load_examples(config.dataset, config.split, on_bad_row=config.on_bad_row, limit=config.limit)
+    examples = read_examples(config, task, config.limit)
     device = str(resolve_device(config.device))
     specs = list(dict.fromkeys(config.judge or filter(None, [task.judge])))
     judges = [load_judge(spec, device=device, detoxify_sha256=config.detoxify_sha256) for spec in specs]
@@ -128,7 +129,7 @@ def evaluate(config: EvaluateConfig) -> EvalReport:
         terms=terms,
         seed=config.seed,
         similarity=similarity.cosine if similarity else None,
-        dataset={"id": config.dataset, "split": config.split},
+        dataset={"id": name_of(config.dataset), "split": config.split},
         config=_recorded(config),
         files=_stamps(
             [config.model, *adapters, *(config.system or []), *specs, config.similarity or "", *measured_by.values()]
@@ -137,6 +138,20 @@ def evaluate(config: EvaluateConfig) -> EvalReport:
     )
     write_report(output)
     return report
+
+
+def require_examples(config: EvaluateConfig) -> None:
+    """Raises InputError for a dataset, split or column that is not there: better before a training than after it."""
+    reading = iterate_examples(
+        config.dataset,
+        config.split,
+        dataset_config=config.dataset_config,
+        columns=columns_of(config, load_task(config.task)),
+        on_bad_row="skip",
+        say=False,
+    )
+    with contextlib.closing(reading):
+        next(reading, None)
 
 
 def evaluate_systems(
@@ -199,7 +214,8 @@ def evaluate_systems(
 
 def _recorded(config: EvaluateConfig) -> dict[str, Any]:
     """A reward only where there is one: the report shows it as such."""
-    settings = {name: value for name, value in asdict(config).items() if name not in ABOUT_THE_FOLDER}
+    named = replace(config, dataset=name_of(config.dataset))
+    settings = {name: value for name, value in asdict(named).items() if name not in ABOUT_THE_FOLDER}
     return settings if config.reward else {name: value for name, value in settings.items() if name != "reward"}
 
 
@@ -395,7 +411,7 @@ def _stamps(sources: list[str]) -> dict[str, Any]:
 
 
 def _digest(examples: list[Example]) -> str:
-    text = json.dumps([astuple(example) for example in examples])
+    text = json.dumps([astuple(example) for example in examples], default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -126,7 +126,7 @@ def ngrams(said: list[str], size: int) -> list[tuple[str, ...]]:
 
 @functools.lru_cache(maxsize=1024)
 def _example_ngrams(example: str) -> frozenset[tuple[str, ...]]:
-    return frozenset(piece for line in example.split("\n") for piece in ngrams(words(line), COPIED))
+    return frozenset(piece for line in example.splitlines() for piece in ngrams(words(line), COPIED))
 
 
 def _by_sentence(text: str) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from softspoken.config import EvaluateConfig
-from softspoken.data.reading import SUFFIXES, file_rows, file_suffix
+from softspoken.data.files import SUFFIXES, file_rows, file_suffix
 from softspoken.evaluation.metrics import Judge, words
 from softspoken.inference.generator import Summarizer
 from softspoken.models.adapters import adapter_folder

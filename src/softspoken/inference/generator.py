@@ -24,18 +24,10 @@ from transformers.generation import GenerationMode
 
 from softspoken.config import SummarizeConfig, TrainConfig
 from softspoken.data.batches import on_device
+from softspoken.data.columns import Columns
+from softspoken.data.files import TABLES, file_suffix, open_text, parse_json_lines, saying_what_is_wrong
 from softspoken.data.prompts import PromptFormat, encode_prompts
-from softspoken.data.reading import (
-    SUFFIXES,
-    OnBadRow,
-    clean,
-    file_suffix,
-    iterate_examples,
-    open_text,
-    parse_json_lines,
-    saying_what_is_wrong,
-    to_examples,
-)
+from softspoken.data.reading import clean, iterate_examples, to_examples
 from softspoken.models.adapters import adapter_folder, tokenizer_source, with_adapter
 from softspoken.models.pretrained import (
     load_generation_config,
@@ -210,7 +202,7 @@ class Summarizer:
 def _checked(texts: list[str]) -> list[Example]:
     if isinstance(texts, str):
         raise InputError("dialogues must be a list of texts; put the one text into a list")
-    return list(to_examples(({"dialogue": text} for text in texts), source="dialogues"))
+    return list(to_examples(({"text": text} for text in texts), source="dialogues", columns=Columns("text")))
 
 
 def _by_length(examples: list[Example], batch_size: int) -> Iterator[list[int]]:
@@ -270,13 +262,11 @@ def _generation_config(folder: Path | None, models: GenerationConfig, max_new_to
 
 def summarize(config: SummarizeConfig, input: TextIO, output: TextIO) -> None:
     """Summaries of `config.file` (or of `input`) to `output`, as they are made: a JSON line each, or plain text for plain text."""
-    as_json, examples = _read(config.file, input, config.on_bad_row)
+    total = _checked_count(config)
+    as_json, examples = _read(config, input, say=total is None)
     first = next(examples, None)  # input that cannot be read is said before the model is loaded
     if first is None:
-        raise InputError(
-            f"{_name(config.file)} has no dialogue in it; give JSON lines with id and dialogue, or plain text"
-        )
-    total = _checked_count(config)
+        raise InputError(f"{_name(config.file)} has no text in it; give JSON lines with id and text, or plain text")
     summarizer = Summarizer.from_pretrained(
         config.model, adapter=config.adapter, device=config.device, max_new_tokens=config.max_new_tokens
     )
@@ -303,21 +293,21 @@ def _name(file: str) -> str:
     return "standard input" if file == "-" else file
 
 
-def _read(file: str, input: TextIO, on_bad_row: OnBadRow) -> tuple[bool, Iterator[Example]]:
+def _read(config: SummarizeConfig, input: TextIO, *, say: bool) -> tuple[bool, Iterator[Example]]:
     """(whether JSON lines are to be written, the dialogues) of a data file, a text file or a stream."""
-    path = Path(file)
-    if file != "-" and file_suffix(path) in SUFFIXES:
-        return True, iterate_examples(file, "", on_bad_row=on_bad_row)
+    file, path, columns = config.file, Path(config.file), Columns(config.text_column, wants_reference=False)
+    if file != "-" and file_suffix(path) in TABLES:
+        return True, iterate_examples(file, "", columns=columns, on_bad_row=config.on_bad_row, say=say)
     if file != "-" and (path.is_dir() or not path.exists()):
         raise InputError(f"no file at {file}; give a text, JSON, JSONL, CSV or Parquet file, or - for standard input")
     lines = _lines(input if file == "-" else _open(path), _name(file))
     start = list(islice((line for line in lines if line.strip()), 1))
     lines = chain(start, lines)
     if start and start[0].lstrip().startswith("{"):
-        return True, to_examples(parse_json_lines(lines, source=_name(file)), source=_name(file), on_bad_row=on_bad_row)
-    return False, to_examples(
-        ({"dialogue": block} for block in _blocks(lines)), source=_name(file), on_bad_row=on_bad_row
-    )
+        rows = parse_json_lines(lines, source=_name(file))
+        return True, to_examples(rows, source=_name(file), columns=columns, on_bad_row=config.on_bad_row, say=say)
+    blocks = ({"text": block} for block in _blocks(lines))
+    return False, to_examples(blocks, source=_name(file), columns=Columns("text"), on_bad_row=config.on_bad_row)
 
 
 def _checked_count(config: SummarizeConfig) -> int | None:
@@ -327,7 +317,7 @@ def _checked_count(config: SummarizeConfig) -> int | None:
     """
     if config.on_bad_row == "skip" or config.file == "-" or not Path(config.file).is_file():
         return None
-    return sum(1 for _ in _read(config.file, sys.stdin, config.on_bad_row)[1])
+    return sum(1 for _ in _read(config, sys.stdin, say=True)[1])
 
 
 def _open(path: Path) -> Iterator[str]:
@@ -348,5 +338,5 @@ def _blocks(lines: Iterable[str]) -> Iterator[str]:
         if line.strip():
             block.append(line)
         elif block:
-            yield "".join(block)
+            yield "".join(block).rstrip("\r\n")
             block = []

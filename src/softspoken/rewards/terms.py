@@ -35,7 +35,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from softspoken.config import ScoreConfig, reward_weights
-from softspoken.data.reading import not_utf8, open_text
+from softspoken.data.files import not_utf8, open_text
 from softspoken.models.pretrained import from_pretrained
 from softspoken.progress import Speed, progress_bar
 from softspoken.rewards.judges import JUDGES, Judge, TextModel, is_judge, load_judge

@@ -58,7 +58,12 @@ def names(text: str, name: str) -> bool:
 
 def _worst_lines(examples: list[Example], toxicity: Toxicity) -> list[float]:
     """The toxicity of each dialogue's worst utterance."""
-    lines = [(row, SPEAKER.sub("", line)) for row, one in enumerate(examples) for line in one.text.split("\n")]
+    lines = [
+        (row, SPEAKER.sub("", line))
+        for row, one in enumerate(examples)
+        for line in one.text.splitlines()
+        if line.strip()
+    ]
     worst = [0.0] * len(examples)
     for (row, _), found in zip(lines, toxicity([line for _, line in lines]), strict=True):
         worst[row] = max(worst[row], found)
@@ -70,7 +75,8 @@ TASK = Task(
     name="summarization",
     words=Words("dialogue", "dialogues", "summary", "summaries"),
     template="Summarize the following conversation.\n\n{text}\n\nSummary:",
-    clean=True,
+    text_column="dialogue",
+    reference_column="summary",
     objective=Objective("toxicity", "lower", gained="less toxic", lost="more toxic"),
     guards=(Guard("rougeL", margin=1.0),),
     reward="mini + 1.5*rouge:rougeL",

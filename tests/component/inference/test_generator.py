@@ -138,7 +138,7 @@ def test_one_none_and_wrong_input(tiny_t5: Path) -> None:
     assert len(summarizer([TEXTS[0]])) == 1
     with pytest.raises(InputError, match="must be a list"):
         summarizer(TEXTS[0])  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="row 2 has an empty dialogue"):
+    with pytest.raises(InputError, match="row 2 has an empty 'text'"):
         summarizer(["Leon: hi", "  \n "])
     with pytest.raises(InputError, match="row 1 has int 3"):
         summarizer([3])  # type: ignore[list-item]
@@ -415,7 +415,7 @@ def test_bad_rows_of_a_file_are_found_before_anything_is_written(
     good, bad = json.dumps({"dialogue": TEXTS[1]}) + "\n", json.dumps({"dialogue": ""}) + "\n"
     file.write_text(good * 40 + bad)
     output = io.StringIO()
-    with pytest.raises(InputError, match="row 41 has an empty dialogue"):
+    with pytest.raises(InputError, match="row 41 has an empty 'dialogue'"):
         summarize(
             SummarizeConfig(file=str(file), model=str(tiny_t5), batch_size=1, device="cpu"), io.StringIO(), output
         )
@@ -427,9 +427,10 @@ def test_bad_rows_of_a_file_are_found_before_anything_is_written(
 @pytest.mark.parametrize(
     ("text", "match"),
     [
-        ("", "standard input has no dialogue in it"),
-        (" \n\n", "standard input has no dialogue in it"),
-        ('{"text": "x"}', "no column 'dialogue' in row 1; it has text"),
+        ("", "standard input has no text in it"),
+        (" \n\n", "standard input has no text in it"),
+        ('{"said": "x"}', "none of its columns is known to be the text"),
+        ('{"text": "x", "input": "y"}', "could be any of its columns text, input; name one with --text_column"),
         ('{"dialogue": 3}', "row 1 has int 3 where text should be in column 'dialogue'"),
         ('{"dialogue": "x"', "line 1 is not JSON"),
         ('{"dialogue": "x"}\n[1]', "line 2 must be an object"),
@@ -438,6 +439,17 @@ def test_bad_rows_of_a_file_are_found_before_anything_is_written(
 def test_bad_input_is_said_in_a_sentence(tiny_t5: Path, text: str, match: str) -> None:
     with pytest.raises(InputError, match=match):
         run(tiny_t5, text)
+
+
+def test_a_column_by_its_name(tiny_t5: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = '{"t": {"de": "Hallo du", "en": "x"}, "text": "other", "summary": "a", "target": "b"}\n'
+    plain = Summarizer.from_pretrained(str(tiny_t5), device="cpu", max_new_tokens=4)
+    with caplog.at_level("INFO", logger="softspoken"):
+        said = json.loads(run(tiny_t5, rows, text_column="t.de", max_new_tokens=4))
+        assert said["summary"] == plain(["Hallo du"])[0]
+        assert not caplog.messages
+        assert json.loads(run(tiny_t5, rows, max_new_tokens=4))["summary"] == plain(["other"])[0]
+        assert caplog.messages == ["standard input: text from 'text'"]
 
 
 def test_what_is_not_utf8(tiny_t5: Path, tmp_path: Path) -> None:

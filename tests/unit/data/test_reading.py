@@ -5,15 +5,18 @@ import gzip
 import io
 import json
 import logging
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pyarrow
 import pyarrow.parquet
 import pytest
 
-from softspoken.data.reading import iterate_examples, load_examples, require_references, to_examples
+from softspoken.data.columns import Columns
+from softspoken.data.reading import iterate_examples, load_examples, name_of, require_references, to_examples
 from softspoken.types import Example, InputError
 
 ROWS = [
@@ -73,15 +76,28 @@ def test_byte_order_mark_and_gzip(kind: str, packed: bool, tmp_path: Path) -> No
 
 def test_columns_ids_and_cleaning() -> None:
     rows = [
-        {"id": 3, "dialogue": " Nora:  a \r\n\r\n Felix: b\rMila: c \n", "summary": " ", "group": 4, "other": object()},
+        {"id": 3, "dialogue": " Nora:  a \r\n\r\n Felix: b\rMila: c \n", "summary": " ", "group": 4, "other": 2.5},
         {"dialogue": "x", "summary": None, "literal_summary": "y "},
-        {"id": None, "dialogue": "half of one: \ud83d"},
+        {"id": None, "dialogue": "half of one: \ud83d", "summary": math.nan},
     ]
-    assert list(to_examples(rows, source="s")) == [
-        Example("3", "Nora:  a\nFelix: b\nMila: c", group="4"),
+    assert list(to_examples(rows, source="s", cleaned=True)) == [
+        Example("3", "Nora:  a\nFelix: b\nMila: c", group="4", columns={"other": 2.5}),
         Example("2", "x", literal_reference="y"),
         Example("3", "half of one: ?"),
     ]
+
+
+def test_white_space_is_the_rows_own() -> None:
+    code = "def f(x):\n    if x:\n\n        return 1\t\n"
+    verse = "  O rose,\r\n\r\n    thou art sick.  "
+    [example] = to_examples([{"dialogue": verse, "summary": code}], source="s")
+    assert (example.text, example.reference) == (verse, code)
+    compile(example.reference, "reference", "exec")
+
+
+def test_the_embedded_corpus_is_clean_already() -> None:
+    examples = load_examples("mini", "validation")
+    assert examples == list(iterate_examples("mini", "validation", cleaned=True))
 
 
 def test_limit_does_not_read_on(tmp_path: Path) -> None:
@@ -105,24 +121,31 @@ def test_the_embedded_corpus() -> None:
         ("d.json", b"[]", "has no usable rows"),
         ("d.csv", b"id,dialogue\n", "has no usable rows"),
         ("d.parquet", as_parquet(ROWS)[:50], "cannot be read as Parquet"),
-        ("d.txt", b"x", "unknown kind of file '.txt'; use one of .json, .jsonl, .csv, .parquet"),
+        ("d.xml", b"x", "unknown kind of file '.xml'; use one of .json, .jsonl, .csv, .tsv, .parquet, .txt"),
         ("d.json", b'[{"dialogue": "x"', "d.json is not JSON"),
         ("d.json", b'{"dialogue": "x"}', "must hold a list of objects"),
         ("d.json", b'["x"]', "must hold a list of objects"),
         ("d.jsonl", b'{"dialogue": "x"}\n\n{"dialogue"', "line 3 is not JSON"),
         ("d.jsonl", b'{"dialogue": "x"}\n7\n', "line 2 must be an object"),
-        ("d.csv", b"id,dialogue\na,sch\xf6n\n", r"not UTF-8 \(it has a byte 0xf6\)"),
-        ("d.jsonl", b'{"dialogue": "sch\xf6n"}', r"not UTF-8 \(it has a byte 0xf6\)"),
+        ("d.csv", b"id,dialogue\na,sch\xf6n\n", r"not UTF-8 \(it has a byte 0xf6, in cp1252 'ö'\); save it as UTF-8 \(in Excel: CSV UTF-8\)"),
+        ("d.csv", "id,dialogue\na,schön\n".encode("utf-16"), r"not UTF-8 \(it has a byte 0xff, with which UTF-16 begins\)"),
+        ("d.jsonl", b'{"dialogue": "sch\xf6n"}', r"not UTF-8 \(it has a byte 0xf6"),
         ("d.json", b'["\xf6"]', "not UTF-8"),
         ("d.jsonl.gz", gzip.compress(as_jsonl(ROWS))[:30], "is not a whole gzip file"),
         ("d.csv.gz", b"no gzip", "is not a whole gzip file"),
-        ("d.csv", b"id,text\na,x\n", "no column 'dialogue' in row 1; it has id, text"),
-        ("d.jsonl", b'{"text": "x"}', "no column 'dialogue' in row 1; it has text"),
-        ("d.jsonl", b'{"dialogue": "x"}\n{"dialogue": " \\n"}', "row 2 has an empty dialogue; remove it or pass --on_bad_row skip"),
-        ("d.csv", b"id,dialogue\na,x\nb\n", "row 2 has an empty dialogue"),
+        ("d.csv", b"id,said\na,x\n", r"none of its columns is known to be the text \(dialogue, document, article, text, source, input would be\); row 1 has id, said: name one with --text_column"),
+        ("d.jsonl", b'{"said": {"en": "x"}, "by": {}}', "row 1 has said.en, by: name one"),
+        ("d.csv", b"text,input\na,x\n", "the text could be any of its columns text, input; name one with --text_column"),
+        ("d.csv", b"text,highlights,target\na,x,y\n", "the reference could be any of its columns highlights, target; name one with --reference_column"),
+        ("d.csv", b"id,dialogue\na,x,y\n", "row 1 has more fields than the first line names"),
+        ("d.tsv", b'id\tdialogue\na\t"x" y\tz\nb\t"x"\n', "d.tsv cannot be read as TSV at line 1"),
+        ("d.jsonl", b'{"dialogue": "x"}\n{"dialogue": " \\n"}', "row 2 has an empty 'dialogue'; remove it or pass --on_bad_row skip"),
+        ("d.csv", b"id,dialogue\na,x\nb\n", "row 2 has an empty 'dialogue'"),
         ("d.jsonl", b'{"dialogue": "x"}\n{"dialogue": 5}', "row 2 has int 5 where text should be in column 'dialogue'"),
-        ("d.jsonl", b'{"dialogue": "x", "summary": ["y"]}', "row 1 has list .* where text should be in column 'summary'"),
-        ("d.jsonl", b'{"dialogue": "x"}\n{"dialogue": null}', "row 2 has an empty dialogue"),
+        ("d.jsonl", b'{"dialogue": "x", "summary": ["y", 5]}', "row 1 has int 5 where text should be in column 'summary'"),
+        ("d.jsonl", b'{"dialogue": ["x"]}', "row 1 has list .* where text should be in column 'dialogue'"),
+        ("d.jsonl", b'{"dialogue": "x"}\n{"text": "y"}', "row 2 has no column 'dialogue'; remove it"),
+        ("d.jsonl", b'{"dialogue": "x"}\n{"dialogue": null}', "row 2 has an empty 'dialogue'"),
     ],
 )  # fmt: skip
 def test_bad_files(name: str, content: bytes, match: str, tmp_path: Path) -> None:
@@ -133,7 +156,7 @@ def test_bad_files(name: str, content: bytes, match: str, tmp_path: Path) -> Non
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["nothing.jsonl", "./nothing", "a/b/c", "."])
+@pytest.mark.parametrize("name", ["nothing.jsonl", "./nothing", "a/b/c"])
 def test_no_such_file(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match="no file at"):
@@ -153,8 +176,8 @@ def test_bad_rows_can_be_skipped_and_are_counted(tmp_path: Path, caplog: pytest.
 
 def test_a_missing_column_is_not_skipped(tmp_path: Path) -> None:
     file = tmp_path / "d.csv"
-    file.write_text("id,text\na,x\n")
-    with pytest.raises(InputError, match="no column 'dialogue'"):
+    file.write_text("id,said\na,x\n")
+    with pytest.raises(InputError, match="none of its columns"):
         load_examples(str(file), "any", on_bad_row="skip")
 
 
@@ -179,5 +202,111 @@ def test_long_fields_of_a_csv(tmp_path: Path) -> None:
 
 def test_required_references() -> None:
     require_references([Example("a", "x", "y")], "d.csv", "sft")
-    with pytest.raises(InputError, match=r"d.csv: 1 rows have no 'summary' \(the first is id b\), which sft needs"):
+    with pytest.raises(InputError, match=r"d.csv: 1 rows have no reference \(the first is id b\), which sft needs"):
         require_references([Example("a", "x", "y"), Example("b", "x")], "d.csv", "sft")
+
+
+# ------------------------------------------------------------------------------------- data as people have it
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ('a\tdocument\n1\tsay "hi" \t\n', {"a": "1"}),
+        ('a\tdocument\n"1"\t"say ""hi"" "\n', {"a": "1"}),
+    ],
+)
+def test_quotes_in_a_tsv_are_themselves_unless_they_frame_a_field(
+    content: str, expected: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "d.tsv").write_text(content.replace(" \t\n", " \n"))
+    assert load_examples(str(tmp_path / "d.tsv"), "any") == [Example("1", 'say "hi" ', columns=expected)]
+
+
+def test_quotes_in_a_tsv_hold_line_breaks_together(tmp_path: Path) -> None:
+    (tmp_path / "d.tsv").write_text(
+        'dialogue\tsummary\n"Nora: hi\nFelix: ""ho"""\tThey\tgreet\n'.replace("\tgreet", " greet")
+    )
+    assert load_examples(str(tmp_path / "d.tsv"), "any") == [Example("1", 'Nora: hi\nFelix: "ho"', "They greet")]
+
+
+def test_excels_csv(tmp_path: Path) -> None:
+    file = tmp_path / "d.csv"
+    file.write_bytes(b"\xef\xbb\xbfdialogue;summary\r\nso, so;a; b\r\n".replace(b"a; b", b'"a; b"'))
+    assert load_examples(str(file), "any") == [Example("1", "so, so", "a; b")]
+    file.write_bytes(b"sep=|\r\ndialogue|summary\r\nx|y\r\n")
+    assert load_examples(str(file), "any") == [Example("1", "x", "y")]
+
+
+def test_a_text_file_has_one_text_a_line(tmp_path: Path) -> None:
+    (tmp_path / "d.txt").write_bytes("\ufeff Hello there,\r\nyou.".encode())
+    assert [example.text for example in load_examples(str(tmp_path / "d.txt"), "any")] == [" Hello there,", "you."]
+
+
+def test_a_folder_of_save_to_disk(tmp_path: Path) -> None:
+    rows = datasets.Dataset.from_list(ROWS)
+    rows.save_to_disk(str(tmp_path / "one"))
+    datasets.DatasetDict({"train": rows, "test": rows.select([1])}).save_to_disk(str(tmp_path / "splits"))
+    assert [example.id for example in load_examples(str(tmp_path / "one"), "any")] == ["a", "b"]
+    assert [example.id for example in load_examples(str(tmp_path / "splits"), "test")] == ["b"]
+    with pytest.raises(InputError, match="has no split 'dev'; it has train, test"):
+        load_examples(str(tmp_path / "splits"), "dev")
+    with pytest.raises(InputError, match=r"not one that datasets\.save_to_disk wrote"):
+        load_examples(str(tmp_path), "any")
+    (tmp_path / "one" / "dataset_info.json").write_text("{")
+    with pytest.raises(InputError, match=r"cannot be read as datasets\.save_to_disk writes it"):
+        load_examples(str(tmp_path / "one"), "any")
+
+
+def test_rows_given_in_python() -> None:
+    expected = [
+        Example("a", ROWS[0]["dialogue"], ROWS[0]["summary"]),
+        Example("b", ROWS[1]["dialogue"], "Leon says hi."),
+    ]
+    rows = datasets.Dataset.from_list(ROWS)
+    assert load_examples(ROWS, "any") == expected
+    assert load_examples(rows, "any") == expected
+    assert load_examples(datasets.DatasetDict({"x": rows}), "x") == expected
+    assert name_of(ROWS) == name_of(rows)  # so that a run on one can go on with the other
+    assert name_of(ROWS).startswith("rows given in Python: 2, SHA-256 ")
+    assert name_of(ROWS[:1]) != name_of(ROWS)
+    for wrong, match in (
+        ([ROWS[0], "x"], "row 2 is no dict"),
+        (7, "dataset is a int; give a name, a path, a list of dicts"),
+        (name_of(ROWS), "which are not here; give them again"),
+        ([], "has no usable rows"),
+    ):
+        with pytest.raises(InputError, match=match):
+            load_examples(wrong, "any")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="dataset_config 'x' is for a hub set"):
+        load_examples(ROWS, "any", dataset_config="x")
+
+
+def test_what_was_taken_is_said_once_unless_it_was_named(caplog: pytest.LogCaptureFixture) -> None:
+    rows = [{"article": "x", "highlights": "y"}, {"article": "z", "highlights": "w"}]
+    with caplog.at_level(logging.INFO, logger="softspoken"):
+        load_examples(rows, "any", limit=1)
+        assert caplog.messages == [f"{name_of(rows)}: text from 'article', reference from 'highlights'"]
+        caplog.clear()
+        load_examples(rows, "any", columns=Columns("article", "highlights"))
+        load_examples("mini", "validation", limit=2)
+        assert not caplog.messages
+        with pytest.raises(InputError):
+            load_examples([*rows, {"article": ""}], "any")
+        assert not caplog.messages  # the error is the one sentence
+
+
+def test_what_is_odd_about_all_of_them_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, logger="softspoken"):
+        load_examples([{"text": "a", "summary": "s"}, {"text": "b"}, {"text": "c", "summary": " "}], "any")
+        load_examples([{"text": "a", "summary": "s"}] * 3, "any")
+    assert [message.rpartition(": ")[2] for message in caplog.messages] == [
+        "2 of 3 rows have no reference",
+        "all 3 texts are the same",
+        "all 3 references are the same",
+    ]
+
+
+def test_a_reference_column_that_is_nowhere() -> None:
+    with pytest.raises(InputError, match=r"no row has text in the column 'gist' \(reference_column\)"):
+        load_examples([{"text": "a"}], "any", columns=Columns(reference="gist"))

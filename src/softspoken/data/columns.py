@@ -1,0 +1,106 @@
+"""Which column of a row is the text, and which its references: named by the user, else the task's own, else a usual name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import count, takewhile
+from typing import Any
+
+from softspoken.types import InputError
+
+USUAL_TEXTS = ("dialogue", "document", "article", "text", "source", "input")
+USUAL_REFERENCES = ("summary", "highlights", "target", "output", "reference")
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What to look for in a row. `translation.en` is the `en` of a nested column, unless a column has that very name."""
+
+    text: str | None = None
+    """As the user named it."""
+    reference: str | None = None
+    """As the user named it."""
+    own_text: str | None = "dialogue"
+    """The task's name for it, where it has one; it goes before the usual ones."""
+    own_reference: str | None = "summary"
+    wants_reference: bool = True
+
+
+def columns_of(config: Any, task: Any) -> Columns:
+    return Columns(config.text_column, config.reference_column, task.text_column, task.reference_column)
+
+
+def find_text(row: Mapping[str, Any], columns: Columns, source: str) -> str:
+    """The name of the column that is the text. Raises InputError where there is none or it could be one of several."""
+    if columns.text is not None:
+        if not has(row, columns.text):
+            raise InputError(f"{source}: no column {columns.text!r} (text_column); {_what_it_has(row)}")
+        return columns.text
+    usual = _own_first(columns.own_text, USUAL_TEXTS)
+    found = _one_of([name for name in usual if has(row, name)], columns.own_text, "text", source)
+    if found is None:
+        raise InputError(
+            f"{source}: none of its columns is known to be the text ({', '.join(usual)} would be); {_what_it_has(row)}: name "
+            "one with --text_column"
+        )
+    return found
+
+
+def find_references(row: Mapping[str, Any], columns: Columns, source: str) -> list[str]:
+    """The names of the columns that hold references: NAME or, without it, NAME1, NAME2, …; empty where there is none.
+
+    Raises InputError where it could be one of several.
+    """
+    if columns.reference is not None:
+        return _numbered(row, columns.reference)
+    if not columns.wants_reference:
+        return []
+    usual = _own_first(columns.own_reference, USUAL_REFERENCES)
+    found = _one_of([name for name in usual if _numbered(row, name)], columns.own_reference, "reference", source)
+    return _numbered(row, found) if found else []
+
+
+def _own_first(own: str | None, usual: tuple[str, ...]) -> list[str]:
+    return [*filter(None, [own]), *(name for name in usual if name != own)]
+
+
+def _one_of(candidates: list[str], own: str | None, what: str, source: str) -> str | None:
+    if candidates and (candidates[0] == own or len(candidates) == 1):
+        return candidates[0]
+    if candidates:
+        raise InputError(
+            f"{source}: the {what} could be any of its columns {', '.join(candidates)}; name one with --{what}_column"
+        )
+    return None
+
+
+def _numbered(row: Mapping[str, Any], name: str) -> list[str]:
+    if has(row, name):
+        return [name]
+    return list(takewhile(lambda each: has(row, each), (f"{name}{number}" for number in count(1))))
+
+
+def has(row: Mapping[str, Any], name: str) -> bool:
+    if name in row:
+        return True
+    outer, dot, inner = name.partition(".")
+    return bool(dot) and isinstance(row.get(outer), Mapping) and has(row[outer], inner)
+
+
+def value_of(row: Mapping[str, Any], name: str) -> Any:
+    """None where the row has no such column."""
+    if name in row:
+        return row[name]
+    outer, dot, inner = name.partition(".")
+    nested = row.get(outer) if dot else None
+    return value_of(nested, inner) if isinstance(nested, Mapping) else None
+
+
+def _what_it_has(row: Mapping[str, Any]) -> str:
+    names = [
+        f"{name}.{inner}" if inner else str(name)
+        for name, value in row.items()
+        for inner in (value if isinstance(value, Mapping) and value else [""])
+    ]
+    return f"row 1 has {', '.join(names) or 'none'}"

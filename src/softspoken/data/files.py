@@ -1,0 +1,174 @@
+"""Kinds of files → rows: JSON, JSONL, CSV, TSV, text and Parquet, gzip or not, read a row at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import gzip
+import json
+import re
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
+from pathlib import Path
+from typing import IO, Any
+
+from softspoken.types import InputError
+
+TABLES = (".json", ".jsonl", ".csv", ".tsv", ".parquet")
+"""Files whose rows have columns."""
+SUFFIXES = (*TABLES, ".txt")
+KINDS = "JSON, JSONL, CSV, TSV, Parquet or text (one text a line) file"
+TEXT = "text"
+"""The one column of a text file."""
+EXCELS = "cp1252"
+"""What Excel writes in Western Europe unless it is asked for UTF-8."""
+
+
+def file_suffix(path: Path) -> str:
+    """`.csv` of x.csv and of x.csv.gz alike."""
+    return path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
+
+
+def open_text(path: Path) -> IO[str]:
+    if path.suffix == ".gz":
+        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
+    return path.open(encoding="utf-8-sig", newline="")
+
+
+def file_rows(path: Path) -> Iterator[Mapping[str, Any]]:
+    if not path.is_file():
+        raise InputError(f"no file at {path}; give a {KINDS}, or a folder that datasets.save_to_disk wrote")
+    if path.stat().st_size == 0:
+        raise InputError(f"{path} is empty; it needs at least one row")
+    readers = {
+        ".json": _json_rows,
+        ".jsonl": _jsonl_rows,
+        ".csv": _csv_rows,
+        ".tsv": _tsv_rows,
+        ".txt": _text_rows,
+        ".parquet": _parquet_rows,
+    }
+    if file_suffix(path) not in readers:
+        raise InputError(f"{path}: unknown kind of file {file_suffix(path)!r}; use one of {', '.join(SUFFIXES)}")
+    with saying_what_is_wrong(str(path)):
+        yield from readers[file_suffix(path)](path)
+
+
+@contextlib.contextmanager
+def saying_what_is_wrong(source: str) -> Iterator[None]:
+    """Turns what can go wrong while `source` is read into an InputError."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise not_utf8(source, error) from error
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise InputError(f"{source} is not a whole gzip file ({error}); make or fetch it again") from error
+    except PermissionError as error:
+        raise InputError(f"{source} cannot be read ({error.strerror}); change its permissions or copy it") from error
+
+
+def not_utf8(source: str, error: UnicodeDecodeError) -> InputError:
+    """Its place is not known, as files are decoded in pieces; what stands around the byte says which encoding it may be."""
+    byte = error.object[error.start : error.start + 1]
+    found = f"{source} is not UTF-8 (it has a byte 0x{byte[0]:02x}"
+    if error.object[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return InputError(f"{found}, with which UTF-16 begins); save it as UTF-8, for example with iconv -f UTF-16")
+    with contextlib.suppress(UnicodeDecodeError):
+        found += f", in {EXCELS} {byte.decode(EXCELS)!r}"
+    return InputError(f"{found}); save it as UTF-8 (in Excel: CSV UTF-8), for example with iconv -f {EXCELS} -t UTF-8")
+
+
+def _json_rows(path: Path) -> Iterator[Mapping[str, Any]]:
+    try:
+        with open_text(path) as file:
+            rows = json.load(file)
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f"{path} is not JSON (line {error.lineno}: {error.msg}); one object a line is JSONL"
+        ) from error
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise InputError(f"{path} must hold a list of objects, each with the columns of a row")
+    yield from rows
+
+
+def _jsonl_rows(path: Path) -> Iterator[Mapping[str, Any]]:
+    with open_text(path) as file:
+        yield from parse_json_lines(file, source=str(path))
+
+
+def parse_json_lines(lines: Iterable[str], *, source: str) -> Iterator[Mapping[str, Any]]:
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise InputError(f"{source}: line {number} is not JSON ({error.msg})") from error
+        if not isinstance(row, dict):
+            raise InputError(f"{source}: line {number} must be an object with the columns of a row")
+        yield row
+
+
+def _csv_rows(path: Path) -> Iterator[Mapping[str, Any]]:
+    """Separated by commas or, as Excel does it where the comma is the decimal point, by semicolons."""
+    with open_text(path) as file:
+        first = file.readline()
+        if said := re.fullmatch(r"sep=(.)\r?\n", first):  # a line of Excel's own
+            yield from _separated(path, file, said[1])
+        else:
+            separator = max(",", ";", key=lambda one: len(next(csv.reader([first], delimiter=one))))
+            yield from _separated(path, chain([first], file), separator)
+
+
+def _tsv_rows(path: Path) -> Iterator[Mapping[str, Any]]:
+    """Where each line has as many tabs as the first, lines are rows and quotes are themselves, unless they frame a field whole;
+    elsewhere quotes hold tabs and line breaks together, as in a CSV."""
+    with open_text(path) as file:
+        tabs = next(file).count("\t")
+        lines_are_rows = all(line.count("\t") == tabs for line in file if line.strip())
+    with open_text(path) as file:
+        if not lines_are_rows:
+            yield from _separated(path, file, "\t")
+            return
+        names = _tsv_fields(next(file))
+        for line in file:
+            if line.strip():
+                yield dict(zip(names, _tsv_fields(line), strict=True))
+
+
+def _tsv_fields(line: str) -> list[str]:
+    return [
+        field[1:-1].replace('""', '"') if re.fullmatch(r'"(?:[^"]|"")*"', field) else field
+        for field in line.rstrip("\r\n").split("\t")
+    ]
+
+
+def _separated(path: Path, lines: Iterable[str], separator: str) -> Iterator[Mapping[str, Any]]:
+    csv.field_size_limit(10_000_000)
+    reader = csv.DictReader(lines, delimiter=separator, strict=separator == "\t")
+    try:
+        yield from reader
+    except csv.Error as error:
+        kind = file_suffix(path)[1:].upper()
+        raise InputError(f"{path} cannot be read as {kind} at line {reader.line_num} ({error})") from error
+
+
+def _text_rows(path: Path) -> Iterator[Mapping[str, Any]]:
+    with open_text(path) as file:
+        yield from ({TEXT: line.rstrip("\r\n")} for line in file)
+
+
+def _parquet_rows(path: Path) -> Iterator[Mapping[str, Any]]:
+    import pyarrow
+    import pyarrow.parquet as parquet
+
+    try:
+        for batch in parquet.ParquetFile(path).iter_batches(batch_size=1024):
+            yield from batch.to_pylist()
+    except (pyarrow.ArrowInvalid, OSError) as error:
+        raise InputError(f"{path} cannot be read as Parquet ({first_line(error)})") from error
+
+
+def first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
