@@ -1,8 +1,7 @@
-"""What a result says of where it came from, and how it is written."""
+"""What a result says of where it came from."""
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -43,18 +42,3 @@ def describe_machine(threads: int, device: str) -> dict[str, Any]:
         "torch": torch.__version__,
         "blas": "MKL" if torch.backends.mkl.is_available() else "other",
     }
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """A line for each field and, of a field that is a list of objects, for each of them: so that a change is a change of lines."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.saving")
-    fields = ",\n".join(f"{json.dumps(name)}: {_by_line(value)}" for name, value in content.items())
-    beside.write_text(f"{{\n{fields}\n}}\n", encoding="utf-8")
-    beside.replace(path)
-
-
-def _by_line(value: Any) -> str:
-    if isinstance(value, list) and value and all(isinstance(one, dict) for one in value):
-        return "[\n" + ",\n".join(json.dumps(one, ensure_ascii=False) for one in value) + "\n]"
-    return json.dumps(value, ensure_ascii=False)

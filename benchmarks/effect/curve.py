@@ -20,9 +20,9 @@ import torch
 from safetensors.torch import load_file
 
 from benchmarks.effect.evaluations import Evaluation, measure
-from benchmarks.effect.settings import Settings, read_json
+from benchmarks.effect.settings import Settings
 from benchmarks.effect.trainings import DONE_FILE, Training, may_resume, read_metrics, train, train_config
-from benchmarks.provenance import write_json
+from benchmarks.records import read_json, write_json
 from softspoken.rl.checkpoint import whole_checkpoints
 from softspoken.rl.policy import load_policy
 

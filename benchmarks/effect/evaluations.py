@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.effect.settings import OTHER_JUDGE, REWARD_JUDGE, Settings, read_json
+from benchmarks.effect.settings import OTHER_JUDGE, REWARD_JUDGE, Settings
 from benchmarks.effect.trainings import Training
-from benchmarks.provenance import commit, describe_machine, write_json
+from benchmarks.provenance import commit, describe_machine
+from benchmarks.records import read_json, write_json
 from softspoken.config import EvaluateConfig, TrainConfig
 from softspoken.data.reading import load_examples
 from softspoken.evaluation import resampling

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from benchmarks.effect.settings import read_json
+from benchmarks.pages import MISSING
+from benchmarks.records import read_json
 
 Figure = dict[str, float]
 """mean, low, high: the 95 % interval."""
@@ -40,7 +41,9 @@ class Results:
         part = self.part(system, decoding, slice_name)
         return part["metrics"].get(metric) if part else None
 
-    def compared(self, a: str, b: str, decoding: str, metric: str, slice_name: str = "all") -> dict[str, Any] | None:
+    def compared(
+        self, a: str, b: str, decoding: str | None, metric: str, slice_name: str = "all"
+    ) -> dict[str, Any] | None:
         """`difference` b − a, and `ratio` b / a where they were compared in that order."""
         for one in self.content["comparisons"]:
             if (one["decoding"], one["slice"], one["metric"]) == (decoding, slice_name, metric):
@@ -50,29 +53,38 @@ class Results:
                     return {**one, "a": a, "b": b, "difference": negated(one["difference"]), "ratio": None}
         return None
 
-    def difference(self, a: str, b: str, decoding: str, metric: str, slice_name: str = "all") -> Figure | None:
+    def difference(self, a: str, b: str, decoding: str | None, metric: str, slice_name: str = "all") -> Figure | None:
         found = self.compared(a, b, decoding, metric, slice_name)
         return found["difference"] if found else None
 
-    def ratio(self, system: str, decoding: str, metric: str = "toxicity", slice_name: str = "all") -> Figure | None:
+    def ratio(
+        self, system: str, decoding: str | None, metric: str = "toxicity", slice_name: str = "all"
+    ) -> Figure | None:
         found = self.compared("base", system, decoding, metric, slice_name)
         return found["ratio"] if found else None
 
-    def above(self, system: str, decoding: str, slice_name: str = "all") -> dict[str, Any] | None:
-        for one in self.content["above_floor"]:
-            if (one["system"], one["decoding"], one["slice"]) == (system, decoding, slice_name):
-                return one
-        return None
+    def above(self, system: str, decoding: str | None, slice_name: str = "all") -> Figure | None:
+        """What is left of the base's toxicity above the other judge's floor."""
+        ratios = {(one["system"], one["decoding"], one["slice"]): one["ratio"] for one in self.content["above_floor"]}
+        return ratios.get((system, decoding, slice_name))
+
+    def trainings(self, system: str) -> list[dict[str, Any]]:
+        return [one for one in self.content["trainings"] if one["system"] == system]
 
     def seconds(self, system: str) -> list[float]:
         """Of each training of a system that came to its end."""
-        own = [one for one in self.content["trainings"] if one["system"] == system]
+        own = self.trainings(system)
         return [one["seconds"] for one in own if one["seconds"] and one.get("diverged_after") is None]
 
     def threads(self, system: str) -> str:
         """How many torch had in these seconds."""
-        counts = {one.get("threads") for one in self.content["trainings"] if one["system"] == system}
-        return " and ".join(str(count or "–") for count in sorted(counts, key=str))
+        counts = {one.get("threads") for one in self.trainings(system)}
+        return " and ".join(str(count or MISSING) for count in sorted(counts, key=str))
+
+    @property
+    def commits(self) -> list[str]:
+        """Of the code that trained and evaluated."""
+        return sorted({one["commit"] for one in [*self.content["trainings"], self.content] if one["commit"]})
 
 
 def negated(figure: Figure) -> Figure:
@@ -110,7 +122,7 @@ def number(value: float, digits: int) -> str:
 def shown(figure: Figure | None, digits: int = 3, *, signed: bool = False) -> str:
     """`0.031 (0.020 to 0.045)`; a dash where there is none."""
     if figure is None:
-        return "–"
+        return MISSING
     sign = "+" if signed and figure["mean"] > 0 and float(f"{figure['mean']:.{digits}f}") else ""
     low, high = number(figure["low"], digits), number(figure["high"], digits)
     return f"{sign}{number(figure['mean'], digits)} ({low} to {high})"
@@ -119,8 +131,12 @@ def shown(figure: Figure | None, digits: int = 3, *, signed: bool = False) -> st
 def times(ratio: Figure | None) -> str:
     """A ratio of 0.05 (0.02 to 0.1) is 20 times lower. Of one that may be 0 only the worse end says something."""
     if ratio is None:
-        return "–"
+        return MISSING
     if ratio["low"] <= 0:
         return f"at least {1 / ratio['high']:.1f} times lower" if 0 < ratio["high"] < 1 else "not told from the base"
     lower = 1 / ratio["mean"]
     return f"{lower:.1f} times lower" if lower < 10 else f"{math.floor(lower)} times lower"
+
+
+def mean_of(values: list[float]) -> str:
+    return f"{sum(values) / len(values):.0f}" if values else MISSING

@@ -25,7 +25,7 @@ from typing import Any
 import torch
 
 from benchmarks.provenance import ROOT
-from benchmarks.speed.cells import append
+from benchmarks.records import append
 from benchmarks.speed.rounds import LEGACY, end
 from softspoken import mini
 from softspoken.config import TrainConfig

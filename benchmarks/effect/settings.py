@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 REWARD_JUDGE, OTHER_JUDGE = "mini", "profanity"
 """What the reward is made of, and one that it never saw."""
@@ -43,8 +41,3 @@ def short(limit: int | None) -> Settings:
         snapshots=(2, 4, 6),
         snapshot_every=2,
     )
-
-
-def read_json(path: Path) -> Any:
-    """None where there is no such file."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None

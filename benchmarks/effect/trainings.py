@@ -16,8 +16,8 @@ from typing import Any, Literal
 
 import torch
 
-from benchmarks.effect.settings import read_json
-from benchmarks.provenance import commit, write_json
+from benchmarks.provenance import commit
+from benchmarks.records import read_json, write_json
 from softspoken.config import SftConfig, TrainConfig
 from softspoken.types import RunError
 

@@ -13,8 +13,9 @@ import os
 import subprocess
 
 from benchmarks.provenance import ROOT, describe_machine
+from benchmarks.records import read_lines
 from benchmarks.speed import cells, page
-from benchmarks.speed.cells import Group, missing, read
+from benchmarks.speed.cells import Group, missing
 from benchmarks.speed.figures import Results
 from benchmarks.speed.rounds import LEGACY, Settings, measure, record_machine
 
@@ -43,9 +44,9 @@ def run(groups: list[Group], settings: Settings) -> None:
     record_machine(settings, describe_machine(settings.threads, groups[0].cells[0].device))
     for group in groups:
         measure(group, settings)
-    results = Results(read(settings.results))
+    results = Results(read_lines(settings.results))
     print(f"\n{page.goals(results)}\n\n{page.tables(results)}")
-    left = sum(len(missing(group, read(settings.results))) for group in groups)
+    left = sum(len(missing(group, read_lines(settings.results))) for group in groups)
     if left:
         raise SystemExit(f"{left} samples are still missing (other load); run the same command again")
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import random
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
 Scope = Literal["all", "decoder"]
@@ -130,18 +128,6 @@ def _legacy_decoder(cell: Cell) -> bool:
 
 
 # --------------------------------------------------------------------------------------------------------- results
-
-
-def append(path: Path, record: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(record) + "\n")
-
-
-def read(path: Path) -> list[dict[str, Any]]:
-    if not path.is_file():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def kept(records: list[dict[str, Any]]) -> dict[tuple[str, int], dict[str, Any]]:

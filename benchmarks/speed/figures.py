@@ -7,12 +7,12 @@ import statistics
 from dataclasses import dataclass, replace
 from typing import Any
 
+from scipy.stats import sem
 from scipy.stats import t as student
 
+from benchmarks.records import Record
 from benchmarks.speed.cells import Cell, Scope, kept
 from benchmarks.speed.floor import cell_flops
-
-Record = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ def mean(values: list[float]) -> Figure:
     centre = statistics.fmean(values)
     if len(values) < 3:
         return Figure(centre, min(values), max(values), len(values))
-    half = float(student.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
-    return Figure(centre, centre - half, centre + half, len(values))
+    low, high = student.interval(0.95, len(values) - 1, centre, sem(values))
+    return Figure(centre, float(low), float(high), len(values))
 
 
 def geometric_mean(values: list[float]) -> Figure:
@@ -46,6 +46,9 @@ class Results:
         self.samples = kept(records)
         self.dropped = sum(record["kind"] == "sample" and not record["kept"] for record in records)
         self.machine: dict[str, Any] | None = next((r["machine"] for r in records if r["kind"] == "machine"), None)
+
+    def measured(self, cells: list[Cell]) -> list[Cell]:
+        return [cell for cell in cells if self.of(cell)]
 
     def cells(self) -> list[Cell]:
         return list(dict.fromkeys(Cell(**record["cell"]) for record in self.samples.values()))

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.provenance import ROOT, commit
+from benchmarks.records import append, read_lines
 from benchmarks.speed import load
-from benchmarks.speed.cells import Cell, Group, append, missing, read
+from benchmarks.speed.cells import Cell, Group, missing
 from benchmarks.speed.models import model_folder
 
 WORK = ROOT / ".work" / "speed"
@@ -93,7 +94,7 @@ def measure(group: Group, settings: Settings) -> None:
     """Take the samples that the results lack, and write each down at once."""
     workers: dict[Cell, Worker] = {}
     try:
-        for number, cell in missing(group, read(settings.results)):
+        for number, cell in missing(group, read_lines(settings.results)):
             for _ in range(TRIES):
                 record = _sample(cell, number, group, workers, settings)
                 append(settings.results, record)
@@ -155,7 +156,7 @@ def _rate(cell: Cell, settings: Settings) -> dict[str, float]:
 
 def record_machine(settings: Settings, machine: dict[str, Any]) -> None:
     """Name the machine at the head of the results; results of another one are not added to."""
-    records = read(settings.results)
+    records = read_lines(settings.results)
     known = next((record["machine"] for record in records if record["kind"] == "machine"), None)
     if known is None:
         append(settings.results, {"kind": "machine", "machine": machine})

@@ -19,12 +19,14 @@ import sys
 import time
 from pathlib import Path
 
+from benchmarks.pages import draw
 from benchmarks.provenance import ROOT, describe_machine
-from benchmarks.speed.cells import FIRST_WORD, WORDS, append, read
+from benchmarks.records import append, read_lines
+from benchmarks.speed.cells import FIRST_WORD, WORDS
 from benchmarks.speed.models import model_folder
 from benchmarks.speed.page import RESULTS, write_page
 from benchmarks.speed.rounds import WORK, Settings, measure, record_machine
-from benchmarks.speed.scaling_page import draw, long_run_rows, long_run_words
+from benchmarks.speed.scaling_page import figure, long_run_rows, long_run_words
 from benchmarks.speed.sweeps import LONG_RUN, groups
 from benchmarks.speed.timing import memory_bytes
 
@@ -67,10 +69,7 @@ def write_dialogues(path: Path) -> None:
 
 
 def _step_seconds(metrics: Path) -> list[float]:
-    if not metrics.is_file():
-        return []
-    lines = metrics.read_text(encoding="utf-8").splitlines(keepends=True)
-    return [json.loads(line)["time/step"] for line in lines if line.endswith("\n")]
+    return [record["time/step"] for record in read_lines(metrics, growing=True)]
 
 
 def main() -> None:
@@ -85,14 +84,14 @@ def main() -> None:
     if args.what == "measure":
         settings = Settings(results, args.threads, args.patience * 60)
         record_machine(settings, describe_machine(args.threads, "cpu"))
-        if not long_run_rows(read(results)):
+        if not long_run_rows(read_lines(results)):
             rows = run_long(LONG_RUN, args.threads)
             append(results, {"kind": "long_run", "rows": rows})
             print(f"{LONG_RUN} steps: {long_run_words(rows)}")
         for group in groups():
             measure(group, settings)
         write_page()
-    draw(read(results), PICTURE)
+    draw(figure(read_lines(results)), PICTURE, WORK)
 
 
 if __name__ == "__main__":

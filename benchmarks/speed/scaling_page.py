@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-import shutil
 import statistics
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.provenance import ROOT
+from benchmarks.pages import fill, lay_out, lines
+from benchmarks.records import Record
 from benchmarks.speed.cells import SCOPES, Cell, Scope
-from benchmarks.speed.figures import Record, Results
+from benchmarks.speed.figures import Results
 from benchmarks.speed.floor import cell_flops
 from benchmarks.speed.sweeps import LONG_RUN, ROUNDS, START, SWEEPS, Sweep
 
@@ -25,47 +23,33 @@ def growth(first: tuple[float, float], last: tuple[float, float]) -> float:
 def scaling_section(records: list[Record]) -> str:
     """For docs/speed.md; empty where nothing was measured."""
     results = Results(records)
-    rows = ["| against | adapter | from | to | s a step | peak GB | growth of time | of operations | of memory |"]
-    rows.append("|---|---|---:|---:|---:|---:|---:|---:|---:|")
-    for sweep in SWEEPS:
-        for scope in SCOPES:
-            cells = [cell for cell in sweep.cells(scope) if results.of(cell)]
-            if len(cells) > 1:
-                rows.append(_sweep_row(results, sweep, scope, cells))
-    if len(rows) == 2 or results.machine is None:
+    measured = [(sweep, scope, results.measured(sweep.cells(scope))) for sweep in SWEEPS for scope in SCOPES]
+    rows = [_sweep_row(results, sweep, scope, cells) for sweep, scope, cells in measured if len(cells) > 1]
+    if not rows or results.machine is None:
         return ""
-    machine = results.machine
-    parts = [
-        f"{machine['cpu']}, {machine['cores']} cores, torch {machine['torch']}; at most {ROUNDS} samples each. From flan-t5-small, "
-        f"batch {START.batch}, SAMSum's lengths, {START.new_tokens} new tokens, one epoch, one thing is changed at a time. "
-        "Growth is the exponent between the last two points, 1 being linear; that of operations is what theory asks for "
-        "(`floor.py`; attention is quadratic in the dialogue's length).",
-        "![Time and memory of a step](scaling.png)",
-        "\n".join(rows),
-    ]
-    if steps := long_run_rows(records):
-        parts.append(
-            f"Over {LONG_RUN:,} steps of `softspoken train` on a tiny model its process held {long_run_words(steps)}."
-        )
-    return "\n\n".join(parts)
+    return fill(
+        Path(__file__).with_name("scaling.md.j2"),
+        machine=results.machine,
+        rounds=ROUNDS,
+        start=START,
+        steps=LONG_RUN,
+        rows=lines(rows),
+        long_run=long_run_rows(records) and long_run_words(long_run_rows(records)),
+    )
 
 
-def _sweep_row(results: Results, sweep: Sweep, scope: Scope, cells: list[Cell]) -> str:
-    def exponent(cost: Callable[[Cell], float]) -> str:
-        before, last = ((sweep.place(cell), cost(cell)) for cell in cells[-2:])
-        return f"{growth(before, last):.2f}"
-
+def _sweep_row(results: Results, sweep: Sweep, scope: Scope, cells: list[Cell]) -> list[str]:
     def seconds(cell: Cell) -> float:
         return results.seconds(cell).mean
 
-    ends = cells[0], cells[-1]
-    fields = [
-        *(sweep.label, scope, *(f"{sweep.place(cell):.4g}" for cell in ends)),
+    places, ends = [sweep.place(cell) for cell in cells], (cells[0], cells[-1])
+    costs = [[cost(cell) for cell in cells] for cost in (seconds, cell_flops, results.peak)]
+    return [
+        *(sweep.label, scope, f"{places[0]:.4g}", f"{places[-1]:.4g}"),
         " → ".join(f"{seconds(cell):.3g}" for cell in ends),
         " → ".join(f"{results.peak(cell) / 1e9:.2f}" for cell in ends),
-        *(exponent(cost) for cost in (seconds, cell_flops, results.peak)),
+        *(f"{growth(*list(zip(places, each, strict=True))[-2:]):.2f}" for each in costs),
     ]
-    return f"| {' | '.join(fields)} |"
 
 
 def long_run_rows(records: list[Record]) -> list[dict[str, float]]:
@@ -85,7 +69,7 @@ def long_run_words(rows: list[dict[str, float]]) -> str:
     )
 
 
-def draw(records: list[Record], picture: Path) -> None:
+def figure(records: list[Record]) -> Any:
     """Time above, memory below; a column for each sweep and one for the long run."""
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
@@ -93,7 +77,7 @@ def draw(records: list[Record], picture: Path) -> None:
     from softspoken.report.charts import PALETTE
 
     results, last = Results(records), len(SWEEPS) + 1
-    figure = make_subplots(2, last, vertical_spacing=0.08, horizontal_spacing=0.035)
+    drawing = make_subplots(2, last, vertical_spacing=0.08, horizontal_spacing=0.035)
 
     def line(
         row: int, column: int, x: list[float], y: list[float], name: str, colour: str, dash: str = "solid"
@@ -101,12 +85,11 @@ def draw(records: list[Record], picture: Path) -> None:
         style = {"color": colour, "dash": dash}
         mode = "lines+markers" if dash == "solid" and column < last else "lines"
         trace = go.Scatter(x=x, y=y, name=name, line=style, mode=mode, showlegend=row == column == 1)
-        figure.add_trace(trace, row, column)
+        drawing.add_trace(trace, row, column)
 
     for column, sweep in enumerate(SWEEPS, start=1):
         for scope, colour in zip(SCOPES, (PALETTE[0], PALETTE[3]), strict=True):
-            cells = [cell for cell in sweep.cells(scope) if results.of(cell)]
-            if not cells:
+            if not (cells := results.measured(sweep.cells(scope))):
                 continue
             x = [sweep.place(cell) for cell in cells]
             seconds = [results.seconds(cell).mean for cell in cells]
@@ -114,29 +97,16 @@ def draw(records: list[Record], picture: Path) -> None:
             line(1, column, x, seconds, f"adapter: {scope}", colour)
             line(1, column, x, operations, "growing as the operations", colour, dash="dot")
             line(2, column, x, [results.peak(cell) / 1e9 for cell in cells], scope, colour)
-            figure.update_xaxes(type="log", tickvals=x, ticktext=[f"{value:.0f}" for value in x], col=column)
-        figure.update_xaxes(title_text=sweep.label, row=2, col=column)
-        figure.update_yaxes(type="log", dtick=1, row=1, col=column)
+            drawing.update_xaxes(type="log", tickvals=x, ticktext=[f"{value:.0f}" for value in x], col=column)
+        drawing.update_xaxes(title_text=sweep.label, row=2, col=column)
+        drawing.update_yaxes(type="log", dtick=1, row=1, col=column)
     steps = long_run_rows(records)
     for row, name, unit in ((1, "seconds", 1.0), (2, "bytes", 1e9)):
         line(row, last, [one["step"] for one in steps], [one[name] / unit for one in steps], "long run", PALETTE[2])
-    figure.update_yaxes(rangemode="tozero", row=1, col=last)
-    figure.update_yaxes(rangemode="tozero", row=2)
-    figure.update_xaxes(title_text="steps done (tiny model)", row=2, col=last)
-    figure.update_yaxes(title_text="seconds a step", row=1, col=1)
-    figure.update_yaxes(title_text="peak memory, GB", row=2, col=1)
-    figure.update_layout(template="plotly_white", width=1600, height=620, margin={"t": 40, "b": 60, "l": 60, "r": 20})
-    figure.update_layout(legend={"orientation": "h", "y": 1.09}, font={"size": 12})
-    page = ROOT / ".work" / "speed" / "scaling.html"
-    page.parent.mkdir(parents=True, exist_ok=True)
-    figure.write_html(page, include_plotlyjs=True, config={"staticPlot": True})
-    screenshot(page, picture)
-
-
-def screenshot(page: Path, picture: Path) -> None:
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    if chromium is None:
-        raise SystemExit(f"no Chromium to draw {picture.name} with; install it and draw again, or open {page}")
-    command: list[Any] = [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
-    command += ["--window-size=1620,640", "--virtual-time-budget=8000", f"--user-data-dir={page.parent / 'chromium'}"]
-    subprocess.run([*command, f"--screenshot={picture}", page.as_uri()], check=True, capture_output=True)
+    drawing.update_yaxes(rangemode="tozero", row=1, col=last)
+    drawing.update_yaxes(rangemode="tozero", row=2)
+    drawing.update_xaxes(title_text="steps done (tiny model)", row=2, col=last)
+    drawing.update_yaxes(title_text="seconds a step", row=1, col=1)
+    drawing.update_yaxes(title_text="peak memory, GB", row=2, col=1)
+    lay_out(drawing, 1600, 620, top=40, legend=1.09, font=12)
+    return drawing

@@ -10,13 +10,13 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file
 
 from benchmarks.effect import legacy_train
-from benchmarks.provenance import ROOT, commit, write_json
+from benchmarks.provenance import ROOT, commit
+from benchmarks.records import Record, read_json, write_json
 from benchmarks.speed import load
 from benchmarks.time_to_effect.arrival import Figures, Point, Time, arrival, is_due, is_there, time_of
 from softspoken.config import TrainConfig
@@ -28,7 +28,6 @@ from softspoken.rl.checkpoint import whole_checkpoints
 from softspoken.rl.policy import load_policy
 
 WORK = ROOT / ".work" / "time_to_effect"
-Record = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ class Evaluator:
 def measure_base(settings: Settings, machine: Record) -> Record:
     """The untrained model on the same dialogues; and the machine, which all records must share."""
     path = settings.results / "base.json"
-    known = read_record(path)
+    known = read_json(path)
     if known and known["machine"] != machine:
         raise SystemExit(f"{settings.results} holds results of another machine ({known['machine']}); remove them first")
     if not known or known["dialogues"] != settings.dialogues:
@@ -93,7 +92,7 @@ def measure_base(settings: Settings, machine: Record) -> Record:
 def measure(run: Run, settings: Settings, base: Point) -> Record:
     """The run's record, from the results where it is whole."""
     path = settings.results / f"{run.name}.json"
-    known = read_record(path)
+    known = read_json(path)
     if known and is_whole(known, settings):
         return known
     load.wait_until_quiet([os.getpid()], settings.patience)
@@ -219,13 +218,3 @@ def _found(points: list[Point], base: Point, seconds: float, steps: int) -> Reco
         "steps": steps,
         "points": [asdict(point) for point in points],
     }
-
-
-# -------------------------------------------------------------------------------------------------------- records
-
-
-def read_record(path: Path) -> Record | None:
-    if not path.is_file():
-        return None
-    record: Record = json.loads(path.read_text(encoding="utf-8"))
-    return record

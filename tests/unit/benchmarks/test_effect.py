@@ -10,14 +10,14 @@ import pytest
 import yaml
 
 from benchmarks.effect import curve, heated, page, parts
-from benchmarks.effect.choice_tables import choice_section, gains_and_losses
+from benchmarks.effect.choice_tables import gains_and_losses
 from benchmarks.effect.curve_page import Point, course, knee
 from benchmarks.effect.evaluations import Evaluation, above_floor, from_the_root, judged, kept, ratio_of
 from benchmarks.effect.figures import Results, at_least, at_most, not_beyond_chance, shown, times
 from benchmarks.effect.jobs import Job, run_all
-from benchmarks.effect.settings import Settings, read_json
+from benchmarks.effect.settings import Settings
 from benchmarks.effect.trainings import DONE_FILE, Training, may_resume
-from benchmarks.provenance import write_json
+from benchmarks.records import read_json, write_json
 from softspoken.types import Example
 
 
@@ -346,7 +346,7 @@ def test_goals_are_computed_from_the_data(settings):
 
 def test_ppo_against_an_alternative_is_turned_round_where_it_was_compared_first():
     made = results([system(name, "greedy", figure(0.1), figure(30.0)) for name in ("ppo", "masked_words")], PPO)
-    rows = page.against_table(Results(made), "ppo", "all").splitlines()[2:]
+    rows = page.against_table(Results(made), "ppo").splitlines()[2:]
     assert rows == ["| masked words | greedy | −0.200 (−0.300 to −0.100) | 0.0 (−0.1 to 0.1) | less toxic |"]
 
 
@@ -361,7 +361,7 @@ def test_a_table_of_choices_says_what_is_better(settings):
     )
     assert gains_and_losses(Results(made), "kl_coef_0.1") == (["ROUGE-L higher greedy"], ["more toxic greedy"])
     write_json(settings.results / "choices-kl_coef.json", made)
-    text = choice_section(settings, page.missing)
+    text = page.page(settings)
     assert "| **0.025 (default)** | greedy |" in text
     assert "`kl_coef 0.1` trades (ROUGE-L higher greedy, but more toxic greedy)." in text
     assert "### Algorithm\n\nnot measured yet" in text

@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import T5Config, T5ForConditionalGeneration
 
 from benchmarks import provenance
+from benchmarks.records import append, read_lines
 from benchmarks.speed import cells, floor, load, page
 from benchmarks.speed.cells import Cell, Group
 from benchmarks.speed.figures import Results, geometric_mean, legacy_of, mean
@@ -169,7 +170,7 @@ def test_a_commit_is_dirty_for_code_alone_not_for_what_benchmarks_write(tmp_path
 def test_what_is_there_is_not_measured_again(tmp_path):
     ours, theirs = Cell("softspoken"), Cell("legacy")
     group, path = Group([ours, theirs], rounds=3), tmp_path / "results" / "x.jsonl"
-    assert cells.missing(group, cells.read(path)) == [
+    assert cells.missing(group, read_lines(path)) == [
         (0, ours),
         (0, theirs),
         (1, theirs),  # every other round backwards
@@ -178,8 +179,8 @@ def test_what_is_there_is_not_measured_again(tmp_path):
         (2, theirs),
     ]
     for record in (sample(ours, 0, 1.0), sample(theirs, 1, 1.0, kept=False), sample(ours, 1, 1.0)):
-        cells.append(path, json.loads(json.dumps(record)))
-    assert cells.missing(group, cells.read(path)) == [(0, theirs), (1, theirs), (2, ours), (2, theirs)]
+        append(path, json.loads(json.dumps(record)))
+    assert cells.missing(group, read_lines(path)) == [(0, theirs), (1, theirs), (2, ours), (2, theirs)]
 
 
 def test_prompts_are_the_same_for_all_sides_and_as_long_as_samsums():
