@@ -20,6 +20,24 @@ def killed_in_call_4(responses, dialogues):
     return letters(responses, dialogues)
 
 
+def stopped_in_call_4(responses, dialogues):
+    """It raises in the fourth step of the process, once."""
+    global calls
+    calls += 1
+    if calls == 4:
+        raise RuntimeError("stopped")
+    return letters(responses, dialogues)
+
+
+seen: list[tuple[str, str]] = []
+
+
+def remembered(responses, dialogues):
+    """What was scored, with the id of the dialogue it was scored against."""
+    seen.extend(zip(responses, (dialogue.id for dialogue in dialogues), strict=True))
+    return letters(responses, dialogues)
+
+
 def too_few(responses, dialogues):
     return [1.0] * (len(responses) - 1)
 

@@ -15,13 +15,15 @@ import torch
 import yaml
 from datasets import Dataset
 
+import helpers_reward
+import softspoken
 from softspoken.config import TrainConfig
 from softspoken.rl.policy import load_policy
 from softspoken.train import train
 from softspoken.types import InputError, RunError
 
-TESTS = Path(__file__).parents[1]
 LOOP = sys.modules["softspoken.train"]  # as an attribute of the package it is the function
+TESTS = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -68,7 +70,8 @@ def metrics_of(run: Path) -> list[dict]:
 
 
 def test_a_run_writes_what_the_design_lists(tiny_t5, data, tmp_path):
-    run = train(config_for(tiny_t5, data, tmp_path / "run"))
+    config = config_for(tiny_t5, data, tmp_path / "run")
+    run = train(config)
     record = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
     assert record["config"]["learning_rate"] == 1e-2
     assert record["config"]["seed"] == 0
@@ -77,8 +80,14 @@ def test_a_run_writes_what_the_design_lists(tiny_t5, data, tmp_path):
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5]
     assert rows[0]["objective/kl"] == pytest.approx(0, abs=1e-5)
     assert rows[-1]["objective/kl_k3"] > 1e-4
-    for name in ("objective/score", "objective/entropy", "ppo/policy/clip_fraction", "ppo/grad_norm", "ppo/kl_coef"):
-        assert name in rows[0]
+    assert [row["ppo/learning_rate"] for row in rows] == pytest.approx([1e-2 * left / 6 for left in (6, 5, 4, 3, 2)])
+    for row in rows:
+        assert 0 < row["objective/score"] < 1
+        assert 0 <= row["ppo/policy/clip_fraction"] < 1
+        assert row["ppo/grad_norm"] > 0
+        assert row["ppo/kl_coef"] == config.kl_coef
+        # Random weights: the entropy of 8,000 words, nearly.
+        assert row["objective/entropy"] == pytest.approx(9, abs=1)
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["step-000004", "step-000005"]
     for name in (
         "adapter_model.safetensors",
@@ -104,7 +113,11 @@ def test_the_same_seed_gives_the_same_metrics_and_another_does_not(tiny_t5, data
 
 def test_a_run_that_was_killed_goes_on_and_gives_the_same_metrics(tiny_t5, data, tmp_path):
     reward = "helpers_reward:killed_in_call_4"
-    environment = os.environ | {"PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1"}
+    paths = [str(TESTS), str(TESTS.parent / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+    where = "import softspoken; print(softspoken.__file__)"
+    found = subprocess.run([sys.executable, "-c", where], env=environment, capture_output=True, text=True, check=True)
+    assert Path(found.stdout.strip()) == Path(softspoken.__file__), "it is this checkout that is killed"
     config = config_for(tiny_t5, data, tmp_path / "killed", reward=reward)
     flags = [
         f"--{name}={json.dumps(value) if isinstance(value, list) else value}"
@@ -123,6 +136,64 @@ def test_a_run_that_was_killed_goes_on_and_gives_the_same_metrics(tiny_t5, data,
     flags[flags.index(f"--output={config.output}")] = f"--output={tmp_path / 'whole'}"
     subprocess.run([*command, *flags], env=whole, capture_output=True, check=True)
     assert metrics_of(tmp_path / "killed") == metrics_of(tmp_path / "whole")
+
+
+def test_the_kl_weight_is_steered_saved_and_gone_on_with(tiny_t5, data, tmp_path, monkeypatch):
+    """The sampled KL is 0 at first: the weight falls by the most it may, 0.2 · 10 samples / 100."""
+    steered = {"kl_controller": "adaptive", "kl_coef": 0.5, "kl_target": 0.1, "kl_horizon": 100, "batch_size": 5}
+    monkeypatch.setattr(helpers_reward, "calls", 0)
+    stopped = config_for(tiny_t5, data, tmp_path / "stopped", reward="helpers_reward:stopped_in_call_4", **steered)
+    with pytest.raises(RunError, match="stopped"):
+        train(stopped)
+    rows = metrics_of(train(TrainConfig(resume=stopped.output)))
+    weights = [row["ppo/kl_coef"] for row in rows]
+    expected = [0.5]
+    for row in rows[:-1]:
+        error = min(max(row["objective/kl"] / 0.1 - 1, -0.2), 0.2)
+        expected.append(expected[-1] * (1 + error * 10 / 100))
+    assert weights[1] == pytest.approx(0.5 * (1 - 0.2 * 10 / 100), rel=1e-6)
+    assert weights == pytest.approx(expected, rel=1e-6)
+    saved = json.loads((tmp_path / "stopped" / "checkpoints" / "step-000004" / "progress.json").read_text())
+    assert saved["kl_coef"] == pytest.approx(weights[4], rel=1e-6)
+
+
+def test_a_response_is_scored_beside_the_dialogue_that_it_answers(tiny_t5, data, tmp_path, monkeypatch):
+    """Each answers with its dialogue's id, and every third is too short."""
+    sampled = LOOP.generate_rollout
+
+    def rollouts(policy, prompts, config, generator):
+        rollout = sampled(policy, prompts, config, generator)
+        said = [f"number {prompts.examples[place].id}" for place in rollout.prompt_index.tolist()]
+        return replace(rollout, responses=["" if row % 3 == 0 else text for row, text in enumerate(said)])
+
+    monkeypatch.setattr(LOOP, "generate_rollout", rollouts)
+    monkeypatch.setattr(helpers_reward, "seen", [])
+    train(
+        config_for(
+            tiny_t5,
+            data,
+            tmp_path / "run",
+            reward="helpers_reward:remembered",
+            steps=2,
+            min_response_chars=4,
+            batch_size=5,
+        )
+    )
+    told = [(text, dialogue) for text, dialogue in helpers_reward.seen if text]
+    assert len(told) == 2 * 6
+    assert all(text == f"number {dialogue}" for text, dialogue in told)
+    assert len({dialogue for _, dialogue in told}) > 4
+
+
+def test_what_was_scored_is_forgotten_at_each_checkpoint(tiny_t5, data, tmp_path, monkeypatch):
+    cleared, saved = [], []
+    save = LOOP.save_checkpoint
+    monkeypatch.setattr(
+        LOOP, "save_checkpoint", lambda run, progress, *rest: saved.append(progress.step) or save(run, progress, *rest)
+    )
+    monkeypatch.setattr(LOOP.WeightedReward, "clear_cache", lambda self: cleared.append(saved[-1]))
+    train(config_for(tiny_t5, data, tmp_path / "run"))
+    assert cleared == saved == [2, 4, 5]
 
 
 def test_a_run_whose_every_summary_is_too_short_counts_them_and_fails(tiny_t5, data, tmp_path):

@@ -55,6 +55,17 @@ def test_batches_are_sorted_by_length_and_hold_no_more_than_they_may(folder: Pat
     assert shapes == [(2, 10), (2, 7), (1, 3)]
 
 
+def test_a_text_in_capitals_is_another_text(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To a classifier whose tokenizer tells them apart."""
+    judge = load_judge(f"hf:{folder}:toxicity")
+    you, kind = judge(["you", "kind"])["toxicity"]
+    ids = {"you": judge.model._token_ids(["you"])[0], "YOU": judge.model._token_ids(["kind"])[0]}
+    monkeypatch.setattr(judge.model, "_token_ids", lambda texts: [ids[text] for text in texts])
+    judge.clear_cache()
+    assert abs(you - kind) > 1e-3
+    assert [judge([text])["toxicity"][0] for text in ("you", "YOU")] == pytest.approx([you, kind], abs=1e-6)
+
+
 def test_a_text_seen_before_is_not_computed_again(folder: Path) -> None:
     judge = load_judge(f"hf:{folder}:toxicity")
     shapes = count_calls(judge)

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -131,6 +132,48 @@ def test_buffers_give_what_plain_sampling_gives_and_are_used_again(tiny_t5_each,
     check_equal(*both_ways(policy, dialogues, seed=2, temperature=0.7))
     assert list(policy.sampling_buffers.values()) == [kept]
     assert kept.cache.cross_attention_cache.layers[0].keys.data_ptr() == first_keys
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_what_buffers_record_is_what_transformers_own_forward_pass_makes_of_it(tiny_t5_each, dialogues, temperature):
+    """Nothing of the policy's own: its model's logits, the temperature, an inverse cumulative sum of NumPy's."""
+    policy = policy_of(tiny_t5_each)
+    _, (ids, mask, logprobs, values) = both_ways(policy, dialogues, temperature=temperature, eos=0.2)
+    generator = torch.Generator().manual_seed(0)
+    uniforms = torch.rand((len(ids), LIMIT), generator=generator)
+    uniforms[torch.rand(uniforms.shape, generator=generator) < 0.2] = 0.0
+    inputs = policy.tokenizer([one.text for one in dialogues], padding=True, return_tensors="pt")
+    inputs = {name: part.repeat_interleave(SAMPLES, dim=0) for name, part in inputs.items()}
+    read = torch.cat([torch.zeros_like(ids[:, :1]), ids[:, :-1]], dim=1)
+    with torch.no_grad():
+        given = policy.model(**inputs, decoder_input_ids=read, output_hidden_states=True)
+        expected_values = policy.value_head(given.decoder_hidden_states[-1].float()).squeeze(-1)
+    logits = given.logits.double().numpy() / temperature
+    logits[..., 0] = logits[..., len(policy.tokenizer) :] = -np.inf
+    shares = np.exp(logits - np.logaddexp.reduce(logits, axis=-1, keepdims=True))
+    ended = np.zeros(len(ids), dtype=bool)
+    for token in range(ids.shape[1]):
+        cumulative = shares[:, token].cumsum(axis=-1)
+        drawn = (cumulative > uniforms[:, token : token + 1].numpy()).argmax(axis=-1)
+        assert mask[:, token].tolist() == (~ended).tolist()
+        assert ids[~ended, token].tolist() == drawn[~ended].tolist()
+        found = logprobs[~ended, token].numpy(), values[~ended, token].numpy()
+        assert found[0] == pytest.approx(np.log(shares[~ended, token, drawn[~ended]]), abs=1e-4)
+        assert found[1] == pytest.approx(expected_values[~ended, token].numpy(), abs=1e-4)
+        ended |= drawn == 1
+    assert ended.sum() > 0
+
+
+def test_what_is_forbidden_later_does_not_come_out_of_a_recorded_step(tiny_t5, dialogues, monkeypatch):
+    monkeypatch.setattr(graphs._Buffers, "capture", record)
+    policy = policy_of(tiny_t5)
+    _, (ids, *_) = both_ways(policy, dialogues, capture=True)
+    forbidden = policy.forbidden.clone()
+    forbidden[ids[:, 0]] = True
+    policy.forbid(forbidden)
+    plain, again = both_ways(policy, dialogues, capture=True)
+    check_equal(plain, again)
+    assert not set(again[0].flatten().tolist()) & set(ids[:, 0].tolist())
 
 
 def test_what_was_returned_stays_when_the_buffers_are_used_again(tiny_t5, dialogues, others):

@@ -236,16 +236,55 @@ def test_ids_that_no_token_has_are_never_sampled_and_have_no_probability(tiny_t5
     assert torch.isinf(logits[0, policy.pad_id])
 
 
+def transformers_logprobs(policy: Policy, text: str, temperature: float) -> torch.Tensor:
+    """[V] of the first token, by the model's own forward pass: at a temperature, and without what has no token."""
+    inputs = policy.tokenizer(text, return_tensors="pt")
+    with torch.no_grad():
+        logits = policy.model(**inputs, decoder_input_ids=torch.tensor([[policy.start_id]])).logits[0, -1]
+    logits[policy.pad_id] = logits[len(policy.tokenizer) :] = -math.inf
+    return (logits / temperature).log_softmax(dim=-1)
+
+
 def test_sampling_follows_the_distribution_that_is_scored(tiny_t5, dialogues):
-    """The first token of many samples of one prompt comes out as often as its recorded probability says, at 0.5 too."""
-    _, _, rollout = rollout_of(
-        tiny_t5, dialogues[:1], samples_per_prompt=4000, temperature=0.05, max_new_tokens=1, micro_batch_size=4000
-    )
-    ids, counts = rollout.response_ids[:, 0].unique(return_counts=True)
-    top = counts.argmax()
-    recorded = rollout.old_logprobs[rollout.response_ids[:, 0] == ids[top], 0][0].exp().item()
-    assert counts[top].item() / 4000 == pytest.approx(recorded, abs=0.03)
-    assert recorded > 0.02, "the temperature must leave something to tell apart"
+    """The first tokens of many samples of one prompt come out as often as the model says at that temperature."""
+    config = config_for(tiny_t5, samples_per_prompt=4000, temperature=0.15, max_new_tokens=1, micro_batch_size=4000)
+    policy = load_policy(config)
+    prompts = encode_prompts(dialogues[:1], policy.tokenizer, policy.prompt_format)
+    rollout = generate_rollout(policy, prompts, config, torch.Generator().manual_seed(0))
+    expected = transformers_logprobs(policy, dialogues[0].text, 0.15)
+    assert torch.allclose(rollout.old_logprobs[:, 0], expected[rollout.response_ids[:, 0]], atol=1e-4)
+    counts = rollout.response_ids[:, 0].bincount(minlength=len(expected)) / 4000
+    likeliest = expected.topk(3).indices
+    assert counts[likeliest] == pytest.approx(expected[likeliest].exp(), abs=0.03)
+    # At temperature 1 every token is as rare as any other: were the logits multiplied, this one would not stand out.
+    assert 0.1 < expected.max().exp() < 0.9
+
+
+def test_a_temperature_divides_the_logits(tiny_t5):
+    policy = load_policy(config_for(tiny_t5))
+    states = torch.randn(3, policy.value_head.in_features)
+    allowed = ~policy.forbidden
+    plain, cold = (policy.logits(states, temperature)[:, allowed] for temperature in (1.0, 0.25))
+    assert torch.allclose(cold, 4 * plain)
+
+
+def test_what_is_forbidden_from_now_on_has_no_probability_and_no_graph_goes_on_with_it(tiny_t5):
+    policy = load_policy(config_for(tiny_t5))
+    policy.sampling_buffers["captured"] = "when 7 could come out"
+    forbidden = policy.forbidden.clone()
+    forbidden[7] = True
+    policy.forbid(forbidden)
+    assert policy.sampling_buffers == {}
+    logits = policy.logits(torch.randn(1, policy.value_head.in_features), 1.0)[0]
+    assert torch.isinf(logits).nonzero().flatten().tolist() == [policy.pad_id, 7]
+
+
+def test_of_a_model_in_bfloat16_what_is_trained_is_float32(tiny_t5):
+    policy = load_policy(config_for(tiny_t5, dtype="bfloat16"))
+    assert policy.seq2seq.dtype == torch.bfloat16
+    assert {weight.dtype for weight in policy.trainable().values()} == {torch.float32}
+    frozen = {weight.dtype for weight in policy.model.parameters() if not weight.requires_grad}
+    assert torch.bfloat16 in frozen
 
 
 def test_padding_changes_nothing(tiny_t5_each, dialogues):

@@ -93,8 +93,6 @@ def test_the_course_lab_shape(tiny_t5: Path, hate_classifier: Path, dialogue_tex
     )
     output_length_sampler = LengthSampler(5, 12)
     generation_kwargs = {"min_length": 5, "top_k": 0.0, "top_p": 1.0, "do_sample": True}
-    reward_kwargs = {"return_all_scores": True, "function_to_apply": "none", "batch_size": 16}
-    assert reward_kwargs["function_to_apply"] == "none"
     steps = 0
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
@@ -127,7 +125,9 @@ def test_the_course_lab_shape(tiny_t5: Path, hate_classifier: Path, dialogue_tex
         input_ids=dataset["test"][0]["input_ids"].unsqueeze(0),
         generation_config=GenerationConfig(max_new_tokens=8, top_k=0, top_p=1.0, do_sample=True),
     )
-    assert tokenizer.decode(tuned[0], skip_special_tokens=True) is not None
+    assert tuned[0, 0] == tokenizer.pad_token_id  # T5's start
+    assert 2 <= tuned.shape[1] <= 9
+    assert tuned.max() < len(tokenizer)
 
 
 def test_the_samsum_and_detoxify_shape(tiny_t5: Path, dialogue_texts: list[str], tmp_path: Path):
@@ -250,7 +250,9 @@ def test_trl_s_own_t5_sentiment_shape(tiny_t5: Path, hate_classifier: Path, dial
             kls.append(stats["objective/kl"])
     assert kls[0] == pytest.approx(0, abs=1e-4)
     assert stats["ppo/learning_rate"] == 5e-5
-    assert stats["ppo/val/var_explained"] <= 1
+    explained = 1 - stats["ppo/val/error"] / stats["ppo/returns/var"]
+    assert stats["ppo/val/var_explained"] == pytest.approx(explained, rel=1e-4)
+    assert stats["ppo/returns/var"] > 0
     assert ppo_trainer.model.pretrained_model.shared.weight.grad is None
 
 

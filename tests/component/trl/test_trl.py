@@ -523,6 +523,54 @@ def test_what_was_recorded_while_sampling_is_what_scoring_finds():
     )
 
 
+def test_what_was_recorded_by_other_weights_is_scored_again():
+    trainer = trainer_for(wrapped(trl, lora=True))
+    torch.manual_seed(1)
+    responses = trainer.generate(tensors(QUERIES), **PURE)
+    recorded, *_ = trainer.batched_forward_pass(trainer.model, tensors(QUERIES), responses)
+    with torch.no_grad():
+        for name, weight in trainer.model.named_parameters():
+            if "lora_B" in name:
+                weight.mul_(3)
+    now, *_ = trainer.batched_forward_pass(trainer.model, tensors(QUERIES), responses)
+    assert (now - recorded).abs().max() > 1e-2, "the weights must matter"
+    stats = trainer.step(tensors(QUERIES), responses, tensors(SCORES))
+    assert stats["objective/logprobs"] == pytest.approx(now.numpy(), abs=1e-5)
+
+
+@QUIET
+@pytest.mark.parametrize(("nats", "minis"), [(1.4, 8), (1.6, 2), (-1.6, 8)])
+def test_an_update_stops_early_beyond_one_and_a_half_times_the_target(nats, minis):
+    """Four epochs of two mini-batches; at a target of 1 nat the first epoch is the last where the policy is 1.6 away."""
+
+    class Moved(trl.PPOTrainer):
+        def loss(self, *given):
+            policy_loss, value_loss, stats = super().loss(*given)
+            moved.append(nats)
+            return policy_loss, value_loss, stats | {"policy/policykl": torch.tensor(nats)}
+
+    for early_stopping, expected in ((True, minis), (False, 8)):
+        moved: list[float] = []
+        config = trl.PPOConfig(
+            batch_size=4, mini_batch_size=2, ppo_epochs=4, early_stopping=early_stopping, target_kl=1.0
+        )
+        model = trl.AutoModelForSeq2SeqLMWithValueHead.from_pretrained(get_peft_model(tiny_t5(), LORA))
+        step(Moved(config, model, None, tokenizer()))
+        assert len(moved) == expected
+
+
+@QUIET
+def test_the_controller_is_told_of_every_sample_of_the_step():
+    """No drift yet: the KL weight falls by its most, 0.2 · 4 samples / 1,000; then 3 samples, one being empty."""
+    trainer = trainer_for(horizon=1000.0)
+    step(trainer)
+    assert trainer.kl_ctl.value == pytest.approx(0.2 * (1 - 0.2 * 4 / 1000), rel=1e-9)
+    before = trainer.kl_ctl.value
+    stats = step(trainer, responses=[*DRAWN[:3], [0]])
+    error = min(max(stats["objective/kl"] / 6 - 1, -0.2), 0.2)
+    assert trainer.kl_ctl.value == pytest.approx(before * (1 + error * 3 / 1000), rel=1e-9)
+
+
 def test_ten_steps_raise_the_reward():
     model = trl.AutoModelForSeq2SeqLMWithValueHead.from_pretrained(
         tiny_t5(), v_head_init_strategy="normal", v_head_initializer_range=0.01
@@ -544,12 +592,23 @@ def test_length_sampler_draws_within_its_bounds():
     assert {sampler() for _ in range(100)} == {3, 4, 5}
 
 
-def test_respond_to_batch_style_loops_run():
-    trainer = trainer_for()
+def test_respond_to_batch_draws_token_by_token_and_its_responses_are_what_is_trained():
+    trainer = trainer_for(mask_unused_ids=False)
     queries = torch.tensor([[5, 9, 12, 1], [4, 1, 0, 0]])
-    responses = trl.respond_to_batch(trainer.model, queries, txt_len=5)
-    assert responses.shape == (2, 5)
-    trainer.step(list(queries), list(responses), tensors([0.1, 0.9]))
+    responses = trl.respond_to_batch(trainer.model, queries, txt_len=5, top_k=1)
+    read, attention_mask, summed = torch.zeros(2, 1, dtype=torch.long), (queries != 0).long(), []
+    with torch.no_grad():
+        for _ in range(5):
+            given = {"input_ids": queries, "attention_mask": attention_mask, "decoder_input_ids": read}
+            logprobs = trainer.model.pretrained_model(**given).logits[:, -1].log_softmax(dim=-1)
+            read = torch.cat([read, logprobs.argmax(dim=-1, keepdim=True)], dim=1)
+            summed.append(logprobs.max(dim=-1).values)
+    assert responses.tolist() == read[:, 1:].tolist()
+    stats = trainer.step(list(queries), list(responses), tensors([0.1, 0.9]))
+    assert stats["ppo/mean_scores"] == pytest.approx(0.5)
+    found = stats["objective/logprobs"]
+    first = torch.stack(summed, dim=1).numpy()
+    assert found[:, 0] == pytest.approx(first[:, 0], abs=1e-5)
 
 
 def test_shared_layers_are_the_same_weights_and_frozen():
@@ -570,7 +629,7 @@ def test_shared_layers_are_the_same_weights_and_frozen():
 
 @QUIET
 def test_log_stats_goes_to_tensorboard(tmp_path: Path):
-    pytest.importorskip("tensorboard")
+    pytest.importorskip("tensorboard", reason="tensorboard is not installed (the extras track and dev bring it)")
     trainer = trainer_for(log_with="tensorboard", project_kwargs={"logging_dir": str(tmp_path)})
     stats = step(trainer)
     trainer.log_stats(stats, {"query": ["q"] * 4, "response": ["r"] * 4}, tensors(SCORES))

@@ -93,6 +93,20 @@ def test_trainings_of_one_name_are_one_system():
     assert ends(comparisons[0].difference) == pytest.approx((-0.5, -0.7484, -0.2516), abs=1e-3)
 
 
+def test_groups_are_resampled_in_every_slice_not_rows():
+    """Two groups of three rows each, 0 and 1: drawn with replacement, 0, ½, ½, 1. Six rows would give 1/6 to 5/6."""
+    base = measured("base", "greedy", toxicity=[[0]] * 3 + [[1]] * 3, length=[[1]] * 6)
+    tuned = measured("tuned", "greedy", toxicity=[[0]] * 6, length=[[1]] * 6)
+    groups, late = np.array([4, 4, 4, 7, 7, 7]), np.array([False, True, True, True, True, False])
+    results, comparisons = analyse([base, tuned], groups, {"all": np.ones(6, dtype=bool), "late": late}, seed=0)
+    for part in (results[0].metrics["toxicity"], results[0].slices["late"].metrics["toxicity"]):
+        assert ends(part) == (0.5, 0, 1)
+    found = {one.slice: one for one in comparisons if one.metric == "toxicity"}
+    for name in ("all", "late"):
+        assert ends(found[name].difference) == (-0.5, -1, 0)
+        assert found[name].p_value == 1  # one group differs: its swap does as much as the other way round
+
+
 def test_every_two_systems_are_compared_on_all_dialogues():
     systems = [
         measured(name, "greedy", toxicity=[[value]] * 2, length=[[1]] * 2)

@@ -1,0 +1,157 @@
+"""Step 4 on weights and losses made up for the purpose: what a mini-batch weighs, what is clipped, and what is counted."""
+
+import math
+
+import pytest
+import torch
+from torch.nn import Parameter
+
+from made_rollout import made_config, made_experience, made_policy, made_rollout
+from softspoken.rl import optimise
+from softspoken.rl.optimise import clipped_policy_loss
+
+THREE_AND_ONE = [3, 1]
+"""Tokens of two rows: a mean over tokens is not one over rows."""
+
+
+def run(policy, experience, config, loss_of, *, rate=1.0, seed=0):
+    optimizer = torch.optim.SGD(policy.trainable().values(), lr=rate)
+    return optimise.optimise(policy, optimizer, experience, config, torch.Generator().manual_seed(seed), loss_of)
+
+
+def per_row(policy, *, slope=(1.0, 1.0), **parts):
+    """A loss of `slope` times the weight at each row, and statistics that each row has at each of its tokens."""
+    weight = next(iter(policy.trainable().values()))
+
+    def loss_of(policy, experience, rows, config):
+        tokens = experience.rollout.response_mask[rows].sum(dim=1)
+        slopes = torch.tensor(slope)[rows]
+        sums = {name: (torch.tensor(value)[rows] * tokens).sum() for name, value in parts.items()}
+        return (slopes * weight).sum(), {"approx_kl": torch.zeros(()), **sums}
+
+    return loss_of
+
+
+@pytest.mark.parametrize("micro_batch_size", [1, 2])
+def test_each_token_weighs_the_same_however_the_mini_batch_is_split(micro_batch_size):
+    """Slopes 6 and 2 summed over the rows' tokens, four of them: a gradient of 8 / 4."""
+    policy = made_policy(adapter=Parameter(torch.zeros(1)))
+    config = made_config(micro_batch_size=micro_batch_size, max_grad_norm=100.0)
+    stats = run(policy, made_experience(made_rollout(THREE_AND_ONE)), config, per_row(policy, slope=(6.0, 2.0)))
+    assert policy.trainable()["adapter"].item() == pytest.approx(-2.0)
+    assert stats.grad_norm == pytest.approx(2.0)
+
+
+def test_the_gradient_is_clipped_and_its_norm_before_that_is_what_is_said():
+    """A gradient of 6 / 4 for each of two weights, a norm of √4.5; with at most 0.5, 0.5 / √2 each."""
+    policy = made_policy(adapter=Parameter(torch.zeros(2)))
+    loss_of = per_row(policy, slope=(6.0, 6.0))
+
+    def both(*given):
+        loss, parts = loss_of(*given)
+        return loss.sum(), parts
+
+    stats = run(policy, made_experience(made_rollout(THREE_AND_ONE)), made_config(max_grad_norm=0.5), both)
+    assert policy.trainable()["adapter"].tolist() == pytest.approx([-0.5 / math.sqrt(2)] * 2, rel=1e-4)
+    assert stats.grad_norm == pytest.approx(math.sqrt(4.5))
+
+
+def test_a_gradient_below_the_limit_is_left_as_it_is():
+    policy = made_policy(adapter=Parameter(torch.zeros(1)))
+    run(policy, made_experience(made_rollout([2, 2])), made_config(max_grad_norm=0.6), per_row(policy))
+    assert policy.trainable()["adapter"].item() == pytest.approx(-0.5)
+
+
+def test_statistics_are_means_over_tokens_not_over_mini_batches():
+    """One mini-batch of three tokens, one of one: 1 · 3/4 + 5 · 1/4 = 2, and (0.2 · 3 + 0.6) / 4 = 0.3."""
+    policy = made_policy(adapter=Parameter(torch.zeros(1)))
+    loss_of = per_row(
+        policy, policy_loss=(1.0, 5.0), value_loss=(0.2, 0.6), clip_fraction=(0.0, 1.0), ratio_mean=(1.0, 2.0)
+    )
+    stats = run(policy, made_experience(made_rollout(THREE_AND_ONE)), made_config(mini_batch_size=1), loss_of)
+    assert (stats.policy_loss, stats.value_loss) == pytest.approx((2.0, 0.3))
+    assert (stats.clip_fraction, stats.ratio_mean) == pytest.approx((0.25, 1.25))
+    assert (stats.optimizer_steps, stats.skipped) == (2, 0)
+    # Each mini-batch by its own tokens: slopes 1 / 3 and 1 / 1.
+    assert stats.grad_norm == pytest.approx((1 / 3 + 1) / 2)
+
+
+def test_the_entropy_is_minus_the_mean_log_probability_of_what_was_sampled():
+    policy = made_policy(adapter=Parameter(torch.zeros(1)))
+    rollout = made_rollout(THREE_AND_ONE)
+    rollout.old_logprobs[0, :3] = torch.tensor([-1.0, -2.0, -3.0])
+    rollout.old_logprobs[1, 0] = -4.0
+    assert run(policy, made_experience(rollout), made_config(), per_row(policy)).entropy == pytest.approx(2.5)
+
+
+def test_explained_variance_is_of_the_values_before_the_update():
+    """Returns 1, 2, 3, 4 and values 1, 2, 3, 3: the rest 0, 0, 0, 1 has variance 1/4, the returns 5/3."""
+    policy = made_policy(adapter=Parameter(torch.zeros(1)))
+    rollout = made_rollout([4])
+    rollout.old_values[0] = torch.tensor([1.0, 2.0, 3.0, 3.0])
+    experience = made_experience(rollout, returns=torch.tensor([[1.0, 2.0, 3.0, 4.0]]))
+    assert run(policy, experience, made_config(), per_row(policy, slope=(1.0,))).explained_variance == pytest.approx(
+        1 - 0.25 / (5 / 3)
+    )
+
+
+def test_the_update_stops_where_the_mean_kl_of_a_mini_batch_passes_the_target():
+    """0.3 nats a token in the second row; what has been applied is kept, what is left is counted."""
+    rollout = made_rollout([2, 2], index=[0, 0])  # side by side, in their order
+    for target, done in ((0.29, 1), (0.31, 2)):
+        policy = made_policy(adapter=Parameter(torch.zeros(1)))
+        loss_of = per_row(policy, approx_kl=(0.0, 0.3))
+        stats = run(policy, made_experience(rollout), made_config(mini_batch_size=1, target_kl=target), loss_of)
+        assert (stats.optimizer_steps, stats.skipped) == (done, 2 - done)
+        assert policy.trainable()["adapter"].item() == pytest.approx(-0.5 * done)
+
+
+def test_mini_batches_come_in_another_order_each_epoch_and_seed():
+    """Eight prompts in mini-batches of one: there are 40,320 orders."""
+    config, rollout = made_config(ppo_epochs=2, mini_batch_size=1), made_rollout([1] * 8)
+    plans = [optimise._mini_batches(rollout, config, torch.Generator().manual_seed(seed)) for seed in range(5)]
+    orders = [tuple(int(rows) for rows in plan[first : first + 8]) for plan in plans for first in (0, 8)]
+    assert all(sorted(order) == list(range(8)) for order in orders)
+    assert len({*orders}) == 10
+    assert tuple(range(8)) not in orders
+
+
+# ------------------------------------------------------------------------------------------------ the clipped objective
+
+
+def parts_of(logratio, advantages, **changes):
+    """One row whose tokens' new log-probabilities lie `logratio` above the sampling policy's."""
+    rollout = made_rollout([len(logratio)])
+    experience = made_experience(rollout, advantages=torch.tensor([advantages]))
+    logprobs = rollout.old_logprobs + torch.tensor([logratio])
+    loss, parts = clipped_policy_loss(logprobs, experience, torch.tensor([0]), made_config(**changes))
+    return loss.item(), {name: value.item() for name, value in parts.items()}
+
+
+def test_the_clipped_objective_and_its_statistics_by_hand():
+    """Ratios √e = 1.6487 and 1/√e = 0.6065 where 1 ± 0.2 is allowed.
+
+    Pushed up and gone up: 1.2 counts, clipped. Pushed down and gone up: 1.6487 counts. Up and down: 0.6065 counts. Down and
+    down: 0.8, clipped.
+    """
+    loss, parts = parts_of([0.5, 0.5, -0.5, -0.5], [1.0, -1.0, 1.0, -1.0], clip_range=0.2)
+    assert loss == pytest.approx(-1.2 + 1.6487 - 0.6065 + 0.8, abs=1e-4)
+    assert parts["policy_loss"] == pytest.approx(loss)
+    assert parts["clip_fraction"] == 2
+    assert parts["ratio_mean"] == pytest.approx(2 * 1.6487 + 2 * 0.6065, abs=1e-3)
+
+
+def test_approx_kl_is_of_the_old_policy_to_the_new_under_the_olds_samples():
+    """Schulman's k3 with r = new / old: r − 1 − ln r, which is e^½ − 1 − ½ = 0.14872; the other way round it were 0.10653."""
+    assert parts_of([0.5], [1.0])[1]["approx_kl"] == pytest.approx(0.14872, abs=1e-5)
+    assert parts_of([-0.5, 0.0], [1.0, 1.0])[1]["approx_kl"] == pytest.approx(0.10653, abs=1e-5)
+
+
+def test_what_the_mask_hides_has_no_part_in_the_loss():
+    rollout = made_rollout([1, 2])
+    experience = made_experience(rollout)
+    logprobs = rollout.old_logprobs.clone()
+    logprobs[0, 1] = 3.0  # off the mask
+    loss, parts = clipped_policy_loss(logprobs, experience, torch.tensor([0, 1]), made_config())
+    assert loss.item() == pytest.approx(-3.0)
+    assert (parts["ratio_mean"].item(), parts["clip_fraction"].item()) == (3.0, 0.0)
