@@ -16,7 +16,7 @@ MAY_IMPORT = FOUNDATION | {
     "rewards": {"models", "data"},
     "sft": {"tasks", "models", "data"},
     "inference": {"rl", "rewards", "tasks", "models", "data"},
-    "tasks": set(),
+    "tasks": {"data"},
     "report": {"tasks", "data"},
     "evaluation": {"inference", "rewards", "tasks", "report", "models", "data"},
     "train": {"evaluation", "report", "rl", "rewards", "tasks", "models", "data"},
@@ -26,6 +26,7 @@ MAY_IMPORT = FOUNDATION | {
 INSIDE = {
     "data": {
         "files": set(),
+        "words": set(),
         "columns": set(),
         "reading": {"files", "columns"},
         "prompts": set(),
@@ -44,7 +45,7 @@ INSIDE = {
         "checkpoint": {"policy"},
         "tracking": set(),
     },
-    "rewards": {"judges": set(), "terms": {"judges"}},
+    "rewards": {"judges": set(), "rouge": set(), "terms": {"judges", "rouge"}},
     "inference": {"generator": set()},
     "evaluation": {
         "metrics": set(),

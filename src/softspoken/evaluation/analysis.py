@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from softspoken.data.words import words
 from softspoken.evaluation import resampling
-from softspoken.evaluation.metrics import Slices, ngrams, words
+from softspoken.evaluation.metrics import Slices, ngrams
 from softspoken.evaluation.resampling import Array, Groups
 from softspoken.types import Comparison, Decoding, SliceResult, SystemResult
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import re
 from collections import Counter
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -11,18 +10,17 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from softspoken.data.words import count_words, words
+from softspoken.rewards.rouge import rouge
 from softspoken.tasks.task import TOXIC, Task
 from softspoken.types import Example, InputError, Response
 
 WINDOW = 256
 """Examples answered, scored and written at once."""
-ROUGE = ("rouge1", "rouge2", "rougeL")
 COPIED = 4
 """Words in a row that count as copied where the text has them too."""
 LOOP, LOOPS = 3, 3
 """A response is degenerate that says some 3 words in a row 3 times or more."""
-WORD = re.compile(r"\w+(?:['’]\w+)*")
-SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 
 Similarity = Callable[[list[str], list[str]], list[float]]
 """Texts and as many others → how alike each two are: the cosine of their embeddings."""
@@ -74,7 +72,7 @@ def surface_metrics(response: Response, example: Example) -> dict[str, float]:
     """
     said = words(response.text)
     metrics = {
-        "length": float(len(response.text.split())),
+        "length": float(count_words(response.text)),
         "empty_rate": float(not response.text.strip()),
         "degenerate_rate": float(max(Counter(ngrams(said, LOOP)).values(), default=0) >= LOOPS),
     }
@@ -87,18 +85,17 @@ def surface_metrics(response: Response, example: Example) -> dict[str, float]:
 
 
 def reference_metrics(response: str, example: Example, two_references: bool) -> dict[str, float]:
-    """ROUGE and chrF in points against the calm reference; with `two_references`, ROUGE-L against the nearer one as well."""
+    """ROUGE and chrF in points against the references, the best of several; with `two_references`, ROUGE-L against the nearer of
+    these and the literal one as well. The length is compared with the references' mean."""
     assert example.reference
-    texts = _by_sentence(example.reference), _by_sentence(response)
-    scores = _rouge(*ROUGE, *(["rougeLsum"] if "\n" in "".join(texts) else [])).score(*texts)
-    metrics = {name: 100 * score.fmeasure for name, score in scores.items()}
-    metrics.setdefault("rougeLsum", metrics["rougeL"])  # of one sentence and one sentence
+    references = [example.reference, *example.further_references]
+    metrics = {kind: 100 * score for kind, score in rouge(references, response).items()}
     if two_references:
-        literal = example.literal_reference
-        other = 100 * _rouge("rougeL").score(literal, response)["rougeL"].fmeasure if literal else 0.0
+        literal = [example.literal_reference] if example.literal_reference else []
+        other = 100 * rouge(literal, response, ["rougeL"])["rougeL"] if literal else 0.0
         metrics["rougeL_nearer"] = max(metrics["rougeL"], other)
-    metrics["chrf"] = chrf(response, example.reference)
-    metrics["length_ratio"] = len(response.split()) / len(example.reference.split())
+    metrics["chrf"] = chrf(response, references)
+    metrics["length_ratio"] = count_words(response) * len(references) / sum(map(count_words, references))
     return metrics
 
 
@@ -106,18 +103,18 @@ def similarity_metrics(
     similarity: Similarity, responses: list[str], examples: list[Example], word: str, *, to_reference: bool
 ) -> list[dict[str, float]]:
     """For each response, how near it is to its text (`similarity_WORD`) and, where there is one and it is asked for, to its
-    reference."""
+    nearest reference."""
     found = [{f"similarity_{word}": value} for value in similarity(responses, [example.text for example in examples])]
-    rows = [row for row, example in enumerate(examples) if to_reference and example.reference]
-    references = [examples[row].reference or "" for row in rows]
-    for row, value in zip(rows, similarity([responses[row] for row in rows], references), strict=True):
-        found[row]["similarity_reference"] = value
+    pairs = [
+        (row, reference)
+        for row, example in enumerate(examples)
+        for reference in (example.reference, *example.further_references)
+        if to_reference and reference
+    ]
+    values = similarity([responses[row] for row, _ in pairs], [reference for _, reference in pairs])
+    for (row, _), value in zip(pairs, values, strict=True):
+        found[row]["similarity_reference"] = max(value, found[row].get("similarity_reference", -1.0))
     return found
-
-
-def words(text: str) -> list[str]:
-    """In lower case, without punctuation."""
-    return WORD.findall(text.lower())
 
 
 def ngrams(said: list[str], size: int) -> list[tuple[str, ...]]:
@@ -129,14 +126,10 @@ def _example_ngrams(example: str) -> frozenset[tuple[str, ...]]:
     return frozenset(piece for line in example.splitlines() for piece in ngrams(words(line), COPIED))
 
 
-def _by_sentence(text: str) -> str:
-    """A line for each sentence, which is what ROUGE-Lsum takes for one; the other kinds do not mind."""
-    return SENTENCE_END.sub("\n", text)
-
-
-def chrf(response: str, reference: str) -> float:
-    """chrF2 of sacrebleu, in points: character 1- to 6-grams, recall weighing double (Popović 2015)."""
-    return _chrf().sentence_score(response, [reference]).score
+def chrf(response: str, references: list[str]) -> float:
+    """chrF2 of sacrebleu, in points: character 1- to 6-grams, recall weighing double (Popović 2015); of several references the
+    best."""
+    return _chrf().sentence_score(response, references).score
 
 
 @functools.cache
@@ -144,20 +137,6 @@ def _chrf() -> Any:
     from sacrebleu.metrics import CHRF
 
     return CHRF()
-
-
-@functools.cache
-def _rouge(*kinds: str) -> Any:
-    from nltk.stem.porter import PorterStemmer
-    from rouge_score.rouge_scorer import RougeScorer  # takes seconds to import
-    from rouge_score.tokenize import tokenize
-    from rouge_score.tokenizers import DefaultTokenizer
-
-    # Stemming is most of the work; words come again in every response, and a reference with each of its responses.
-    stemmer, tokenizer = PorterStemmer(), DefaultTokenizer()
-    stemmer.stem = functools.lru_cache(maxsize=65_536)(stemmer.stem)
-    tokenizer.tokenize = functools.lru_cache(maxsize=4096)(lambda text: tokenize(text, stemmer))
-    return RougeScorer(kinds, tokenizer=tokenizer)
 
 
 def slice_examples(

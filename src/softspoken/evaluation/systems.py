@@ -14,7 +14,8 @@ from typing import Any
 
 from softspoken.config import EvaluateConfig
 from softspoken.data.files import SUFFIXES, file_rows, file_suffix
-from softspoken.evaluation.metrics import Judge, words
+from softspoken.data.words import any_of, words
+from softspoken.evaluation.metrics import Judge
 from softspoken.inference.generator import Summarizer
 from softspoken.models.adapters import adapter_folder
 from softspoken.models.pretrained import load_tokenizer, require_seq2seq
@@ -285,10 +286,10 @@ def best_of(n: int, score: Score) -> Rework:
 
 def masking(toxic: Iterable[str]) -> Rework:
     """The base's summaries with these words masked, whatever their case."""
-    pattern = _any_of(toxic)
+    pattern = any_of(toxic)
 
     def rework(window: Window, summaries: list[list[str]]) -> list[list[str]]:
-        return [[pattern.sub(MASK, text) if pattern else text for text in texts] for texts in summaries]
+        return [[pattern.sub(MASK, text) for text in texts] for texts in summaries]
 
     return rework
 
@@ -304,13 +305,8 @@ def rewriting(name: str, rewrite: Callable[[str], str]) -> System:
 
 def deleting(toxic: Iterable[str]) -> Callable[[str], str]:
     """A text without these words, whatever their case, and without the gaps that they leave."""
-    pattern = _any_of(toxic)
-    return lambda text: re.sub(r"[^\S\n]{2,}", " ", pattern.sub("", text)).strip() if pattern else text
-
-
-def _any_of(found: Iterable[str]) -> re.Pattern[str] | None:
-    ranked = sorted(found, key=len, reverse=True)
-    return re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, ranked))})(?!\w)", re.IGNORECASE) if ranked else None
+    pattern = any_of(toxic)
+    return lambda text: re.sub(r"[^\S\n]{2,}", " ", pattern.sub("", text)).strip() if pattern.search(text) else text
 
 
 def _toxic_words(config: EvaluateConfig, task: Task, examples: list[Example], judge: Judge | None) -> list[str]:

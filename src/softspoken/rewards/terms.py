@@ -30,15 +30,16 @@ from pathlib import Path
 from typing import IO, Any, TextIO
 
 import torch
-from rouge_score.rouge_scorer import RougeScorer
 from torch import Tensor
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from softspoken.config import ScoreConfig, reward_weights
 from softspoken.data.files import not_utf8, open_text
+from softspoken.data.words import count_words
 from softspoken.models.pretrained import from_pretrained
 from softspoken.progress import Speed, progress_bar
 from softspoken.rewards.judges import JUDGES, Judge, TextModel, is_judge, load_judge
+from softspoken.rewards.rouge import KINDS, rouge
 from softspoken.types import Example, InputError, RunError, Scores
 
 __all__ = ["Judge", "Reward", "WeightedReward", "default_judge", "judge_term", "load_judge", "load_reward", "score"]
@@ -48,7 +49,6 @@ log = logging.getLogger(__name__)
 Reward = Callable[[list[str], list[Example]], list[float]]
 
 REWARDS = f"{JUDGES}, rouge:rougeL, similarity:MODEL, length:MIN-MAX, or your own as package.module:function"
-ROUGES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 TOXIC_NAME = re.compile(r"(severe_|very )?(toxic|insult|hate|hateful|obscen|threat|abus|offens)", re.IGNORECASE)
 
 
@@ -178,9 +178,9 @@ def _load_term(spec: str, *, device: str, batch_size: int, detoxify_sha256: str 
             log.warning("reward %s raises %r; to lower it, write hf:MODEL:-%s", spec, judge.labels[0], judge.labels[0])
         return JudgeReward(judge, lower=kind != "hf")
     if kind == "rouge":
-        if rest not in ROUGES:
+        if rest not in KINDS:
             raise InputError(
-                f"reward {spec!r}: no such ROUGE; use one of {', '.join(f'rouge:{name}' for name in ROUGES)}"
+                f"reward {spec!r}: no such ROUGE; use one of {', '.join(f'rouge:{name}' for name in KINDS)}"
             )
         return Rouge(spec, rest)
     if kind == "length":
@@ -192,10 +192,10 @@ def _load_term(spec: str, *, device: str, batch_size: int, detoxify_sha256: str 
     raise InputError(f"unknown reward {spec!r}; use {REWARDS}")
 
 
+@dataclass(frozen=True)
 class Rouge:
-    def __init__(self, name: str, rouge: str) -> None:
-        self.name, self.rouge = name, rouge
-        self.scorer = RougeScorer([rouge], use_stemmer=True)
+    name: str
+    kind: str
 
     def __call__(self, responses: list[str], examples: list[Example]) -> list[float]:
         return [self._score(response, example) for response, example in zip(responses, examples, strict=True)]
@@ -203,9 +203,10 @@ class Rouge:
     def _score(self, response: str, example: Example) -> float:
         if not example.reference:
             raise InputError(
-                f"reward {self.name} needs references, and dialogue {example.id!r} has none; add a column 'summary'"
+                f"reward {self.name} needs references, and the row {example.id!r} has none; name their column with "
+                "--reference_column"
             )
-        return float(self.scorer.score(example.reference, response)[self.rouge].fmeasure)
+        return rouge([example.reference, *example.further_references], response, [self.kind])[self.kind]
 
 
 @dataclass(frozen=True)
@@ -214,7 +215,7 @@ class Length:
     longest: int
 
     def __call__(self, responses: list[str], examples: list[Example]) -> list[float]:
-        return [self._score(len(response.split())) for response in responses]
+        return [self._score(count_words(response)) for response in responses]
 
     def _score(self, words: int) -> float:
         if words < self.shortest:

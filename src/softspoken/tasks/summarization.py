@@ -7,10 +7,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from softspoken.data.words import any_of, count_words
 from softspoken.tasks.task import TOXIC, Guard, Measure, Objective, Task, Toxicity, Words
 from softspoken.types import Example
 
-SPEAKER = re.compile(r"^([^:\n]{1,40}):(?!\d|//|-?[()DPpOo|*/](?!\w))\s*", re.MULTILINE)
+SPEAKER = re.compile(r"^([^:：\n]{1,40})[:：](?!\d|//|-?[()DPpOo|*/](?!\w))\s*", re.MULTILINE)
 """Not the colon of 10:30, of https:// or of :-)"""
 WINDOW = 256
 """Dialogues whose lines are judged at once."""
@@ -32,7 +33,7 @@ def slices(examples: list[Example], toxicity: Toxicity | None) -> dict[str, Sequ
         for first in range(0, len(examples), WINDOW):
             worst = _worst_lines(examples[first : first + WINDOW], toxicity)
             heated[first : first + WINDOW] = [line > TOXIC for line in worst]
-    lengths = np.array([len(example.text.split()) for example in examples])
+    lengths = np.array([count_words(example.text) for example in examples])
     short, long = np.quantile(lengths, [1 / 3, 2 / 3], method="inverted_cdf")
     people = np.array([len(speakers(example.text)) for example in examples])
     return {
@@ -53,7 +54,7 @@ def speakers(dialogue: str) -> list[str]:
 
 def names(text: str, name: str) -> bool:
     """Whether the name stands in the text, as a word of its own."""
-    return re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text, re.IGNORECASE) is not None
+    return any_of([name]).search(text) is not None
 
 
 def _worst_lines(examples: list[Example], toxicity: Toxicity) -> list[float]:

@@ -137,7 +137,7 @@ def test_rouge(rouge: str, response: str, expected: float) -> None:
 def test_rouge_without_references() -> None:
     reward = load_reward("length:1-9 + rouge:rougeL")
     assert reward.needs_references == ["rouge:rougeL"]
-    with pytest.raises(InputError, match=r"rouge:rougeL needs references, and dialogue '7'"):
+    with pytest.raises(InputError, match=r"rouge:rougeL needs references, and the row '7'"):
         reward(["x"], [about(None)])
 
 
