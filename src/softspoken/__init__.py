@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from softspoken import mini
     from softspoken.config import EvaluateConfig, SftConfig, TrainConfig
     from softspoken.evaluation.evaluate import evaluate
-    from softspoken.inference.generator import Summarizer
+    from softspoken.inference.generator import Generator, Summarizer
     from softspoken.rewards.judges import load_judge
     from softspoken.rewards.terms import load_reward
     from softspoken.sft import sft
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EvaluateConfig",
+    "Generator",
     "SftConfig",
     "Summarizer",
     "TrainConfig",
@@ -37,6 +38,7 @@ __all__ = [
 
 _ROOMS = {
     "EvaluateConfig": "config",
+    "Generator": "inference.generator",
     "SftConfig": "config",
     "Summarizer": "inference.generator",
     "TrainConfig": "config",

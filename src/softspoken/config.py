@@ -64,11 +64,16 @@ class TrainConfig:
     on_bad_row: OnBadRow = "error"
     """what to do with a row that has no usable dialogue: stop, or skip it and count"""
     prompt_template: str | None = None
-    """text with {dialogue} in it; by default the model's own"""
+    """text with {text} in it; by default the model's own"""
     max_prompt_tokens: int | None = None
-    """longer dialogues are cut to this many tokens of prompt; by default the model's own (512)"""
+    """longer texts are cut to this many tokens of prompt; by default the model's own (512)"""
     truncation_side: Side | None = None
-    """which end of a dialogue that is too long is cut off; by default the model's own (right)"""
+    """which end of a text that is too long is cut off; by default the model's own (right)"""
+    source_language: str | None = None
+    """language of the texts, as the tokenizer names it (eng_Latn, en_XX, en); by default as it was saved"""
+    target_language: str | None = None
+    """language to write, as the tokenizer names it (fra_Latn, fr_XX, fr; fra for a Marian model of several); by default as the
+    model was saved"""
 
     reward: str | dict[str, float] | None = None
     """what to raise, by default the task's own (for summarization mini + 1.5*rouge:rougeL): mini, detoxify:VARIANT, hf:MODEL:LABEL, rouge:rougeL, similarity:MODEL, length:MIN-MAX, or
@@ -259,11 +264,16 @@ class SftConfig:
     max_examples: int | None = None
     """use only the first so many"""
     prompt_template: str | None = None
-    """text with {dialogue} in it; by default the model's own"""
+    """text with {text} in it; by default the model's own"""
     max_prompt_tokens: int | None = None
-    """longer dialogues are cut to this many tokens of prompt; by default the model's own (512)"""
+    """longer texts are cut to this many tokens of prompt; by default the model's own (512)"""
     truncation_side: Side | None = None
-    """which end of a dialogue that is too long is cut off; by default the model's own (right)"""
+    """which end of a text that is too long is cut off; by default the model's own (right)"""
+    source_language: str | None = None
+    """language of the texts, as the tokenizer names it (eng_Latn, en_XX, en); by default as it was saved"""
+    target_language: str | None = None
+    """language to write, as the tokenizer names it (fra_Latn, fr_XX, fr; fra for a Marian model of several); by default as the
+    model was saved"""
     max_new_tokens: int = 60
     """longest summary the trained model generates by default; longer references are cut in training"""
     lora: bool = False
@@ -355,7 +365,21 @@ class EvaluateConfig:
     samples: int = 4
     """summaries sampled at temperature 1 for each dialogue, beside the greedy one; 0 for greedy alone"""
     max_new_tokens: int | None = None
-    """longest summary of every system, in tokens; by default the first adapter's own or, without one, the model's"""
+    """longest response of every system, in tokens; by default the first adapter's own or, without one, the model's"""
+    prompt_template: str | None = None
+    """text with {text} in it; of every system; by default the first adapter's own or, without one, the model's"""
+    max_prompt_tokens: int | None = None
+    """longer texts are cut to this many tokens of prompt; by default as with the template (512)"""
+    truncation_side: Side | None = None
+    """which end of a text that is too long is cut off; by default as with the template (right)"""
+    source_language: str | None = None
+    """language of the texts, as the tokenizer names it (eng_Latn, en_XX, en); by default as it was saved"""
+    target_language: str | None = None
+    """language to write, as the tokenizer names it (fra_Latn, fr_XX, fr; fra for a Marian model of several); by default as the
+    model was saved"""
+    own_settings: bool = False
+    """each system with the prompt, length and generation settings (beams, penalties) saved beside it, instead of the same for all
+    and plain greedy decoding; the report says so"""
     batch_size: int = 32
     """dialogues at once"""
     device: Device = "auto"
@@ -368,27 +392,41 @@ class EvaluateConfig:
     """go on with the evaluation that was stopped in the output folder; everything else as it was"""
 
     def __post_init__(self) -> None:
-        _check_positive(self, "limit batch_size max_new_tokens")
+        _check_positive(self, "limit batch_size max_new_tokens max_prompt_tokens")
         _check_not_negative(self, "samples")
         _check(not (self.overwrite and self.resume), self, "overwrite", "it cannot be combined with resume")
         _check_baselines(self, "baseline", self.samples)
 
 
 @dataclass(frozen=True)
-class SummarizeConfig:
-    """Summarize dialogues: JSON lines in, JSON lines out; or plain text in (blank lines between dialogues), plain text out."""
+class GenerateConfig:
+    """Answer texts (summarize dialogues, say): JSON lines in, JSON lines out; or plain text in (blank lines between), plain text out."""
 
     file: str = "-"
     """file to read, or - for standard input"""
+    task: str | None = None
+    """what is to be done, which says how a model is asked that has no prompt of its own: summarization, detoxification, translation,
+    or a Python file of your own; softspoken summarize is softspoken generate --task summarization"""
     model: str = "mini"
     """hub id, local folder, or mini"""
     adapter: str | None = None
     """LoRA adapter: hub id or folder"""
     max_new_tokens: int | None = None
-    """longest summary, in tokens; by default the model's own"""
+    """longest response, in tokens; by default the model's own"""
     text_column: str | None = None
     """column of the texts, with dots for nested ones (translation.en); by default dialogue, document, article, text, source or
     input, whichever there is"""
+    prompt_template: str | None = None
+    """text with {text} in it; by default the model's own"""
+    max_prompt_tokens: int | None = None
+    """longer texts are cut to this many tokens of prompt; by default the model's own (512)"""
+    truncation_side: Side | None = None
+    """which end of a text that is too long is cut off; by default the model's own (right)"""
+    source_language: str | None = None
+    """language of the texts, as the tokenizer names it (eng_Latn, en_XX, en); by default as it was saved"""
+    target_language: str | None = None
+    """language to write, as the tokenizer names it (fra_Latn, fr_XX, fr; fra for a Marian model of several); by default as the
+    model was saved"""
     batch_size: int = 16
     """dialogues at once"""
     on_bad_row: OnBadRow = "error"
@@ -397,7 +435,7 @@ class SummarizeConfig:
     """where to compute; auto takes a GPU if there is one"""
 
     def __post_init__(self) -> None:
-        _check_positive(self, "max_new_tokens batch_size")
+        _check_positive(self, "max_new_tokens batch_size max_prompt_tokens")
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,9 @@ from softspoken.config import SftConfig
 from softspoken.data.prompts import PromptFormat, prompt_ids
 from softspoken.data.reading import read_examples, require_references
 from softspoken.models.adapters import add_lora
+from softspoken.models.languages import speak
 from softspoken.models.pretrained import load_seq2seq, load_tokenizer, prompt_format_for, require_seq2seq
-from softspoken.tasks.task import load_task
+from softspoken.tasks.task import asked, load_task
 from softspoken.types import Example, InputError
 
 log = logging.getLogger(__name__)
@@ -40,16 +41,13 @@ def sft(config: SftConfig) -> Path:
     torch.manual_seed(config.seed)
     require_seq2seq(config.model)
     tokenizer = load_tokenizer(config.model)
-    prompt_format = prompt_format_for(
-        config.model,
-        template=config.prompt_template,
-        max_prompt_tokens=config.max_prompt_tokens,
-        truncation_side=config.truncation_side,
-    )
-    examples = read_examples(config, load_task(config.task), config.max_examples)
+    task = load_task(config.task)
+    prompt_format = prompt_format_for(config.model, default=PromptFormat(task.template), **asked(task, config))
+    examples = read_examples(config, task, config.max_examples)
     require_references(examples, config.dataset, "sft")
     model: Any = load_seq2seq(config.model)
     model.generation_config = _generation_config(model, config.max_new_tokens)
+    prompt_format = speak(tokenizer, prompt_format, model.generation_config)
     if config.lora:
         model = add_lora(model, r=config.lora_r, alpha=config.lora_alpha, targets=config.lora_targets)
     if config.overwrite and output.exists():
@@ -73,7 +71,7 @@ def _examples(
 ) -> list[dict[str, list[int]]]:
     prompts, truncated = prompt_ids(examples, tokenizer, prompt_format)
     if truncated:
-        log.warning("cut %d dialogues to %d tokens", truncated, prompt_format.max_prompt_tokens)
+        log.warning("cut %d texts to %d tokens", truncated, prompt_format.max_prompt_tokens)
     references = [example.reference for example in examples]
     labels = tokenizer(text_target=references, truncation=True, max_length=max_new_tokens)["input_ids"]
     return [{"input_ids": prompt, "labels": label} for prompt, label in zip(prompts, labels, strict=True)]

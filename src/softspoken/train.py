@@ -20,10 +20,12 @@ from transformers import get_scheduler
 
 from softspoken.config import EvaluateConfig, TrainConfig
 from softspoken.data.batches import one_ahead, padding_share, prompt_batches, require_a_batch
+from softspoken.data.prompts import PromptFormat
 from softspoken.data.reading import is_given, name_of, read_examples, require_references
 from softspoken.evaluation.evaluate import evaluate, require_examples
+from softspoken.models.adapters import adapter_folder
 from softspoken.models.cpu import tune_cpu
-from softspoken.models.pretrained import require_seq2seq
+from softspoken.models.pretrained import prompt_format_for, require_seq2seq
 from softspoken.report.report import write_model_card, write_report
 from softspoken.rewards.terms import WeightedReward, default_judge, judge_term, load_reward
 from softspoken.rl import groups, numerics, ppo
@@ -33,7 +35,7 @@ from softspoken.rl.policy import Policy, load_policy, require_moved
 from softspoken.rl.ppo import next_kl_coef
 from softspoken.rl.rollout import generate_rollout, require_finite, too_short, with_floor
 from softspoken.rl.tracking import METRICS_FILE, Tracker
-from softspoken.tasks.task import Task, load_task, reward_of, told
+from softspoken.tasks.task import Task, asked, load_task, reward_of, told
 from softspoken.types import Example, Experience, InputError, Rollout, RunError, Scores, UpdateStats
 
 PACKAGES = ("softspoken", "torch", "transformers", "peft", "accelerate", "datasets", "tokenizers")
@@ -55,14 +57,15 @@ def train(config: TrainConfig) -> Path:
     examples = read_examples(config, task, config.max_examples)
     require_a_batch(examples, config.batch_size)
     assert config.reward
+    prompt_format = _prompt_format(config, task)
     if config.eval_limit != 0:
-        require_examples(_evaluation(config, task, run))
+        require_examples(_evaluation(config, task, prompt_format, run))
     reward = load_reward(config.reward, device=config.device, detoxify_sha256=config.detoxify_sha256)
     if reward.needs_references:
         require_references(examples, config.dataset, reward.needs_references[0])
-    _learn(config, task, run, examples, reward, fresh=resumed is None)
+    _learn(config, task, prompt_format, run, examples, reward, fresh=resumed is None)
     if config.eval_limit != 0:
-        evaluate(_evaluation(config, task, run))
+        evaluate(_evaluation(config, task, prompt_format, run))
     write_model_card(run)
     shutil.copy(run / "README.md", run / "adapter" / "README.md")
     write_report(run)
@@ -70,10 +73,18 @@ def train(config: TrainConfig) -> Path:
 
 
 def _learn(
-    config: TrainConfig, task: Task, run: Path, examples: list[Example], reward: WeightedReward, *, fresh: bool
+    config: TrainConfig,
+    task: Task,
+    prompt_format: PromptFormat,
+    run: Path,
+    examples: list[Example],
+    reward: WeightedReward,
+    *,
+    fresh: bool,
 ) -> None:
     """The steps, and the adapter they end in; a function of its own, so that their memory is free for the evaluation."""
-    policy = load_policy(config)  # the largest comes last: what is wrong with the rest is said in seconds
+    # The largest comes last: what is wrong with the rest is said in seconds.
+    policy = load_policy(config, prompt_format)
     optimizer, scheduler = _optimizer(policy, config)
 
     if fresh:
@@ -210,7 +221,12 @@ def _saved_config(run: Path, given: TrainConfig) -> TrainConfig:
     return replace(saved, **rows)
 
 
-def _evaluation(config: TrainConfig, task: Task, run: Path) -> EvaluateConfig:
+def _prompt_format(config: TrainConfig, task: Task) -> PromptFormat:
+    start = adapter_folder(config.adapter) if config.adapter else None
+    return prompt_format_for(config.model, start, default=PromptFormat(task.template), **asked(task, config))
+
+
+def _evaluation(config: TrainConfig, task: Task, prompt_format: PromptFormat, run: Path) -> EvaluateConfig:
     assert config.reward
     term = judge_term(config.reward)
     judge = config.judge or ([default_judge(config.reward)] if term or task.judge else None)
@@ -231,7 +247,12 @@ def _evaluation(config: TrainConfig, task: Task, run: Path) -> EvaluateConfig:
         limit=config.eval_limit,
         on_bad_row=config.on_bad_row,
         samples=config.eval_samples,
-        max_new_tokens=config.max_new_tokens,  # the base's own limit may be another
+        max_new_tokens=config.max_new_tokens,  # the base's own limit may be another, as may its prompt
+        prompt_template=prompt_format.template,
+        max_prompt_tokens=prompt_format.max_prompt_tokens,
+        truncation_side=prompt_format.truncation_side,
+        source_language=prompt_format.source_language,
+        target_language=prompt_format.target_language,
         batch_size=config.eval_batch_size,
         device=config.device,
         seed=config.seed,

@@ -229,6 +229,8 @@ class EvalReport:
     task: dict[str, Any] = field(default_factory=dict)
     """What a reader must know of the task: its words, objective, guards and labels; empty in an evaluation of summaries made
     before there were tasks."""
+    notes: list[str] = field(default_factory=list)
+    """Sentences on how systems were asked that whoever reads the figures must know."""
     config: dict[str, Any] = field(default_factory=dict)
     """The settings that made it."""
     versions: dict[str, str] = field(default_factory=dict)

@@ -147,7 +147,7 @@ def test_a_models_own_prompt_and_an_adapter_come_from_the_hub(world: World, tmp_
         done = world.softspoken(tmp_path, *argv)
     assert done.status == 0, done.stderr
     saved = PromptFormat.load(tmp_path / "run" / "adapter")
-    assert saved == PromptFormat(template="Own: {dialogue}", max_prompt_tokens=99)
+    assert saved == PromptFormat(template="Own: {dialogue}", max_prompt_tokens=99, clean=True)
     assert json.loads((tmp_path / "run" / "adapter" / "adapter_config.json").read_text(encoding="utf-8"))["r"] == 3
 
 

@@ -32,7 +32,13 @@ INSIDE = {
         "prompts": set(),
         "batches": {"prompts"},
     },
-    "models": {"cpu": set(), "cross_attention": set(), "pretrained": set(), "adapters": {"pretrained"}},
+    "models": {
+        "cpu": set(),
+        "cross_attention": set(),
+        "pretrained": set(),
+        "languages": set(),
+        "adapters": {"pretrained"},
+    },
     "rl": {
         "numerics": set(),
         "policy": {"numerics"},

@@ -19,7 +19,7 @@ import docstring_parser
 import yaml
 from jsonargparse import ArgumentParser
 
-from softspoken.config import EvaluateConfig, ScoreConfig, SftConfig, SummarizeConfig, TrainConfig, presets
+from softspoken.config import EvaluateConfig, GenerateConfig, ScoreConfig, SftConfig, TrainConfig, presets
 from softspoken.types import InputError
 
 
@@ -45,13 +45,17 @@ CONFIGS: dict[str, type] = {
     "train": TrainConfig,
     "sft": SftConfig,
     "evaluate": EvaluateConfig,
-    "summarize": SummarizeConfig,
+    "generate": GenerateConfig,
+    "summarize": GenerateConfig,
     "score": ScoreConfig,
     "report": ReportConfig,
     "compare": CompareConfig,
 }
-POSITIONAL = {"summarize": "file", "score": "file", "report": "dir", "compare": "runs"}
+POSITIONAL = {"generate": "file", "summarize": "file", "score": "file", "report": "dir", "compare": "runs"}
+ALWAYS = {"summarize": {"task": "summarization"}}
+"""What a command sets of itself."""
 USAGE = {
+    "generate": "[FILE] [--OPTION VALUE ...]",
     "summarize": "[FILE] [--OPTION VALUE ...]",
     "score": "[FILE] [--OPTION VALUE ...]",
     "report": "DIR",
@@ -73,6 +77,11 @@ EXAMPLES = {
   softspoken evaluate --adapter ppo=runs/seed0/adapter ppo=runs/seed1/adapter --baseline best_of_4 masked_words \\
       --system theirs=summaries.jsonl --judge mini profanity --output evaluations/all
   softspoken evaluate --model google/flan-t5-base --dataset tickets.csv --limit 100 --samples 0 --output evaluations/base""",
+    "generate": """\
+  softspoken generate sentences.jsonl --task detoxification --adapter runs/polite/adapter > rewrites.jsonl
+  softspoken generate news.txt --task translation --model facebook/nllb-200-distilled-600M --source_language eng_Latn \\
+      --target_language fra_Latn
+  softspoken generate issues.csv --model my/t5 --prompt_template Fix:{text}""",
     "summarize": """\
   printf 'Nora: Where are you?\\nFelix: On the bus.\\n' | softspoken summarize
   softspoken summarize chats.jsonl --adapter runs/demo/adapter > summaries.jsonl
@@ -120,6 +129,7 @@ def parse(argv: Sequence[str]) -> tuple[str, Any]:
 def _config(command: str, parser: ArgumentParser, flags: dict[str, Any]) -> Any:
     preset, file = flags.pop("preset", None), flags.pop("config", None)
     settings = {**(_preset(preset) if preset else {}), **(_from_file(command, parser, file) if file else {}), **flags}
+    settings = {**ALWAYS.get(command, {}), **settings}
     config_class = CONFIGS[command]
     for field in dataclasses.fields(config_class):
         if field.default is dataclasses.MISSING and settings.get(field.name) is None:

@@ -12,7 +12,7 @@ from typing import Any, TextIO
 
 from softspoken.cli.faults import told
 from softspoken.cli.flags import CompareConfig, ReportConfig, parse
-from softspoken.config import EvaluateConfig, ScoreConfig, SftConfig, SummarizeConfig, TrainConfig
+from softspoken.config import EvaluateConfig, GenerateConfig, ScoreConfig, SftConfig, TrainConfig
 from softspoken.types import InputError, RunError, one_line
 
 
@@ -76,10 +76,10 @@ def _evaluate(config: EvaluateConfig) -> None:
     _show_result(Path(config.output))
 
 
-def _summarize(config: SummarizeConfig) -> None:
-    from softspoken.inference.generator import summarize
+def _generate(config: GenerateConfig) -> None:
+    from softspoken.inference.generator import generate
 
-    summarize(config, *_utf8_streams(config.file))
+    generate(config, *_utf8_streams(config.file))
 
 
 def _score(config: ScoreConfig) -> None:
@@ -104,7 +104,8 @@ _COMMANDS: dict[str, Callable[[Any], None]] = {
     "train": _train,
     "sft": _sft,
     "evaluate": _evaluate,
-    "summarize": _summarize,
+    "generate": _generate,
+    "summarize": _generate,
     "score": _score,
     "report": _report,
     "compare": _compare,

@@ -1,4 +1,4 @@
-"""Dialogues in, token ids out: the template, the tokens, and what is cut where a dialogue is too long."""
+"""Examples in, token ids out: the template, the tokens, and what is cut where a text is too long."""
 
 from __future__ import annotations
 
@@ -13,21 +13,33 @@ FORMAT_FILE = "softspoken.json"
 """Lies beside a model or an adapter and says how its prompts are made."""
 
 
+PLACES = ("{text}", "{dialogue}")
+"""Where a template has the text; the latter as in what was saved before there were tasks."""
+
+
 @dataclass(frozen=True)
 class PromptFormat:
-    """How a dialogue becomes a prompt, and which end gives way when it is too long for the encoder."""
+    """How a text becomes a prompt, which end gives way when it is too long for the encoder, and how a response becomes a text."""
 
-    template: str = "Summarize the following conversation.\n\n{dialogue}\n\nSummary:"
+    template: str = "{text}"
     max_prompt_tokens: int = 512
     truncation_side: Literal["left", "right"] = "right"
-    """`right` keeps the beginning of the dialogue, `left` its end. The template itself is never cut."""
+    """`right` keeps the beginning of the text, `left` its end. The template itself is never cut."""
+    clean: bool = False
+    """Whether texts lose blank lines and the blanks at the ends of lines."""
+    strip: bool = True
+    """Whether responses lose the white space around them."""
+    source_language: str | None = None
+    target_language: str | None = None
+    """As the tokenizer names them; None leaves it as it was saved."""
 
     def __post_init__(self) -> None:
-        if self.template.count("{dialogue}") != 1:
-            raise InputError(f"prompt_template {self.template!r} must contain {{dialogue}} exactly once")
+        if sum(self.template.count(place) for place in PLACES) != 1:
+            raise InputError(f"prompt_template {self.template!r} must contain {{text}} exactly once")
 
     def prompt(self, text: str) -> str:
-        return self.template.replace("{dialogue}", text)  # other braces in a template are just braces
+        place = next(place for place in PLACES if place in self.template)
+        return self.template.replace(place, text)  # other braces in a template are just braces
 
     def save(self, folder: Path) -> None:
         (folder / FORMAT_FILE).write_text(
@@ -56,7 +68,7 @@ def encode_prompts(examples: list[Example], tokenizer: Any, prompt_format: Promp
 
 
 def prompt_ids(examples: list[Example], tokenizer: Any, prompt_format: PromptFormat) -> tuple[list[list[int]], int]:
-    """Each dialogue's prompt as token ids, none longer than `max_prompt_tokens`, and how many had to be cut for that."""
+    """Each example's prompt as token ids, none longer than `max_prompt_tokens`, and how many had to be cut for that."""
     prompts = [prompt_format.prompt(example.text) for example in examples]
     ids: list[list[int]] = tokenizer(prompts, verbose=False)["input_ids"]
     long = [row for row, prompt in enumerate(ids) if len(prompt) > prompt_format.max_prompt_tokens]
@@ -66,14 +78,12 @@ def prompt_ids(examples: list[Example], tokenizer: Any, prompt_format: PromptFor
 
 
 def _cut_to_fit(text: str, length: int, tokenizer: Any, prompt_format: PromptFormat) -> list[int]:
-    """The prompt's ids with the dialogue shortened on the stated side, from `length` tokens to at most `max_prompt_tokens`."""
+    """The prompt's ids with the text shortened on the stated side, from `length` tokens to at most `max_prompt_tokens`."""
     offsets = tokenizer(text, return_offsets_mapping=True, add_special_tokens=False, verbose=False)["offset_mapping"]
     while (excess := length - prompt_format.max_prompt_tokens) > 0:
         if excess >= len(offsets):
             limit = prompt_format.max_prompt_tokens
-            raise InputError(
-                f"max_prompt_tokens {limit} leaves no room for a dialogue in the prompt template; raise it"
-            )
+            raise InputError(f"max_prompt_tokens {limit} leaves no room for a text in the prompt template; raise it")
         offsets = offsets[excess:] if prompt_format.truncation_side == "left" else offsets[:-excess]
         shortened = text[offsets[0][0] : offsets[-1][1]]
         ids: list[int] = tokenizer(prompt_format.prompt(shortened), verbose=False)["input_ids"]

@@ -24,6 +24,7 @@ import torch
 
 from softspoken.config import EvaluateConfig
 from softspoken.data.columns import columns_of
+from softspoken.data.prompts import PromptFormat
 from softspoken.data.reading import iterate_examples, name_of, read_examples, require_references
 from softspoken.evaluation import resampling
 from softspoken.evaluation.analysis import analyse, collect
@@ -50,17 +51,18 @@ from softspoken.evaluation.systems import (
     human,
     named_adapters,
     named_systems,
+    sources_given,
 )
 from softspoken.inference.generator import length_limit
 from softspoken.models.adapters import adapter_folder
 from softspoken.models.cpu import tune_cpu
-from softspoken.models.pretrained import load_tokenizer, require_seq2seq, resolve_device
+from softspoken.models.pretrained import load_tokenizer, prompt_format_for, require_seq2seq, resolve_device
 from softspoken.progress import Speed, progress_bar
 from softspoken.report.report import EVAL_FILE, write_report
 from softspoken.report.report import read_report as read_report
 from softspoken.rewards.terms import load_judge, load_reward, load_similarity
 from softspoken.tasks.summarization import TASK as SUMMARIZATION
-from softspoken.tasks.task import Task, load_task, reward_of, terms_of, told
+from softspoken.tasks.task import Task, asked, load_task, reward_of, terms_of, told
 from softspoken.types import Decoding, EvalReport, Example, InputError, Response, one_line
 
 log = logging.getLogger(__name__)
@@ -107,8 +109,11 @@ def evaluate(config: EvaluateConfig) -> EvalReport:
         adapter_folder(adapter)  # one that is not there is better said before the base has run
     require_seq2seq(config.model)  # and a base before anything is written
     load_tokenizer(config.model)
-    if config.max_new_tokens is None:  # each system's own limit may be another, and differences in length would follow
-        config = replace(config, max_new_tokens=length_limit(config.model, next(iter(adapters), None)))
+    prompt_format = _prompt_format(config, task, next(iter(adapters), None))
+    notes = _notes(config, prompt_format)
+    if not config.own_settings:  # each system's own may be others, and differences would come from them
+        length = config.max_new_tokens or length_limit(config.model, next(iter(adapters), None))
+        config = replace(config, max_new_tokens=length, **_settings(prompt_format))
     examples = read_examples(config, task, config.limit)
     device = str(resolve_device(config.device))
     specs = list(dict.fromkeys(config.judge or filter(None, [task.judge])))
@@ -117,7 +122,14 @@ def evaluate(config: EvaluateConfig) -> EvalReport:
     terms = {name: _term(name, spec, config, device, examples) for name, spec in measured_by.items()}
     similarity = load_similarity(config.similarity, device=device, batch_size=64) if config.similarity else None
     judge = next(iter(judges), None)
-    systems = named_systems(config, task, examples, judge, _score(config, task, judge, device, examples))
+    systems = named_systems(
+        config,
+        task,
+        None if config.own_settings else prompt_format,
+        examples,
+        judge,
+        _score(config, task, judge, device, examples),
+    )
     if config.overwrite:
         discard(output)
     report = evaluate_systems(
@@ -134,6 +146,7 @@ def evaluate(config: EvaluateConfig) -> EvalReport:
         files=_stamps(
             [config.model, *adapters, *(config.system or []), *specs, config.similarity or "", *measured_by.values()]
         ),
+        notes=notes,
         resume=config.resume,
     )
     write_report(output)
@@ -167,6 +180,7 @@ def evaluate_systems(
     dataset: dict[str, Any] | None = None,
     config: dict[str, Any] | None = None,
     files: dict[str, Any] | None = None,
+    notes: list[str] | None = None,
     resume: bool = False,
 ) -> EvalReport:
     """Measure each system in turn, compare all with `base`; writes eval.json and eval_rows.jsonl.
@@ -202,7 +216,9 @@ def evaluate_systems(
         results, comparisons = analyse(collect(rows, groups, samples, task.words.response), groups, slices, seed)
         dataset = {"id": None, "split": None, **(dataset or {}), "n": len(examples), "truncated": truncated}
         names = [judge.name for judge in judges]
-        report = EvalReport(dataset, names, results, comparisons, ROWS_FILE, told(task), config or {}, _versions())
+        report = EvalReport(
+            dataset, names, results, comparisons, ROWS_FILE, told(task), notes or [], config or {}, _versions()
+        )
         beside = output / f".{EVAL_FILE}.saving"
         text = json.dumps(asdict(report), indent=1, allow_nan=False, ensure_ascii=False)
         beside.write_text(text + "\n", encoding="utf-8")
@@ -210,6 +226,45 @@ def evaluate_systems(
         beside.replace(output / EVAL_FILE)
     _warn(report, systems, task)
     return report
+
+
+def _prompt_format(config: EvaluateConfig, task: Task, adapter: str | None) -> PromptFormat:
+    """How every system is asked: as the user says, else as the first adapter was or, without one, the base."""
+    folder = adapter_folder(adapter) if adapter else None
+    return prompt_format_for(config.model, folder, default=PromptFormat(task.template), **asked(task, config))
+
+
+def _settings(prompt_format: PromptFormat) -> dict[str, Any]:
+    """As the command line has them."""
+    return {
+        "prompt_template": prompt_format.template,
+        "max_prompt_tokens": prompt_format.max_prompt_tokens,
+        "truncation_side": prompt_format.truncation_side,
+        "source_language": prompt_format.source_language,
+        "target_language": prompt_format.target_language,
+    }
+
+
+def _notes(config: EvaluateConfig, prompt_format: PromptFormat) -> list[str]:
+    """Sentences on how the systems were asked, where that is not what one would expect."""
+    if config.own_settings:
+        return [
+            "Each system was asked with its own prompt, length and generation settings (--own_settings true): differences between "
+            "them may come from those."
+        ]
+    saved = {
+        name: PromptFormat.load(adapter_folder(folders[0]))
+        for name, folders in named_adapters(config.adapter or []).items()
+    }
+    for name, [source, *_] in sources_given(config).items():
+        if Path(source).is_dir():
+            saved[name] = PromptFormat.load(source)
+    others = {name: own.template for name, own in saved.items() if own and _settings(own) != _settings(prompt_format)}
+    return [
+        f"{name} was made for another prompt ({template!r}) or another length of it than all systems were asked with here "
+        f"({prompt_format.template!r})."
+        for name, template in others.items()
+    ]
 
 
 def _recorded(config: EvaluateConfig) -> dict[str, Any]:

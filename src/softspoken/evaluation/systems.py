@@ -14,9 +14,10 @@ from typing import Any
 
 from softspoken.config import EvaluateConfig
 from softspoken.data.files import SUFFIXES, file_rows, file_suffix
+from softspoken.data.prompts import PromptFormat
 from softspoken.data.words import any_of, words
 from softspoken.evaluation.metrics import Judge
-from softspoken.inference.generator import Summarizer
+from softspoken.inference.generator import Generator
 from softspoken.models.adapters import adapter_folder
 from softspoken.models.pretrained import load_tokenizer, require_seq2seq
 from softspoken.tasks.task import TOXIC, Task, Words
@@ -78,15 +79,21 @@ def both_ways(samples: int) -> dict[Decoding | None, int]:
 
 
 def named_systems(
-    config: EvaluateConfig, task: Task, examples: list[Example], judge: Judge | None, score: Score | None
+    config: EvaluateConfig,
+    task: Task,
+    prompt_format: PromptFormat | None,
+    examples: list[Example],
+    judge: Judge | None,
+    score: Score | None,
 ) -> list[System]:
     """The base, the adapters, the files and other models, the baselines, as `config` names them. Raises InputError for what is
-    not there, before anything is loaded. `score` is what best-of-N picks by, higher is better."""
+    not there, before anything is loaded. All are asked by `prompt_format` or, without one, each as it was saved; `score` is what
+    best-of-N picks by, higher is better."""
     ways = both_ways(config.samples)
-    systems = [System(BASE, ways, [_Model(config)])]
+    systems = [System(BASE, ways, [_Model(config, prompt_format)])]
     for name, adapters in named_adapters(config.adapter or []).items():
-        systems.append(System(name, ways, [_Model(config, adapter=adapter) for adapter in adapters]))
-    for name, sources in _named(config.system or [], "system").items():
+        systems.append(System(name, ways, [_Model(config, prompt_format, adapter=adapter) for adapter in adapters]))
+    for name, sources in sources_given(config).items():
         files = [source for source in sources if file_suffix(Path(source)) in SUFFIXES]
         if files and len(sources) > 1:
             raise InputError(
@@ -95,11 +102,11 @@ def named_systems(
         if files:
             systems.append(read_responses(name, Path(files[0]), examples, task.words))
         else:
-            systems.append(System(name, ways, [_Model(config, model=source) for source in sources]))
+            systems.append(System(name, ways, [_Model(config, prompt_format, model=source) for source in sources]))
     toxic = _toxic_words(config, task, examples, judge)
     for baseline in dict.fromkeys(config.baseline or []):
         if baseline == BANNED:
-            systems.append(System(BANNED, ways, [_Model(config, banned=toxic)]))
+            systems.append(System(BANNED, ways, [_Model(config, prompt_format, banned=toxic)]))
         elif baseline == MASKED:
             systems.append(System(MASKED, ways, rework=masking(toxic)))
         elif baseline == COPY:
@@ -152,6 +159,11 @@ def folder_names(folders: list[str], *, alone: bool) -> list[str]:
     )
 
 
+def sources_given(config: EvaluateConfig) -> dict[str, list[str]]:
+    """Name → files or models, of the systems that are not adapters."""
+    return _named(config.system or [], "system")
+
+
 def _named(given: list[str], option: str) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for one in given:
@@ -173,9 +185,11 @@ def _split(given: str) -> tuple[str, str] | None:
 
 @dataclass(frozen=True)
 class _Model:
-    """Loads a summarizer when called; that it is there is checked when this is made."""
+    """Loads a generator when called; that it is there is checked when this is made."""
 
     config: EvaluateConfig
+    prompt_format: PromptFormat | None
+    """How every system is asked; None for each as it was saved."""
     model: str = ""
     """The base model, unless it is another."""
     adapter: str | None = None
@@ -190,28 +204,31 @@ class _Model:
 
     def __call__(self) -> Generate:
         config = self.config
-        summarizer = Summarizer.from_pretrained(
+        generator = Generator.from_pretrained(
             self.model or config.model,
             adapter=self.adapter,
             device=config.device,
             max_new_tokens=config.max_new_tokens,
+            task=config.task,
+            prompt_format=self.prompt_format,
+            plain=not config.own_settings,
         )
-        summarizer.ban(self.banned or [])
-        return _Summaries(summarizer, config.batch_size)
+        generator.ban(self.banned or [])
+        return _Responses(generator, config.batch_size)
 
 
 @dataclass(frozen=True)
-class _Summaries:
-    summarizer: Summarizer
+class _Responses:
+    generator: Generator
     batch_size: int
 
     @property
     def truncated(self) -> int:
-        return self.summarizer.truncated
+        return self.generator.truncated
 
     def __call__(self, window: Window) -> list[list[Response]]:
         samples = window.samples if window.decoding == "sampled" else 0
-        return self.summarizer.generate(window.examples, self.batch_size, samples=samples, seed=window.seed)
+        return self.generator.generate(window.examples, self.batch_size, samples=samples, seed=window.seed)
 
 
 # -------------------------------------------------------------------------------------------------------- files

@@ -1,4 +1,4 @@
-"""Dialogues → summaries: a model, with or without an adapter, in three lines of Python or as a command.
+"""Texts → responses (dialogues → summaries): a model, with or without an adapter, in three lines of Python or as a command.
 
 >>> summarizer = Summarizer.from_pretrained("mini", adapter="runs/demo/adapter")
 >>> summarizer(["Nora: Where are you?\\nFelix: On the bus, ten minutes."])
@@ -11,7 +11,7 @@ import json
 import logging
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TextIO
@@ -22,13 +22,14 @@ from torch import Tensor
 from transformers import GenerationConfig, NoBadWordsLogitsProcessor
 from transformers.generation import GenerationMode
 
-from softspoken.config import SummarizeConfig, TrainConfig
+from softspoken.config import GenerateConfig, TrainConfig
 from softspoken.data.batches import on_device
 from softspoken.data.columns import Columns
 from softspoken.data.files import TABLES, file_suffix, open_text, parse_json_lines, saying_what_is_wrong
 from softspoken.data.prompts import PromptFormat, encode_prompts
 from softspoken.data.reading import clean, iterate_examples, to_examples
 from softspoken.models.adapters import adapter_folder, tokenizer_source, with_adapter
+from softspoken.models.languages import speak
 from softspoken.models.pretrained import (
     load_generation_config,
     load_seq2seq,
@@ -39,6 +40,7 @@ from softspoken.models.pretrained import (
 from softspoken.progress import Speed, progress_bar
 from softspoken.rl.policy import Policy, end_ids
 from softspoken.rl.rollout import require_finite, sample
+from softspoken.tasks.task import Task, asked, load_task
 from softspoken.types import Example, InputError, PromptBatch, Response
 
 log = logging.getLogger(__name__)
@@ -56,12 +58,23 @@ DECODINGS = (
     GenerationMode.BEAM_SAMPLE,
 )
 """What transformers decodes by without fetching code for it."""
+IDS = (
+    *(
+        "decoder_start_token_id",
+        "bos_token_id",
+        "eos_token_id",
+        "pad_token_id",
+        "forced_bos_token_id",
+        "forced_eos_token_id",
+    ),
+    *("suppress_tokens", "begin_suppress_tokens", "bad_words_ids"),
+)
 READ_AT_ONCE = 16
 """Dialogues of similar length that are encoded together, for little padding."""
 
 
 @dataclass
-class Summarizer:
+class Generator:
     """A loaded model with what its prompts and its decoding need; made by `from_pretrained`."""
 
     model: Any
@@ -70,7 +83,7 @@ class Summarizer:
     generation_config: GenerationConfig
     """How `__call__` decodes: what is saved beside the adapter, completed by what is saved beside the model."""
     truncated: int = 0
-    """Dialogues that were too long for the encoder and were cut, so far."""
+    """Texts that were too long for the encoder and were cut, so far."""
     banned: list[list[int]] | None = None
     """Token sequences that must not come out; see `ban`."""
     _policy: Policy | None = field(default=None, init=False, repr=False)
@@ -85,42 +98,60 @@ class Summarizer:
         device: str = "auto",
         dtype: torch.dtype = torch.float32,
         max_new_tokens: int | None = None,
-    ) -> Summarizer:
+        task: str | None = None,
+        prompt_format: PromptFormat | None = None,
+        target_language: str | None = None,
+        source_language: str | None = None,
+        plain: bool = False,
+    ) -> Generator:
         """`model` and `adapter` are hub ids or folders (`mini` is the embedded model).
 
-        The adapter's own tokenizer, prompt format and generation config are used where it has them, else the model's.
+        The adapter's own tokenizer, prompt format and generation config are used where it has them, else the model's; where neither
+        has a prompt format, the task's template. `prompt_format` takes the place of all. With `plain`, nothing of how the generation
+        config searches is taken over: greedy is greedy.
         """
         folder = adapter_folder(adapter) if adapter else None
+        known = load_task(task) if task else None
+        default = PromptFormat(known.template, clean=known.clean, strip=known.strip) if known else None
+        prompt_format = prompt_format or prompt_format_for(model, folder, default=default)
+        prompt_format = replace(
+            prompt_format,
+            source_language=source_language or prompt_format.source_language,
+            target_language=target_language or prompt_format.target_language,
+        )
         place = resolve_device(device)
         seq2seq: Any = load_seq2seq(model, dtype)
         generation = _generation_config(folder, seq2seq.generation_config, max_new_tokens)
+        generation = _plain(generation) if plain else generation
+        tokenizer = load_tokenizer(tokenizer_source(model, folder))
+        prompt_format = speak(tokenizer, prompt_format, generation)
         # generate() fills what is not set from the model's own: neutral, so that it is what this object says and no more.
         seq2seq.generation_config = GenerationConfig()
         whole: Any = _merged(with_adapter(seq2seq, folder, model)) if folder else seq2seq
         return cls(
             # Nothing is trained, with an adapter or without, so that both sample by the same kernels.
             model=whole.requires_grad_(False).to(place).eval(),
-            tokenizer=load_tokenizer(tokenizer_source(model, folder)),
-            prompt_format=prompt_format_for(model, folder),
+            tokenizer=tokenizer,
+            prompt_format=prompt_format,
             generation_config=generation,
         )
 
     def __call__(self, examples: list[str], batch_size: int = 16) -> list[str]:
-        """One summary a dialogue, in order; greedy, unless the saved generation config says otherwise."""
-        return [summary for _, summary in self.stream(_checked(examples), batch_size)]
+        """One response to each text, in order; greedy, unless the saved generation config says otherwise."""
+        return [summary for _, summary in self.stream(_checked(examples, self.prompt_format.clean), batch_size)]
 
     def sample(self, examples: list[str], samples: int, seed: int, batch_size: int = 16) -> list[list[str]]:
-        """`samples` summaries of each dialogue at temperature 1, from the whole distribution, as training samples them.
+        """`samples` responses to each text at temperature 1, from the whole distribution, as training samples them.
 
         The same for the same arguments, whatever else draws random numbers; ids without a token never come out.
         """
-        generated = self.generate(_checked(examples), batch_size, samples=samples, seed=seed)
+        generated = self.generate(_checked(examples, self.prompt_format.clean), batch_size, samples=samples, seed=seed)
         return [[summary.text for summary in summaries] for summaries in generated]
 
     def generate(
         self, examples: list[Example], batch_size: int = 16, *, samples: int = 0, seed: int = 0
     ) -> list[list[Response]]:
-        """Each dialogue's summaries, and whether the length limit ended them: so many sampled or, for 0, the greedy one."""
+        """Each example's responses, and whether the length limit ended them: so many sampled or, for 0, the greedy one."""
         generator = torch.Generator().manual_seed(seed)  # on the CPU: the draws are the same on every device
         found: dict[int, list[Response]] = {}
         fewer = max(1, batch_size * SAMPLES_AT_ONCE // max(samples, SAMPLES_AT_ONCE))
@@ -142,7 +173,7 @@ class Summarizer:
         self.banned = [list(sequence) for sequence in dict.fromkeys(map(tuple, ids)) if sequence] or None
 
     def stream(self, examples: Iterable[Example], batch_size: int = 16) -> Iterator[tuple[Example, str]]:
-        """Each dialogue with its summary, in order and as batches are done; reads no more than WINDOW batches ahead."""
+        """Each example with its response, in order and as batches are done; reads no more than WINDOW batches ahead."""
         source = iter(examples)
         while window := list(islice(source, batch_size * WINDOW)):
             done: dict[int, str] = {}
@@ -163,9 +194,11 @@ class Summarizer:
         texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
         ends = torch.tensor(end_ids(self.generation_config, self.tokenizer.eos_token_id), device=ids.device)
         ended = torch.isin(ids, ends).any(dim=1).tolist()
-        summaries = [Response(text.strip(), cut=not end) for text, end in zip(texts, ended, strict=True)]
-        each = len(summaries) // len(examples)
-        return [summaries[first : first + each] for first in range(0, len(summaries), each)]
+        if self.prompt_format.strip:
+            texts = [text.strip() for text in texts]
+        responses = [Response(text, cut=not end) for text, end in zip(texts, ended, strict=True)]
+        each = len(responses) // len(examples)
+        return [responses[first : first + each] for first in range(0, len(responses), each)]
 
     @torch.inference_mode()
     def _decoded(self, batch: PromptBatch) -> Tensor:
@@ -199,10 +232,19 @@ class Summarizer:
         return config
 
 
-def _checked(texts: list[str]) -> list[Example]:
+class Summarizer(Generator):
+    """The flagship's name for it: a model that does not say how it is asked is asked for a summary of a dialogue."""
+
+    @classmethod
+    def from_pretrained(cls, model: str = "mini", *, task: str | None = "summarization", **settings: Any) -> Generator:
+        return super().from_pretrained(model, task=task, **settings)
+
+
+def _checked(texts: list[str], cleaned: bool) -> list[Example]:
     if isinstance(texts, str):
-        raise InputError("dialogues must be a list of texts; put the one text into a list")
-    return list(to_examples(({"text": text} for text in texts), source="dialogues", columns=Columns("text")))
+        raise InputError("texts must be a list of texts; put the one text into a list")
+    rows = ({"text": text} for text in texts)
+    return list(to_examples(rows, source="texts", columns=Columns("text"), cleaned=cleaned))
 
 
 def _by_length(examples: list[Example], batch_size: int) -> Iterator[list[int]]:
@@ -219,6 +261,15 @@ def _merged(model: Any) -> Any:
     would be rounded, and other kinds than LoRA have none."""
     lora = all(config.peft_type == PeftType.LORA for config in model.peft_config.values())
     return model.merge_and_unload() if lora and model.dtype == torch.float32 else model
+
+
+def _plain(saved: GenerationConfig) -> GenerationConfig:
+    """What says which ids begin, end, force and forbid, and the length; not how to search among the rest."""
+    kept = {name: value for name in IDS if (value := getattr(saved, name, None)) is not None}
+    config = GenerationConfig(**kept)
+    config.max_new_tokens = _limit(saved)
+    config.max_length = None
+    return config
 
 
 def length_limit(model: str, adapter: str | None = None) -> int:
@@ -260,44 +311,71 @@ def _generation_config(folder: Path | None, models: GenerationConfig, max_new_to
 # -------------------------------------------------------------------------------------------------- the command
 
 
-def summarize(config: SummarizeConfig, input: TextIO, output: TextIO) -> None:
-    """Summaries of `config.file` (or of `input`) to `output`, as they are made: a JSON line each, or plain text for plain text."""
-    total = _checked_count(config)
-    as_json, examples = _read(config, input, say=total is None)
+def generate(config: GenerateConfig, input: TextIO, output: TextIO) -> None:
+    """Responses to `config.file` (or of `input`) to `output`, as they are made: a JSON line each, or plain text for plain text."""
+    task = load_task(config.task) if config.task else None
+    prompt_format = _prompt_format(config, task)
+    reading = Reading(
+        Columns(config.text_column, own_text=task.text_column if task else None, wants_reference=False),
+        prompt_format.clean,
+    )
+    total = _checked_count(config, reading)
+    as_json, examples = _read(config, input, reading, say=total is None)
     first = next(examples, None)  # input that cannot be read is said before the model is loaded
     if first is None:
         raise InputError(f"{_name(config.file)} has no text in it; give JSON lines with id and text, or plain text")
-    summarizer = Summarizer.from_pretrained(
-        config.model, adapter=config.adapter, device=config.device, max_new_tokens=config.max_new_tokens
+    word, texts = (task.words.response, task.words.texts) if task else ("response", "texts")
+    generator = Generator.from_pretrained(
+        config.model,
+        adapter=config.adapter,
+        device=config.device,
+        max_new_tokens=config.max_new_tokens,
+        prompt_format=prompt_format,
     )
-    with progress_bar("summarize", Speed("dialogues"), output=output) as progress:
-        task = progress.add_task("summarize", total=total)
-        for count, (example, summary) in enumerate(summarizer.stream(chain([first], examples), config.batch_size)):
+    with progress_bar("generate", Speed(texts), output=output) as progress:
+        bar = progress.add_task("generate", total=total)
+        for count, (example, text) in enumerate(generator.stream(chain([first], examples), config.batch_size)):
             if as_json:
-                output.write(json.dumps({"id": example.id, "summary": summary}, ensure_ascii=False) + "\n")
+                output.write(json.dumps({"id": example.id, word: text}, ensure_ascii=False) + "\n")
             else:
-                output.write(("\n" if count else "") + clean(summary) + "\n")
+                output.write(("\n" if count else "") + clean(text) + "\n")
             output.flush()
-            progress.advance(task)
-    if summarizer.truncated:
-        side = "end" if summarizer.prompt_format.truncation_side == "right" else "beginning"
+            progress.advance(bar)
+    if generator.truncated:
+        side = "end" if generator.prompt_format.truncation_side == "right" else "beginning"
         log.warning(
-            "%d dialogues were longer than %d tokens; their %s was cut off",
-            summarizer.truncated,
-            summarizer.prompt_format.max_prompt_tokens,
+            "%d %s were longer than %d tokens; their %s was cut off",
+            generator.truncated,
+            texts,
+            generator.prompt_format.max_prompt_tokens,
             side,
         )
+
+
+def _prompt_format(config: GenerateConfig, task: Task | None) -> PromptFormat:
+    folder = adapter_folder(config.adapter) if config.adapter else None
+    default = PromptFormat(task.template) if task else None
+    return prompt_format_for(config.model, folder, default=default, **asked(task, config))
 
 
 def _name(file: str) -> str:
     return "standard input" if file == "-" else file
 
 
-def _read(config: SummarizeConfig, input: TextIO, *, say: bool) -> tuple[bool, Iterator[Example]]:
-    """(whether JSON lines are to be written, the dialogues) of a data file, a text file or a stream."""
-    file, path, columns = config.file, Path(config.file), Columns(config.text_column, wants_reference=False)
+@dataclass(frozen=True)
+class Reading:
+    """How rows are read."""
+
+    columns: Columns
+    cleaned: bool
+
+
+def _read(config: GenerateConfig, input: TextIO, reading: Reading, *, say: bool) -> tuple[bool, Iterator[Example]]:
+    """(whether JSON lines are to be written, the examples) of a data file, a text file or a stream."""
+    file, path = config.file, Path(config.file)
+    how: dict[str, Any] = {"on_bad_row": config.on_bad_row, "cleaned": reading.cleaned}
     if file != "-" and file_suffix(path) in TABLES:
-        return True, iterate_examples(file, "", columns=columns, on_bad_row=config.on_bad_row, say=say)
+        return True, iterate_examples(file, "", columns=reading.columns, say=say, **how)
     if file != "-" and (path.is_dir() or not path.exists()):
         raise InputError(f"no file at {file}; give a text, JSON, JSONL, CSV or Parquet file, or - for standard input")
     lines = _lines(input if file == "-" else _open(path), _name(file))
@@ -305,19 +383,19 @@ def _read(config: SummarizeConfig, input: TextIO, *, say: bool) -> tuple[bool, I
     lines = chain(start, lines)
     if start and start[0].lstrip().startswith("{"):
         rows = parse_json_lines(lines, source=_name(file))
-        return True, to_examples(rows, source=_name(file), columns=columns, on_bad_row=config.on_bad_row, say=say)
+        return True, to_examples(rows, source=_name(file), columns=reading.columns, say=say, **how)
     blocks = ({"text": block} for block in _blocks(lines))
-    return False, to_examples(blocks, source=_name(file), columns=Columns("text"), on_bad_row=config.on_bad_row)
+    return False, to_examples(blocks, source=_name(file), columns=Columns("text"), **how)
 
 
-def _checked_count(config: SummarizeConfig) -> int | None:
+def _checked_count(config: GenerateConfig, reading: Reading) -> int | None:
     """How many dialogues a file holds: read through once, so that row 900,000 is found bad now and not in an hour.
 
     A stream cannot be read twice; and with `skip` nothing needs to be found. Then the number is not known.
     """
     if config.on_bad_row == "skip" or config.file == "-" or not Path(config.file).is_file():
         return None
-    return sum(1 for _ in _read(config, sys.stdin, say=True)[1])
+    return sum(1 for _ in _read(config, sys.stdin, reading, say=True)[1])
 
 
 def _open(path: Path) -> Iterator[str]:

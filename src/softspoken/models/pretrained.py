@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -121,20 +122,12 @@ def first_line(error: BaseException) -> str:
 
 
 def prompt_format_for(
-    model: str,
-    adapter: Path | None = None,
-    *,
-    template: str | None = None,
-    max_prompt_tokens: int | None = None,
-    truncation_side: str | None = None,
+    model: str, adapter: Path | None = None, *, default: PromptFormat | None = None, **changes: Any
 ) -> PromptFormat:
-    """The format saved in the adapter's folder, else the model's, else the default one, with what the user set on top."""
-    saved = (adapter and PromptFormat.load(adapter)) or _saved_format(resolve(model)) or PromptFormat()
-    return PromptFormat(
-        template or saved.template,
-        max_prompt_tokens or saved.max_prompt_tokens,
-        truncation_side or saved.truncation_side,  # type: ignore[arg-type]
-    )
+    """The format saved in the adapter's folder, else the model's, else the default one, with what the user set on top: fields
+    of PromptFormat, None for those that are left."""
+    saved = (adapter and PromptFormat.load(adapter)) or _saved_format(resolve(model)) or default or PromptFormat()
+    return replace(saved, **{name: value for name, value in changes.items() if value is not None})
 
 
 def _saved_format(source: str) -> PromptFormat | None:

@@ -334,6 +334,6 @@ def write_model_card(folder: Path | str) -> Path:
         remarks=remarks(report) if report else [],
         tables=system_tables(report) if report else [],
         adapter=f"{folder.name if folder.is_absolute() else folder.as_posix()}/adapter",
-        template=(PromptFormat.load(folder / "adapter") or PromptFormat()).template,
+        template=(PromptFormat.load(folder / "adapter") or PromptFormat(task.template)).template,
     )  # fmt: skip
     return write_text(folder / CARD_FILE, card)

@@ -74,7 +74,7 @@ def judged_systems(report: EvalReport) -> list[str]:
 
 def remarks(report: EvalReport) -> list[str]:
     """What a reader must know before believing the verdict."""
-    found = []
+    found = list(report.notes)
     words = task_of(report).words
     n = report.dataset["n"]
     if n < FEW_EXAMPLES:

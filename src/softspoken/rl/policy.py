@@ -24,6 +24,7 @@ from softspoken.data.prompts import PromptFormat
 from softspoken.models.adapters import adapter_folder, add_lora, tokenizer_source, with_adapter
 from softspoken.models.cpu import PackedProjection, can_pack, lay_out_columns
 from softspoken.models.cross_attention import cross_attentions, key_value_projections, with_adapter_term
+from softspoken.models.languages import speak
 from softspoken.models.pretrained import load_seq2seq, load_tokenizer, prompt_format_for, resolve_device
 from softspoken.rl import numerics
 from softspoken.types import InputError, Memory, RunError
@@ -187,6 +188,11 @@ class Policy:
             logits.index_fill_(-1, self.forbidden_ids, float("-inf"))
         return logits
 
+    def texts(self, ids: Tensor) -> list[str]:
+        """Responses [N, T] int64 as text, without white space around it unless that counts."""
+        texts: list[str] = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
+        return [text.strip() for text in texts] if self.prompt_format.strip else texts
+
     def ends(self, ids: Tensor) -> Tensor:
         """Which of these ids, of any shape, end a summary."""
         return (ids.unsqueeze(-1) == self.end_ids).any(dim=-1)
@@ -333,8 +339,9 @@ class Policy:
         self.value_head.load_state_dict(load_file(folder / VALUE_HEAD_FILE, device=str(self.device)))
 
 
-def load_policy(config: TrainConfig) -> Policy:
-    """The model of `config` with a fresh LoRA adapter, or with `config.adapter` to go on from and a frozen copy of it."""
+def load_policy(config: TrainConfig, prompt_format: PromptFormat | None = None) -> Policy:
+    """The model of `config` with a fresh LoRA adapter, or with `config.adapter` to go on from and a frozen copy of it; asked by
+    `prompt_format` or, without one, as it was saved."""
     torch.manual_seed(config.seed)
     dtype = getattr(torch, config.dtype)
     start = adapter_folder(config.adapter) if config.adapter else None
@@ -344,13 +351,7 @@ def load_policy(config: TrainConfig) -> Policy:
         if seq2seq.device.type == "cpu":
             lay_out_columns(seq2seq.get_decoder())
     tokenizer = load_tokenizer(tokenizer_source(config.model, start))
-    prompt_format = prompt_format_for(
-        config.model,
-        start,
-        template=config.prompt_template,
-        max_prompt_tokens=config.max_prompt_tokens,
-        truncation_side=config.truncation_side,
-    )
+    prompt_format = speak(tokenizer, prompt_format or prompt_format_for(config.model, start), seq2seq.generation_config)
     if start:
         model = _with_start_adapter(seq2seq, start, config.model)
     else:

@@ -45,7 +45,7 @@ def generate_rollout(policy: Policy, prompts: PromptBatch, config: TrainConfig, 
     rollout = Rollout(
         prompts=prompts,
         prompt_index=prompt_index,
-        responses=[text.strip() for text in policy.tokenizer.batch_decode(ids, skip_special_tokens=True)],
+        responses=policy.texts(ids),
         response_ids=ids,
         response_mask=mask,
         truncated=~policy.ends(ids).any(dim=1),

@@ -127,6 +127,20 @@ class Task:
 FUNCTIONS = ("metrics", "slices")
 
 
+def asked(task: Task | None, config: Any) -> dict[str, Any]:
+    """How a text becomes a prompt, by the settings of a command and the task: fields of PromptFormat, None for what neither
+    says and whatever is saved beside the model does."""
+    return {
+        "template": config.prompt_template,
+        "max_prompt_tokens": config.max_prompt_tokens,
+        "truncation_side": config.truncation_side,
+        "source_language": config.source_language,
+        "target_language": config.target_language,
+        "clean": task.clean if task else None,
+        "strip": task.strip if task else None,
+    }
+
+
 def terms_of(task: Task, replaced: Sequence[str] | None) -> dict[str, str]:
     """The task's terms, some of them measured otherwise: `replaced` as NAME=REWARD."""
     terms = dict(task.terms)

@@ -19,7 +19,7 @@ from softspoken.evaluation import systems as systems_module
 from softspoken.evaluation.evaluate import evaluate, evaluate_systems, read_report
 from softspoken.evaluation.rows import PARTIAL_FILE, STATE_FILE
 from softspoken.evaluation.systems import System, both_ways
-from softspoken.inference.generator import Summarizer
+from softspoken.inference.generator import Generator
 from softspoken.report.report import write_model_card, write_report
 from softspoken.rewards.terms import Length
 from softspoken.types import Example, InputError, Response
@@ -374,8 +374,8 @@ def test_all_systems_have_one_limit_the_first_adapters_own(config, adapter, monk
         limits.append(options["max_new_tokens"])
         return real(model, **options)
 
-    real = Summarizer.from_pretrained
-    monkeypatch.setattr(systems_module, "Summarizer", Loader(from_pretrained))
+    real = Generator.from_pretrained
+    monkeypatch.setattr(systems_module, "Generator", Loader(from_pretrained))
     GenerationConfig(max_new_tokens=5).save_pretrained(adapter)
     assert evaluate(replace(config, samples=0)).config["max_new_tokens"] == 5  # the model's own is 12
     assert limits == [5, 5]
@@ -402,7 +402,7 @@ def test_an_evaluation_is_not_overwritten_unasked(config, adapter):
 
 def die_at(monkeypatch, number):
     """The summarizer dies when it is called for the `number`-th time; the list grows with each call."""
-    real, windows = Summarizer.generate, []
+    real, windows = Generator.generate, []
 
     def killed(self, dialogues, *arguments, **options):
         windows.append(len(dialogues))
@@ -410,7 +410,7 @@ def die_at(monkeypatch, number):
             raise Killed
         return real(self, dialogues, *arguments, **options)
 
-    monkeypatch.setattr(Summarizer, "generate", killed)
+    monkeypatch.setattr(Generator, "generate", killed)
     return windows
 
 
@@ -432,7 +432,7 @@ def test_the_command_goes_on_after_a_stop(config, tmp_path, monkeypatch):
 
 def test_an_adapter_trained_anew_is_not_gone_on_with(config, tmp_path, adapter, monkeypatch):
     stopped = replace(config, output=str(tmp_path / "stopped"))
-    monkeypatch.setattr(Summarizer, "generate", lambda *arguments, **options: Killed.fail())
+    monkeypatch.setattr(Generator, "generate", lambda *arguments, **options: Killed.fail())
     with pytest.raises(Killed):
         evaluate(stopped)
     (adapter / "README.md").write_text("another", encoding="utf-8")

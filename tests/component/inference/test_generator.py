@@ -14,9 +14,9 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig
 
-from softspoken.config import SummarizeConfig, TrainConfig
+from softspoken.config import GenerateConfig, TrainConfig
 from softspoken.data.prompts import PromptFormat, encode_prompts
-from softspoken.inference.generator import MAX_NEW_TOKENS, WINDOW, Summarizer, length_limit, summarize
+from softspoken.inference.generator import MAX_NEW_TOKENS, WINDOW, Summarizer, generate, length_limit
 from softspoken.models.cpu import PackedProjection, can_pack
 from softspoken.rl import numerics
 from softspoken.rl.policy import load_policy
@@ -362,7 +362,9 @@ def _with_layers(source: Path, folder: Path, layers: int) -> Path:
 
 def run(tiny_t5: Path, text: str, **options: object) -> str:
     output = io.StringIO()
-    summarize(SummarizeConfig(model=str(tiny_t5), device="cpu", **options), io.StringIO(text), output)  # type: ignore[arg-type]
+    generate(
+        GenerateConfig(task="summarization", model=str(tiny_t5), device="cpu", **options), io.StringIO(text), output
+    )  # type: ignore[arg-type]
     return output.getvalue()
 
 
@@ -416,8 +418,10 @@ def test_bad_rows_of_a_file_are_found_before_anything_is_written(
     file.write_text(good * 40 + bad)
     output = io.StringIO()
     with pytest.raises(InputError, match="row 41 has an empty 'dialogue'"):
-        summarize(
-            SummarizeConfig(file=str(file), model=str(tiny_t5), batch_size=1, device="cpu"), io.StringIO(), output
+        generate(
+            GenerateConfig(task="summarization", file=str(file), model=str(tiny_t5), batch_size=1, device="cpu"),
+            io.StringIO(),
+            output,
         )
     assert output.getvalue() == ""
     assert len(run(tiny_t5, "", file=str(file), on_bad_row="skip").splitlines()) == 40
@@ -458,7 +462,7 @@ def test_what_is_not_utf8(tiny_t5: Path, tmp_path: Path) -> None:
         run(tiny_t5, "", file=str(tmp_path / "d.txt"))
     stdin = io.TextIOWrapper(io.BytesIO("Jörg: schön\n".encode("latin-1")), encoding="utf-8")
     with pytest.raises(InputError, match="standard input is not UTF-8"):
-        summarize(SummarizeConfig(model=str(tiny_t5), device="cpu"), stdin, io.StringIO())
+        generate(GenerateConfig(task="summarization", model=str(tiny_t5), device="cpu"), stdin, io.StringIO())
 
 
 def test_a_packed_text_file(tiny_t5: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import yaml
 from softspoken.cli import flags
 from softspoken.cli import main as cli
 from softspoken.cli.flags import parse
-from softspoken.config import EvaluateConfig, ScoreConfig, SftConfig, SummarizeConfig, TrainConfig, presets
+from softspoken.config import EvaluateConfig, GenerateConfig, ScoreConfig, SftConfig, TrainConfig, presets
 from softspoken.types import InputError
 
 
@@ -29,7 +29,7 @@ def test_no_flags_are_the_defaults() -> None:
     assert parse(["train"]) == ("train", TrainConfig())
     assert parse(["sft", "--output", "o"]) == ("sft", SftConfig(output="o"))
     assert parse(["evaluate", "--output", "o"]) == ("evaluate", EvaluateConfig(output="o"))
-    assert parse(["summarize"]) == ("summarize", SummarizeConfig())
+    assert parse(["summarize"]) == ("summarize", GenerateConfig(task="summarization"))
     assert parse(["score"]) == ("score", ScoreConfig())
     assert parse(["report", "runs/x"]) == ("report", flags.ReportConfig("runs/x"))
 
@@ -105,9 +105,9 @@ def test_every_preset_holds_only_what_there_is() -> None:
 @pytest.mark.parametrize(
     ("argv", "sentence"),
     [
-        ([], "no command given; there is train, sft, evaluate, summarize, score, report, compare (softspoken --help explains them)"),
-        (["trian"], "there is no command 'trian' (did you mean 'train'?); there is train, sft, evaluate, summarize, score, report, compare (softspoken --help explains them)"),
-        (["trian", "--help"], "there is no command 'trian' (did you mean 'train'?); there is train, sft, evaluate, summarize, score, report, compare (softspoken --help explains them)"),
+        ([], "no command given; there is train, sft, evaluate, generate, summarize, score, report, compare (softspoken --help explains them)"),
+        (["trian"], "there is no command 'trian' (did you mean 'train'?); there is train, sft, evaluate, generate, summarize, score, report, compare (softspoken --help explains them)"),
+        (["trian", "--help"], "there is no command 'trian' (did you mean 'train'?); there is train, sft, evaluate, generate, summarize, score, report, compare (softspoken --help explains them)"),
         (["train", "--batch-sise", "3"], "train has no setting 'batch_sise' (did you mean 'batch_size'?); softspoken train --help lists them all"),
         (["train", "--step", "3"], "train has no setting 'step' (did you mean 'steps'?); softspoken train --help lists them all"),
         (["train", "--foo=3"], "train has no setting 'foo'; softspoken train --help lists them all"),

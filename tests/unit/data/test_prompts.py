@@ -55,7 +55,7 @@ def test_a_dialogue_that_just_fits_is_left_alone(tokenizer: Any) -> None:
 
 
 def test_no_room_for_a_dialogue(tokenizer: Any) -> None:
-    with pytest.raises(InputError, match="max_prompt_tokens 5 leaves no room for a dialogue"):
+    with pytest.raises(InputError, match="max_prompt_tokens 5 leaves no room for a text"):
         encode_prompts([Example("a", "Leon: hi")], tokenizer, PromptFormat(words(1, 9) + "{dialogue}", 5))
 
 
