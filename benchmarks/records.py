@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +35,10 @@ def read_lines(path: Path, *, growing: bool = False) -> list[Record]:
     return [json.loads(line) for line in lines if line.endswith("\n") or not growing]
 
 
-def write_lines(path: Path, rows: Iterable[Record]) -> None:
+def write_lines(path: Path, rows: Sequence[Record]) -> int:
+    """How many they are."""
     _write(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    return len(rows)
 
 
 def append(path: Path, record: Record) -> None:

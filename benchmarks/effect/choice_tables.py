@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from benchmarks.effect.figures import WAYS, Results, mean_of, shown
+from benchmarks.effect.settings import RECIPE
 from benchmarks.pages import Row, table
-from softspoken.config import TrainConfig
 
 DEFAULT = "default"
 CHOICES = {
@@ -36,7 +36,7 @@ def choice_row(results: Results, name: str, way: str, default: str) -> Row:
 
     label = LABELS.get(name) or changes(results, name)
     if name == DEFAULT:
-        label = f"**{default.format(**asdict(TrainConfig()))} (default)**"
+        label = f"**{default.format(**asdict(RECIPE))} (default)**"
     metrics = (results.part(name, way) or {})["metrics"]
     return [
         ("", label),

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -14,24 +13,28 @@ import numpy as np
 import torch
 
 from benchmarks.effect.settings import OTHER_JUDGE, REWARD_JUDGE, Settings
-from benchmarks.effect.trainings import Training
+from benchmarks.effect.trainings import Training, command_line
 from benchmarks.provenance import commit, describe_machine
-from benchmarks.records import read_json, write_json
+from benchmarks.records import Record, read_json, read_lines, write_json
 from softspoken.config import EvaluateConfig, TrainConfig
 from softspoken.data.reading import load_examples
 from softspoken.evaluation import resampling
+from softspoken.evaluation.evaluate import evaluate
 from softspoken.types import Example
 
 STATE_FILE = "effect.json"
 SUMMARIES_A_SECOND = 25
 """A guess, for the time that is left."""
-PPO, BASE, HUMAN = "ppo", "base", "human"
+PPO, BASE = "ppo", "base"
+Way = tuple[str, str | None, int | None]
+"""A system, how it was decoded, and which training of it."""
+FLOOR: Way = ("human", None, None)
 METRICS = (
     *("toxicity", "toxic_rate", "expected_max_toxicity", "toxicity_probability", OTHER_JUDGE),
     *("rouge1", "rouge2", "rougeL", "chrf", "speakers_kept", "length", "length_ratio"),
     *("empty_rate", "degenerate_rate", "truncated_rate", "copied_share", "distinct_2"),
 )
-COMPARED = (
+COMPARED = {
     "toxicity",
     "toxic_rate",
     "expected_max_toxicity",
@@ -40,7 +43,7 @@ COMPARED = (
     "rougeL",
     "speakers_kept",
     "length",
-)
+}
 SLICES = ("all", "heated", "everyday")
 
 
@@ -84,7 +87,7 @@ class Evaluation:
         dialogues = min(self.size, settings.limit or self.limit or self.size)
         return 30 + models * dialogues * (1 + self.samples) / SUMMARIES_A_SECOND
 
-    def key(self, settings: Settings) -> dict[str, Any] | None:
+    def key(self, settings: Settings) -> Record | None:
         """What it depends on; None while a training is missing."""
         records = {str(training.folder): training.record for training in self.trainings}
         if not all(records.values()):
@@ -100,14 +103,7 @@ class Evaluation:
         return there and state is not None and state["key"] == self.key(settings)
 
     def command(self, settings: Settings) -> str:
-        config = self.config(settings)
-        options = ["--adapter", *(config.adapter or [])]
-        if config.baseline:
-            options += ["--baseline", *config.baseline]
-        options += ["--dataset", self.dataset, *(["--split", self.split] if self.dataset == "mini" else [])]
-        options += ["--judge", *self.judges, "--samples", str(self.samples)]
-        options += ["--limit", str(config.limit)] if config.limit else []
-        return " ".join(["softspoken evaluate", *options, f"--max_new_tokens {config.max_new_tokens}"])
+        return command_line("softspoken evaluate", self.config(settings), EvaluateConfig(output=""))
 
     def _folder(self, settings: Settings) -> Path:
         return Path(self.config(settings).output)
@@ -115,49 +111,40 @@ class Evaluation:
 
 def measure(evaluation: Evaluation, settings: Settings) -> None:
     """Evaluate, or go on with the same evaluation where it was stopped, and write its results file."""
-    from softspoken.evaluation.evaluate import evaluate
-
     config, key = evaluation.config(settings), evaluation.key(settings)
-    folder = Path(config.output)
-    state = read_json(folder / STATE_FILE)
-    same = state is not None and state["key"] == key
-    if not (same and (folder / "eval.json").is_file()):
-        if not same:  # were this stopped, what an earlier one left would pass for its result
-            for old in (folder / "eval.json", settings.results / f"{evaluation.name}.json"):
-                old.unlink(missing_ok=True)
+    folder, results = Path(config.output), settings.results / f"{evaluation.name}.json"
+    state = read_json(folder / STATE_FILE) or {}
+    same = state.get("key") == key
+    if not same:  # were this stopped, what an earlier one left would pass for its result
+        (folder / "eval.json").unlink(missing_ok=True)
+        results.unlink(missing_ok=True)
         write_json(folder / STATE_FILE, {"key": key})
+    if not (folder / "eval.json").is_file():
         start = time.perf_counter()
-        evaluate(replace(config, resume=True) if same else replace(config, overwrite=True))
+        evaluate(replace(config, resume=same, overwrite=not same))
         seconds = None if same else round(time.perf_counter() - start, 1)  # of one that was stopped it is not known
-        write_json(folder / STATE_FILE, {"key": key, "seconds": seconds, "commit": commit()})
-    state = read_json(folder / STATE_FILE)
+        state = {"key": key, "seconds": seconds, "commit": commit()}
+        write_json(folder / STATE_FILE, state)
+    write_json(results, _results(evaluation, settings, state))
+
+
+def _results(evaluation: Evaluation, settings: Settings, state: Record) -> Record:
+    config, folder = evaluation.config(settings), Path(evaluation.config(settings).output)
     dialogues = load_examples(config.dataset, config.split, limit=config.limit)
-    with (folder / "eval_rows.jsonl").open(encoding="utf-8") as lines:
-        above = (
-            above_floor(map(json.loads, lines), dialogues, evaluation.judges[-1])
-            if OTHER_JUDGE in evaluation.judges
-            else []
-        )
-    results = kept(read_json(folder / "eval.json"), evaluation.centre)
-    results["dataset"]["id"] = from_the_root(results["dataset"]["id"], settings)
-    write_json(
-        settings.results / f"{evaluation.name}.json",
-        {
-            "name": evaluation.name,
-            **results,
-            "samples": evaluation.samples,
-            "above_floor": above,
-            "trainings": [
-                {"system": one.system, "seed": one.seed, "changes": one.changes, **_recorded(one)}
-                for one in evaluation.trainings
-            ],
-            "command": from_the_root(evaluation.command(settings), settings),
-            "seconds": state.get("seconds"),
-            "commit": state.get("commit"),
-            "machine": describe_machine(torch.get_num_threads(), "cuda" if torch.cuda.is_available() else "cpu"),
-            "written": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        },
-    )
+    found = kept(read_json(folder / "eval.json"), evaluation.centre)
+    found["dataset"]["id"] = from_the_root(found["dataset"]["id"], settings)
+    return {
+        "name": evaluation.name,
+        **found,
+        "samples": evaluation.samples,
+        "above_floor": above_floor(read_lines(folder / "eval_rows.jsonl"), dialogues, evaluation.judges[-1]),
+        "trainings": [_recorded(training) for training in evaluation.trainings],
+        "command": from_the_root(evaluation.command(settings), settings),
+        "seconds": state.get("seconds"),
+        "commit": state.get("commit"),
+        "machine": describe_machine(torch.get_num_threads(), "cuda" if torch.cuda.is_available() else "cpu"),
+        "written": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
 
 
 def from_the_root(text: str, settings: Settings) -> str:
@@ -165,41 +152,38 @@ def from_the_root(text: str, settings: Settings) -> str:
     return text.replace(str(settings.data), str(Settings.data))
 
 
-def _recorded(training: Training) -> dict[str, Any]:
+def _recorded(training: Training) -> Record:
     record = training.record or {}
-    return {name: record.get(name) for name in ("seconds", "threads", "command", "commit", "diverged_after")}
+    said = {name: record.get(name) for name in ("seconds", "threads", "command", "commit", "diverged_after")}
+    return {"system": training.system, "seed": training.seed, "changes": training.changes, **said}
 
 
-def kept(report: dict[str, Any], centre: str) -> dict[str, Any]:
+def kept(report: Record, centre: str) -> Record:
     """The numbers of eval.json that the page may show; no texts."""
-
-    def metrics(found: dict[str, Any]) -> dict[str, Any]:
-        return {name: _rounded(found[name]) for name in METRICS if name in found}
-
-    systems = [
-        {
-            **{name: system[name] for name in ("name", "decoding", "n", "seeds")},
-            "metrics": metrics(system["metrics"]),
-            "slices": {
-                name: {"n": part["n"], "metrics": metrics(part["metrics"])}
-                for name, part in system["slices"].items()
-                if name in SLICES
-            },
-        }
-        for system in report["systems"]
-    ]
-    comparisons = [
+    compared = [
         {**one, "difference": _rounded(one["difference"]), "ratio": _rounded(one["ratio"])}
         for one in report["comparisons"]
         if one["metric"] in COMPARED and one["slice"] in SLICES and {one["a"], one["b"]} & {BASE, centre}
     ]
     return {
-        "dataset": report["dataset"],
-        "judges": report["judges"],
-        "systems": systems,
-        "comparisons": comparisons,
+        **{name: report[name] for name in ("dataset", "judges")},
+        "systems": [_system(one) for one in report["systems"]],
+        "comparisons": compared,
         "versions": report["versions"],
     }
+
+
+def _system(found: Record) -> Record:
+    slices = {name: part for name, part in found["slices"].items() if name in SLICES}
+    return {
+        **{name: found[name] for name in ("name", "decoding", "n", "seeds")},
+        "metrics": _metrics(found),
+        "slices": {name: {"n": part["n"], "metrics": _metrics(part)} for name, part in slices.items()},
+    }
+
+
+def _metrics(found: Record) -> Record:
+    return {name: _rounded(found["metrics"][name]) for name in METRICS if name in found["metrics"]}
 
 
 def _rounded(interval: dict[str, float] | None) -> dict[str, float] | None:
@@ -209,7 +193,7 @@ def _rounded(interval: dict[str, float] | None) -> dict[str, float] | None:
 # ------------------------------------------------------------------------------------------------ above the floor
 
 
-def above_floor(rows: Iterable[dict[str, Any]], dialogues: list[Example], judge: str) -> list[dict[str, Any]]:
+def above_floor(rows: Iterable[Record], dialogues: list[Example], judge: str) -> list[Record]:
     """How much of the base's toxicity by `judge`, above what it gives calm human references, each system keeps.
 
     A linear classifier gives every text something; what it gives the references of calm dialogues (those without a literal one,
@@ -219,53 +203,47 @@ def above_floor(rows: Iterable[dict[str, Any]], dialogues: list[Example], judge:
     groups = resampling.group_numbers([dialogue.group or f"id:{dialogue.id}" for dialogue in dialogues])
     calm = np.array([dialogue.literal_reference is None for dialogue in dialogues])
     values = judged(rows, len(dialogues), judge)
-    if not (calm & ~np.isnan(values.get((HUMAN, None, None), np.full(len(dialogues), np.nan)))).any():
+    if FLOOR not in values or np.isnan(values[FLOOR][calm]).all():
         return []
-    parts = {"all": np.ones(len(dialogues), dtype=bool), **({"heated": ~calm} if (~calm).any() else {})}
+    parts = {"all": np.ones_like(calm), "heated": ~calm} if (~calm).any() else {"all": calm}
     found = []
     for part, members in parts.items():
-        columns = {
-            way: np.where(calm if way[0] == HUMAN else members, column, np.nan) for way, column in values.items()
-        }
-        means = {way: float(np.nanmean(column)) for way, column in columns.items()}
-        draws = resampling.bootstrap_means(np.column_stack(list(columns.values())), groups, seed=0)
-        drawn = dict(zip(columns, draws.T, strict=True))
-        floor = (HUMAN, None, None)
-        ways = dict.fromkeys((system, decoding) for system, decoding, _ in columns if decoding)
-        for place, (system, decoding) in enumerate(ways):
-            own = [way for way in columns if way[:2] == (system, decoding)]
-            base = (BASE, decoding, None)
-            if system == BASE or base not in columns:
-                continue
-            pooled, human, untrained = (
-                resampling.over_seeds(np.stack([drawn[way] for way in these]), seed=0, system=place)
-                for these in (own, [floor], [base])
-            )
-            excess = float(np.mean([means[way] for way in own])) - means[floor], means[base] - means[floor]
-            ratio = ratio_of(*excess, pooled - human, untrained - human)
-            found.append(
-                {
-                    "system": system,
-                    "decoding": decoding,
-                    "slice": part,
-                    "judge": judge,
-                    "floor": round(means[floor], 5),
-                    "base_above": round(excess[1], 5),
-                    "above": round(excess[0], 5),
-                    "ratio": ratio,
-                }
-            )
+        columns = {way: np.where(calm if way == FLOOR else members, column, np.nan) for way, column in values.items()}
+        found += [{"slice": part, "judge": judge, **share} for share in _shares(columns, groups)]
     return found
 
 
-def judged(rows: Iterable[dict[str, Any]], n: int, judge: str) -> dict[tuple[str, str | None, int | None], Any]:
-    """(system, decoding, training) → [n], the mean over a dialogue's samples; NaN where it has none."""
-    sums: dict[tuple[str, str | None, int | None], Any] = {}
+def _shares(columns: dict[Way, Any], groups: Any) -> Iterator[Record]:
+    means = {way: float(np.nanmean(column)) for way, column in columns.items()}
+    draws = resampling.bootstrap_means(np.column_stack(list(columns.values())), groups, seed=0)
+    drawn = dict(zip(columns, draws.T, strict=True))
+    for place, (system, decoding) in enumerate(dict.fromkeys(way[:2] for way in columns if way[1])):
+        base, own = (BASE, decoding, None), [way for way in columns if way[:2] == (system, decoding)]
+        if system == BASE or base not in columns:
+            continue
+        pooled, human, untrained = (
+            resampling.over_seeds(np.stack([drawn[way] for way in ways]), seed=0, system=place)
+            for ways in (own, [FLOOR], [base])
+        )
+        above, base_above = float(np.mean([means[way] for way in own])) - means[FLOOR], means[base] - means[FLOOR]
+        yield {
+            "system": system,
+            "decoding": decoding,
+            "floor": round(means[FLOOR], 5),
+            "base_above": round(base_above, 5),
+            "above": round(above, 5),
+            "ratio": ratio_of(above, base_above, pooled - human, untrained - human),
+        }
+
+
+def judged(rows: Iterable[Record], n: int, judge: str) -> dict[Way, Any]:
+    """[n] for each way, the mean over a dialogue's samples; NaN where it has none."""
+    sums: dict[Way, Any] = {}
     for row in rows:
         table = sums.setdefault((row["system"], row["decoding"], row["seed"]), np.zeros((2, n)))
         table[:, row["row"]] += row["metrics"][judge], 1
     with np.errstate(invalid="ignore"):
-        return {way: np.where(count > 0, total / count, np.nan) for way, (total, count) in sums.items()}
+        return {way: total / count for way, (total, count) in sums.items()}
 
 
 def ratio_of(above: float, base: float, drawn_above: Any, drawn_base: Any) -> dict[str, float] | None:

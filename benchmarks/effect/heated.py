@@ -13,18 +13,17 @@ embedded dialogues among them.
 
 from __future__ import annotations
 
-import json
 import random
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import yaml
 
+from benchmarks.records import Record, read_lines, write_lines
 from softspoken.data.reading import load_examples
 
-Row = dict[str, Any]
+Row = Record
 HELD_OUT = 0.1
 WORDS = range(5, 21)
 LINES = (1, 2, 2, 3)
@@ -32,40 +31,33 @@ NUMBERED = re.compile(r"#Person\d+#")
 SPEAKER = re.compile(r"^([^:\n]{1,40}):")
 NAMES = Path("recipes/mini/bank.yaml")
 TRAIN, PAIRS = "samsum/train.jsonl", "toxicity/paradetox.jsonl"
-SOURCES = ("samsum/validation.jsonl", "heated/validation.jsonl", "dialogsum/validation.jsonl", PAIRS)
-HEATED, PLAIN, EMBEDDED = 800, 200, 1000
+HEATED = "heated/validation.jsonl"
+SOURCES = ("samsum/validation.jsonl", HEATED, "dialogsum/validation.jsonl", PAIRS)
+CHANGED, PLAIN, EMBEDDED = 800, 200, 1000
 """Dialogues of the set to train on."""
 
 
 def write_heated(data: Path, path: Path, limit: int | None = None) -> int:
     """The set of all rows, or of the first `limit`; returns how many there are."""
-    samsum, taken, dialogsum, pairs = (_read(data / name) for name in SOURCES)
+    samsum, taken, dialogsum, pairs = (read_lines(data / name) for name in SOURCES)
     names = yaml.safe_load(NAMES.read_text(encoding="utf-8"))["names"]
     rng = random.Random(0)
     _, held_out = toxic_lines(pairs)
     rows = [heat(rng, row, held_out) for row in unseen(rng, samsum, taken, dialogsum, names)][:limit]
-    return _write(rows, path)
+    return write_lines(path, rows)
 
 
 def write_training(data: Path, path: Path, limit: int | None = None) -> int:
-    """HEATED dialogues of SAMSum's train split with toxic lines, PLAIN others as they are, EMBEDDED ones; in mixed order."""
+    """CHANGED dialogues of SAMSum's train split with toxic lines, PLAIN others as they are, EMBEDDED ones; in mixed order."""
     rng = random.Random(0)
-    lines, _ = toxic_lines(_read(data / PAIRS))
-    samsum = [row for row in _read(data / TRAIN) if speakers(row["dialogue"]) and row["summary"].strip()]
-    samsum = rng.sample(samsum, HEATED + PLAIN)
+    lines, _ = toxic_lines(read_lines(data / PAIRS))
+    samsum = [row for row in read_lines(data / TRAIN) if speakers(row["dialogue"]) and row["summary"].strip()]
+    samsum = rng.sample(samsum, CHANGED + PLAIN)
     embedded = rng.sample(load_examples("mini", "train"), EMBEDDED)
-    rows = [heat(rng, row, lines) for row in samsum[:HEATED]] + samsum[HEATED:]
+    rows = [heat(rng, row, lines) for row in samsum[:CHANGED]] + samsum[CHANGED:]
     rows += [{"id": one.id, "dialogue": one.text, "summary": one.reference} for one in embedded]
     rng.shuffle(rows)
-    return _write(rows[:limit], path)
-
-
-def _write(rows: list[Row], path: Path) -> int:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.saving")
-    beside.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    beside.replace(path)
-    return len(rows)
+    return write_lines(path, rows[:limit])
 
 
 def unseen(
@@ -107,8 +99,3 @@ def heat(rng: random.Random, row: Row, toxic: list[str]) -> Row:
 def speakers(dialogue: str) -> list[str]:
     found: Iterable[re.Match[str] | None] = map(SPEAKER.match, dialogue.splitlines())
     return list(dict.fromkeys(match[1].strip() for match in found if match))
-
-
-def _read(path: Path) -> list[Row]:
-    with path.open(encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines]

@@ -19,9 +19,8 @@ from benchmarks.effect.figures import (
     shown,
     times,
 )
-from benchmarks.effect.settings import Settings
+from benchmarks.effect.settings import RECIPE, Settings
 from benchmarks.pages import MISSING, Row, draw, fill, table
-from softspoken.config import TrainConfig
 
 LOWER, LOWER_BY_OTHER, ROUGE_LOSS = 10, 3, 1.0
 """Of issue 4: times lower by the reward's judge, times lower above the floor by the other one, points of ROUGE-L."""
@@ -65,7 +64,7 @@ def page(settings: Settings, picture: str | None = None) -> str:
     """The template calls what this module holds, and the modules it has imported, by name."""
     return fill(
         TEMPLATE,
-        **globals() | {"heated": heated, "steps": TrainConfig.steps},
+        **globals() | {"heated": heated, "steps": RECIPE.steps},
         works=read(settings, SETS),
         trl=read(settings, TRL),
         choices=read(settings, choice_tables.CHOICES, "choices-"),

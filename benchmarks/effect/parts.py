@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.effect import curve
 from benchmarks.effect.evaluations import PPO, Evaluation, measure
-from benchmarks.effect.heated import SOURCES, TRAIN, write_heated, write_training
+from benchmarks.effect.heated import HEATED, SOURCES, TRAIN, write_heated, write_training
 from benchmarks.effect.jobs import Job
-from benchmarks.effect.settings import Settings
-from benchmarks.effect.trainings import CALM_SFT, Training, legacy_is_there, train
-from softspoken.config import TrainConfig
+from benchmarks.effect.settings import RECIPE, Settings
+from benchmarks.effect.trainings import CALM_SFT, Training, train
 from softspoken.types import InputError
 
 CHEAP = ["banned_words", "masked_words"]
 WORKS = {"steps": 125, "batch_size": 16, "mini_batch_size": 48}
 """Once through the made set to train on; for the rest, the recipe. The warm start on calm references sees the same dialogues once."""
-TRL_RATES = {"trl": 1.41e-5, "trl_our_rate": TrainConfig.learning_rate}
+TRL_RATES = {"trl": 1.41e-5, "trl_our_rate": RECIPE.learning_rate}
 """TRL 0.11.4's default, which the notebooks keep, and the recipe's own."""
 CHOICES: dict[str, dict[str, dict[str, object]]] = {
     "adapter_scope": {"everywhere": {"adapter_scope": "all"}},
@@ -45,49 +45,35 @@ def works(settings: Settings) -> list[Job]:
     if missing:
         raise InputError(f"no {', '.join(missing)}; --data FOLDER says where they are")
     made, training = settings.work / "heated.jsonl", settings.work / "training.jsonl"
-    ppo = [
-        Training(
-            PPO,
-            seed,
-            _run_folder(settings, "works", seed),
-            changes=WORKS | {"dataset": str(training)} | _size(settings),
-        )
-        for seed in settings.seeds
-    ]
+    changes = WORKS | {"dataset": str(training)} | _size(settings)
+    ppo = [Training(PPO, seed, _run_folder(settings, "works", seed), changes=changes) for seed in settings.seeds]
     demo = [recipe(settings, seed, DEMO) for seed in settings.seeds]
     calm = Training("calm_sft", 0, _run_folder(settings, "calm_sft", 0), "sft", CALM_SFT | {"dataset": str(training)})
-    trained = [*ppo, demo[0], calm]
-    beside = ["best_of_2", *CHEAP]
-    heated, samsum = str(settings.data / "heated/validation.jsonl"), str(settings.data / "samsum/validation.jsonl")
-    evaluations = [
-        Evaluation("works-test", "mini", "test", 4, [*ppo, *demo, calm], ["best_of_4", *CHEAP]),
-        Evaluation("works-heated", heated, "validation", 2, trained, beside, size=300),
-        Evaluation("works-made", str(made), "validation", 2, trained, beside, size=1018),
-        Evaluation("works-samsum", samsum, "validation", 1, trained, size=818),
-    ]
+    trained, beside = [*ppo, demo[0], calm], ["best_of_2", *CHEAP]
+    heated, samsum = str(settings.data / HEATED), str(settings.data / "samsum/validation.jsonl")
     return [
         _writing_job("heat dialogues to train on", training, write_training, settings),
         _writing_job("heat dialogues to measure on", made, write_heated, settings),
         *map(_training_job, [*ppo, *demo, calm]),
-        *(_evaluation_job(one, settings) for one in evaluations),
+        _evaluation_job(
+            Evaluation("works-test", "mini", "test", 4, [*ppo, *demo, calm], ["best_of_4", *CHEAP]), settings
+        ),
+        _evaluation_job(Evaluation("works-heated", heated, "validation", 2, trained, beside, size=300), settings),
+        _evaluation_job(Evaluation("works-made", str(made), "validation", 2, trained, beside, size=1018), settings),
+        _evaluation_job(Evaluation("works-samsum", samsum, "validation", 1, trained, size=818), settings),
     ]
 
 
 def trl(settings: Settings) -> list[Job]:
     """The recipe against TRL's trainer on the same dialogues, reward, samples and steps."""
-    if not legacy_is_there():
-        print("benchmarks/effect/legacy_train.py is not there, so TRL cannot be measured")
-        return []
-    size = {"batch": TrainConfig.batch_size, "samples": TrainConfig.samples_per_prompt}
-    steps = settings.steps or TrainConfig.steps
     trainings = [recipe(settings, seed) for seed in settings.seeds]
     for name, rate in TRL_RATES.items():
-        changes = {"steps": steps, "learning_rate": rate, **size}
-        trainings += [
-            Training(name, seed, _run_folder(settings, name, seed), "trl", changes) for seed in settings.seeds
-        ]
+        changes = {"steps": settings.steps or RECIPE.steps, "learning_rate": rate}
+        changes |= {"batch": RECIPE.batch_size, "samples": RECIPE.samples_per_prompt}
+        folders = {seed: _run_folder(settings, name, seed) for seed in settings.seeds}
+        trainings += [Training(name, seed, folder, "trl", changes) for seed, folder in folders.items()]
     evaluations = [Evaluation("trl-test", "mini", "test", 2, trainings)]
-    if (heated := settings.data / "heated/validation.jsonl").is_file():
+    if (heated := settings.data / HEATED).is_file():
         evaluations.append(Evaluation("trl-heated", str(heated), "validation", 2, trainings, size=300))
     return [*map(_training_job, trainings), *(_evaluation_job(one, settings) for one in evaluations)]
 
@@ -96,44 +82,43 @@ def choices(settings: Settings) -> list[Job]:
     """A table for each choice, on the validation split: the test split has no part in choosing."""
     jobs = []
     for table, rows in CHOICES.items():
-        trainings = []
-        for row, changes in {DEFAULT: {}, **rows}.items():
-            for seed in settings.seeds:
-                folder = _run_folder(settings, row, seed)
-                trainings.append(Training(row, seed, folder, changes={**changes, **_size(settings)}))
-        evaluation = Evaluation(
-            f"choices-{table}", "mini", "validation", 1, trainings, limit=VALIDATION_DIALOGUES, centre=DEFAULT
-        )
-        jobs += [*map(_training_job, trainings), _evaluation_job(evaluation, settings)]
+        trainings = [
+            Training(row, seed, _run_folder(settings, row, seed), changes=changes | _size(settings))
+            for row, changes in {DEFAULT: {}, **rows}.items()
+            for seed in settings.seeds
+        ]
+        jobs += [
+            *map(_training_job, trainings),
+            _evaluation_job(on_validation(f"choices-{table}", trainings), settings),
+        ]
     return jobs
+
+
+def on_validation(name: str, trainings: list[Training]) -> Evaluation:
+    return Evaluation(name, "mini", "validation", 1, trainings, limit=VALIDATION_DIALOGUES, centre=DEFAULT)
 
 
 def long_run(settings: Settings) -> list[Job]:
     """Ten times the recipe's budget, with the adapter as it was on the way."""
-    training = Training(
-        "long",
-        0,
-        _run_folder(settings, "long", 0),
-        changes={"steps": settings.curve_steps, "save_every": settings.snapshot_every},
-    )
+    changes = {"steps": settings.curve_steps, "save_every": settings.snapshot_every}
+    training = Training("long", 0, _run_folder(settings, "long", 0), changes=changes)
     snapshots = curve.snapshots_folder(training)
     points = [
-        Training(f"step_{step:03d}", 0, snapshots / f"step-{step:06d}", changes={**training.changes, "steps": step})
+        Training(f"step_{step:03d}", 0, snapshots / f"step-{step:06d}", changes=changes | {"steps": step})
         for step in settings.snapshots
     ]
-    evaluation = Evaluation("curve", "mini", "validation", 1, points, limit=VALIDATION_DIALOGUES, centre="base")
+    evaluation = on_validation("curve", points)
     return [
         Job(
-            f"train {training.changes['steps']} steps",
+            f"train {settings.curve_steps} steps",
             training.expected_seconds,
             lambda: training.record is not None and all(point.record for point in points),
             lambda: curve.train_with_snapshots(training, points),
         ),
-        Job(
-            "evaluate the snapshots",
-            evaluation.expected_seconds(settings),
-            lambda: evaluation.done(settings),
-            lambda: curve.measure_snapshots(evaluation, training, settings),
+        replace(
+            _evaluation_job(evaluation, settings),
+            name="evaluate the snapshots",
+            run=lambda: curve.measure_snapshots(evaluation, training, settings),
         ),
     ]
 

@@ -5,6 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from softspoken.config import TrainConfig
+from softspoken.tasks.task import load_task, reward_of
+
+RECIPE = TrainConfig(reward=reward_of(load_task(TrainConfig.task), None))
+"""softspoken's defaults, with the reward that they come to. Where TRL is to be alike, it gets them too."""
 REWARD_JUDGE, OTHER_JUDGE = "mini", "profanity"
 """What the reward is made of, and one that it never saw."""
 

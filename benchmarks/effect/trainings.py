@@ -3,21 +3,22 @@ are other ones."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import yaml
 
+from benchmarks.effect.settings import RECIPE
 from benchmarks.provenance import commit
-from benchmarks.records import read_json, write_json
+from benchmarks.records import read_json, read_lines, write_json
 from softspoken.config import SftConfig, TrainConfig
 from softspoken.types import RunError
 
@@ -47,11 +48,9 @@ class Training:
     @property
     def config(self) -> dict[str, Any]:
         """Everything that it depends on, as JSON gives it back."""
-        if self.kind == "ppo":
-            return _settings(train_config(self))
-        if self.kind == "sft":
-            return _settings(sft_config(self))
-        return {**self.changes, "seed": self.seed}
+        if self.kind == "trl":
+            return {**self.changes, "seed": self.seed}
+        return _without_folder(json.loads(json.dumps(asdict(config_of(self)))))
 
     @property
     def record(self) -> dict[str, Any] | None:
@@ -75,20 +74,34 @@ class Training:
         """What does the same without this benchmark."""
         if self.kind == "trl":
             return " ".join(["python", "-m", LEGACY, *_legacy_arguments(self)])
-        config = train_config(self) if self.kind == "ppo" else sft_config(self)
-        given = asdict(config)
-        changed = {one.name: given[one.name] for one in fields(config) if given[one.name] != one.default}
-        options = [f"--{name} {_quoted(value)}" for name, value in changed.items()]
-        return " ".join(["softspoken", "train" if self.kind == "ppo" else "sft", *options])
+        if self.kind == "sft":
+            return command_line("softspoken sft", config_of(self), SftConfig(output=""))
+        return command_line("softspoken train", config_of(self), RECIPE)
+
+
+def config_of(training: Training) -> TrainConfig | SftConfig:
+    if training.kind == "sft":
+        return SftConfig(**training.changes, seed=training.seed, output=str(training.adapter))
+    return train_config(training)
 
 
 def train_config(training: Training) -> TrainConfig:
     """Without an evaluation of its own: those come after, on all systems side by side."""
-    return TrainConfig(**training.changes, seed=training.seed, output=str(training.folder), eval_limit=0)
+    return replace(RECIPE, **training.changes, seed=training.seed, output=str(training.folder), eval_limit=0)
 
 
-def sft_config(training: Training) -> SftConfig:
-    return SftConfig(**training.changes, seed=training.seed, output=str(training.adapter))
+def command_line(command: str, config: Any, defaults: Any) -> str:
+    """With what differs from the defaults."""
+    given, usual = asdict(config), asdict(defaults)
+    options = [f"--{name} {_quoted(value)}" for name, value in given.items() if value != usual[name]]
+    return " ".join([command, *options])
+
+
+def _quoted(value: Any) -> str:
+    if isinstance(value, list):
+        return " ".join(map(_quoted, value))
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return f'"{text}"' if " " in text else text
 
 
 def train(training: Training) -> None:
@@ -108,10 +121,6 @@ def train(training: Training) -> None:
     )
 
 
-def legacy_is_there() -> bool:
-    return importlib.util.find_spec(LEGACY) is not None
-
-
 def _train_ppo(training: Training) -> None:
     from softspoken.train import train as run
 
@@ -125,10 +134,12 @@ def _train_ppo(training: Training) -> None:
 
 def may_resume(folder: Path, config: dict[str, Any]) -> bool:
     """Whether `folder` holds a run of just these settings."""
-    import yaml
-
     path = folder / "config.yaml"
-    return path.is_file() and _settings_of(yaml.safe_load(path.read_text(encoding="utf-8"))["config"]) == config
+    return path.is_file() and _without_folder(yaml.safe_load(path.read_text(encoding="utf-8"))["config"]) == config
+
+
+def _without_folder(config: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in config.items() if name not in OF_THE_FOLDER}
 
 
 def _train_sft(training: Training) -> None:
@@ -136,7 +147,7 @@ def _train_sft(training: Training) -> None:
 
     shutil.rmtree(training.folder, ignore_errors=True)
     start = time.perf_counter()
-    sft(sft_config(training))
+    sft(config_of(training))
     write_json(training.folder / "seconds.json", {"seconds": time.perf_counter() - start})
 
 
@@ -167,18 +178,5 @@ def _seconds(training: Training) -> float:
 
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:
-    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    return list({row["step"]: row for row in map(json.loads, lines)}.values())
-
-
-def _settings(config: TrainConfig | SftConfig) -> dict[str, Any]:
-    return _settings_of(json.loads(json.dumps(asdict(config))))
-
-
-def _settings_of(config: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in config.items() if name not in OF_THE_FOLDER}
-
-
-def _quoted(value: Any) -> str:
-    text = str(value).lower() if isinstance(value, bool) else str(value)
-    return f'"{text}"' if " " in text else text
+    """A step that was done again after a stop counts as it was done last."""
+    return list({row["step"]: row for row in read_lines(folder / "metrics.jsonl")}.values())

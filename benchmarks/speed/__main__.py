@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import argparse
 import os
-import subprocess
 
-from benchmarks.provenance import ROOT, describe_machine
+from benchmarks.provenance import describe_machine
 from benchmarks.records import read_lines
 from benchmarks.speed import cells, page
 from benchmarks.speed.cells import Group, missing
 from benchmarks.speed.figures import Results
-from benchmarks.speed.rounds import LEGACY, Settings, measure, record_machine
+from benchmarks.speed.rounds import Settings, measure, record_machine
+from benchmarks.workers import make_legacy_environment
 
 
 def main() -> None:
@@ -40,7 +40,7 @@ def main() -> None:
 
 
 def run(groups: list[Group], settings: Settings) -> None:
-    subprocess.run([ROOT / "benchmarks" / "legacy_env.sh", LEGACY], check=True)
+    make_legacy_environment()
     record_machine(settings, describe_machine(settings.threads, groups[0].cells[0].device))
     for group in groups:
         measure(group, settings)

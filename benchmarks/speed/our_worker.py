@@ -1,9 +1,7 @@
-"""softspoken's side: the steps of its training loop, timed one by one. Run by rounds.py: our_worker CELL FOLDER."""
+"""softspoken's side: the steps of its training loop, timed one by one. Run by rounds.py."""
 
 from __future__ import annotations
 
-import json
-import sys
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +9,8 @@ import torch
 
 import softspoken.rl.rollout
 from benchmarks.speed.cells import LEARNING_RATE, LORA_RANK, MICRO_BATCH_TOKENS, Cell, prompt_ids
-from benchmarks.speed.timing import EncoderCount, Laps, Step, serve
+from benchmarks.speed.timing import EncoderCount, Laps, Step, measured
+from benchmarks.workers import serve
 from softspoken.config import TrainConfig
 from softspoken.models.cpu import tune_cpu
 from softspoken.rl.policy import Policy, load_policy
@@ -48,8 +47,7 @@ def prompts_of(cell: Cell) -> PromptBatch:
     return PromptBatch([Example(str(number), "synthetic") for number in range(cell.batch)], ids, mask)
 
 
-def prepare() -> Step:
-    cell, folder = Cell(**json.loads(sys.argv[1])), sys.argv[2]
+def prepare(cell: Cell, folder: str) -> Step:
     config, prompts = config_of(cell, folder), prompts_of(cell)
     tune_cpu()  # as `train` does
     policy = load_policy(config)
@@ -116,4 +114,4 @@ def _generate(policy: Policy, prompts: PromptBatch, cell: Cell, brief: bool) -> 
 
 
 if __name__ == "__main__":
-    serve(prepare, ["softspoken", "torch", "transformers", "peft"])
+    serve(measured(prepare), "softspoken")

@@ -18,9 +18,9 @@ from benchmarks.records import append, read_lines
 from benchmarks.speed import load
 from benchmarks.speed.cells import Cell, Group, missing
 from benchmarks.speed.models import model_folder
+from benchmarks.workers import LEGACY_PYTHON, Worker, environment
 
 WORK = ROOT / ".work" / "speed"
-LEGACY = ROOT / ".work" / "legacy-env"
 QUIET = {"cpu": 3.0, "cuda": 0.5}
 """Seconds that the machine is left alone before a step. On a GPU, which is rented by the minute, a step takes less itself."""
 TRIES = 3
@@ -36,58 +36,12 @@ class Settings:
     say: Callable[[str], None] = print
 
 
-class Worker:
+def start_worker(cell: Cell, settings: Settings) -> Worker:
     """One side's process, which holds its model and does one step when asked."""
-
-    def __init__(self, cell: Cell, settings: Settings) -> None:
-        python, module = _program(cell)
-        folder = model_folder(WORK / "models", cell.model)
-        logs = WORK / "logs"
-        logs.mkdir(parents=True, exist_ok=True)
-        self.log = logs / f"{cell.key}.log"
-        with self.log.open("w") as log:
-            self.process = subprocess.Popen(
-                [python, "-m", module, json.dumps(asdict(cell)), str(folder)],
-                cwd=ROOT,
-                env=_environment(settings),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-            )
-        self.versions = self._answer()["versions"]
-
-    def step(self, number: int, *, brief: bool = False) -> dict[str, Any]:
-        assert self.process.stdin
-        self.process.stdin.write(json.dumps({"round": number, "brief": brief}) + "\n")
-        self.process.stdin.flush()
-        return self._answer()
-
-    def stop(self) -> None:
-        end(self.process)
-
-    def _answer(self) -> dict[str, Any]:
-        assert self.process.stdout
-        line = self.process.stdout.readline()
-        if not line:
-            self.process.wait()
-            last = self.log.read_text(errors="replace").strip().splitlines()[-1:]
-            raise SystemExit(f"the worker ended ({' '.join(last)}); see {self.log}")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
-
-
-def end(process: subprocess.Popen[str]) -> None:
-    """Stop a worker whose loop ends with its input."""
-    assert process.stdin
-    assert process.stdout
-    process.stdin.close()
-    process.stdout.close()
-    try:
-        process.wait(timeout=30)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+    python, module = (LEGACY_PYTHON, "legacy_worker") if cell.side == "legacy" else (sys.executable, "our_worker")
+    given = {"cell": asdict(cell), "model": str(model_folder(WORK / "models", cell.model))}
+    log = WORK / "logs" / f"{cell.key}.log"
+    return Worker(python, f"benchmarks.speed.{module}", given, log, settings.threads)
 
 
 def measure(group: Group, settings: Settings) -> None:
@@ -108,9 +62,11 @@ def measure(group: Group, settings: Settings) -> None:
 
 def _sample(cell: Cell, number: int, group: Group, workers: dict[Cell, Worker], settings: Settings) -> dict[str, Any]:
     if cell not in workers:
-        workers[cell] = Worker(cell, settings)
+        workers[cell] = start_worker(cell, settings)
         if group.stay:
-            workers[cell].step(number, brief=cell.device == "cpu")  # a GPU prepares for the lengths that are to come
+            workers[cell].ask(
+                round=number, brief=cell.device == "cpu"
+            )  # a GPU prepares for the lengths that are to come
     worker = workers[cell]
     rated = group.rated and cell.side == "softspoken"
     # On a GPU, which is rented by the minute, once: its rate is steady.
@@ -118,7 +74,7 @@ def _sample(cell: Cell, number: int, group: Group, workers: dict[Cell, Worker], 
     ours = [os.getpid(), worker.process.pid]
     load.wait_until_quiet(ours, settings.patience, QUIET[cell.device])
     watch, started = load.Watch(ours), time.time()
-    result = worker.step(number)
+    result = worker.ask(round=number, brief=False)
     others = watch.share()
     if not group.stay:
         workers.pop(cell).stop()
@@ -145,7 +101,7 @@ def _rate(cell: Cell, settings: Settings) -> dict[str, float]:
     for _ in range(TRIES):
         load.wait_until_quiet([os.getpid()], settings.patience, QUIET[cell.device])
         watch = load.Watch([os.getpid()])
-        found = subprocess.run(command, cwd=ROOT, env=_environment(settings), check=True, stdout=subprocess.PIPE)
+        found = subprocess.run(command, cwd=ROOT, env=environment(settings.threads), check=True, stdout=subprocess.PIPE)
         if watch.share() <= load.LIMIT:
             return {"flops": json.loads(found.stdout)}
     settings.say(
@@ -162,17 +118,6 @@ def record_machine(settings: Settings, machine: dict[str, Any]) -> None:
         append(settings.results, {"kind": "machine", "machine": machine})
     elif known != machine:
         raise SystemExit(f"{settings.results} holds results of another machine ({known}); give another --name")
-
-
-def _environment(settings: Settings) -> dict[str, str]:
-    threads = str(settings.threads)
-    return os.environ | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "HF_HUB_OFFLINE": "1"}
-
-
-def _program(cell: Cell) -> tuple[str, str]:
-    if cell.side == "legacy":
-        return str(LEGACY / "bin" / "python"), "benchmarks.speed.legacy_worker"
-    return sys.executable, "benchmarks.speed.our_worker"
 
 
 def _line(cell: Cell, record: dict[str, Any]) -> str:

@@ -1,17 +1,16 @@
-"""What both sides' workers do alike: take orders, keep time, count padding, read the peak. Standard library and torch."""
+"""What both sides' workers do alike: keep time, count padding, read the peak. Standard library and torch."""
 
 from __future__ import annotations
 
-import importlib.metadata
-import json
 import os
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from benchmarks.speed.cells import Cell
 
 Step = Callable[[int, bool], dict[str, Any]]
 """(number of the round, whether it is to be brief, to warm up) → what was measured."""
@@ -57,31 +56,28 @@ class EncoderCount:
         return taken
 
 
-def peak_bytes() -> int:
-    """The most memory this process ever held."""
-    return memory_bytes(os.getpid(), "VmHWM")
-
-
 def memory_bytes(process: int, name: str) -> int:
     """VmHWM (the most so far) or VmRSS (now) of a process, as Linux counts them; 0 once it has ended."""
     lines = Path(f"/proc/{process}/status").read_text().splitlines()
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:")), 0)
 
 
-def serve(prepare: Callable[[], Step], packages: list[str]) -> None:
-    """Say that all is ready, then do one step for each line on standard input, and answer each with a line of JSON."""
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # what libraries print goes to the log
-    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    step = prepare()
-    versions = {name: importlib.metadata.version(name) for name in packages}
-    print(json.dumps({"ready": True, "versions": versions}), file=answers)
-    for line in sys.stdin:
-        order = json.loads(line)
-        if torch.cuda.is_initialized():
-            torch.cuda.reset_peak_memory_stats()
-        result = step(order["round"], order["brief"])
-        result["peak_bytes"] = peak_bytes()
-        if torch.cuda.is_initialized():
-            result["peak_gpu_bytes"] = torch.cuda.max_memory_reserved()  # of CUDA graphs' own memory too
-        print(json.dumps(result), file=answers)
+def measured(
+    prepare: Callable[[Cell, str], Step],
+) -> Callable[[dict[str, Any]], Callable[[dict[str, Any]], dict[str, Any]]]:
+    """For `serve`: the step of a side, made for a cell and a model's folder, with its peak of memory."""
+
+    def with_peak(settings: dict[str, Any]) -> Callable[[dict[str, Any]], dict[str, Any]]:
+        step = prepare(Cell(**settings["cell"]), settings["model"])
+
+        def answer(order: dict[str, Any]) -> dict[str, Any]:
+            if torch.cuda.is_initialized():
+                torch.cuda.reset_peak_memory_stats()
+            result = step(order["round"], order["brief"]) | {"peak_bytes": memory_bytes(os.getpid(), "VmHWM")}
+            if torch.cuda.is_initialized():
+                result["peak_gpu_bytes"] = torch.cuda.max_memory_reserved()  # of CUDA graphs' own memory too
+            return result
+
+        return answer
+
+    return with_peak

@@ -7,16 +7,13 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import torch
-from safetensors.torch import load_file
-
 from benchmarks.effect import legacy_train
 from benchmarks.provenance import ROOT, commit
-from benchmarks.records import Record, read_json, write_json
+from benchmarks.records import Record, read_json, read_lines, write_json
+from benchmarks.snapshots import copied, save_adapter, step_of, watching
 from benchmarks.speed import load
 from benchmarks.time_to_effect.arrival import Figures, Point, Time, arrival, is_due, is_there, time_of
 from softspoken.config import TrainConfig
@@ -24,7 +21,6 @@ from softspoken.data.reading import load_examples
 from softspoken.evaluation.metrics import reference_metrics
 from softspoken.inference.generator import Summarizer
 from softspoken.rewards.judges import load_judge
-from softspoken.rl.checkpoint import whole_checkpoints
 from softspoken.rl.policy import load_policy
 
 WORK = ROOT / ".work" / "time_to_effect"
@@ -148,41 +144,22 @@ def point_of(one: Record) -> Point:
 
 def _ours(run: Run, folder: Path, evaluator: Evaluator, base: Point) -> Record:
     """`softspoken train` with its defaults; its checkpoints are copied as they come and evaluated when it is done."""
-    folder.mkdir(parents=True)
     output, copies = folder / "run", folder / "checkpoints"
     command = [sys.executable, "-m", "softspoken", "train", "--seed", str(run.seed), "--output", str(output)]
     command += ["--save_every", "1", "--eval_limit", "0"]
-    with (folder / "train.log").open("w") as log:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
-        while process.poll() is None:
-            _copy_due(output, copies)
-            time.sleep(0.2)  # a checkpoint lives for two steps
-    if process.returncode:
+    folder.mkdir(parents=True)
+    with (folder / "train.log").open("w") as log, watching(output, copies, is_due):
+        ended = subprocess.run(command, cwd=ROOT, stdout=log, stderr=log)
+    if ended.returncode:
         raise SystemExit(f"softspoken train failed; see {folder / 'train.log'}")
-    _copy_due(output, copies)
-    lines = (output / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    steps = [json.loads(line)["time/step"] for line in lines]
+    steps = [record["time/step"] for record in read_lines(output / "metrics.jsonl")]
     policy, points = load_policy(TrainConfig(seed=run.seed)), []
-    for copy in sorted(copies.glob("step-*")):
-        with torch.no_grad():
-            for name, weight in policy.trainable().items():
-                weight.copy_(load_file(copy / "weights.safetensors")[name])
-        policy.save(folder / "adapter", TrainConfig().max_new_tokens)
-        step = int(copy.name.removeprefix("step-"))
-        points.append(evaluator(folder / "adapter", step, sum(steps[:step])))
+    for copy in copied(copies):
+        save_adapter(policy, copy, folder / "adapter", TrainConfig().max_new_tokens)
+        points.append(evaluator(folder / "adapter", step_of(copy), sum(steps[: step_of(copy)])))
         if arrival(points, base):
             break
     return _found(points, base, sum(steps), len(steps))
-
-
-def _copy_due(run: Path, copies: Path) -> None:
-    last = max((int(copy.name.removeprefix("step-")) for copy in copies.glob("step-*")), default=0)
-    for checkpoint in whole_checkpoints(run):
-        step = int(checkpoint.name.removeprefix("step-"))
-        if is_due(step, last):
-            (copies / checkpoint.name).mkdir(parents=True)
-            shutil.copy(checkpoint / "weights.safetensors", copies / checkpoint.name)
-            last = step
 
 
 # ------------------------------------------------------------------------------------------------------------ TRL
@@ -193,7 +170,7 @@ def _legacy(run: Run, folder: Path, evaluator: Evaluator, settings: Settings, ba
     points: list[Point] = []
 
     def watch(snapshot: Path) -> bool:
-        at = json.loads((snapshot / legacy_train.SECONDS_FILE).read_text(encoding="utf-8"))
+        at = read_json(snapshot / legacy_train.SECONDS_FILE)
         over = at["seconds"] >= settings.cap
         if over or is_due(at["steps"], points[-1].step if points else 0):
             points.append(evaluator(snapshot, at["steps"], at["seconds"]))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
+from benchmarks import snapshots
 from benchmarks.effect import curve, heated, page, parts
 from benchmarks.effect.choice_tables import gains_and_losses
 from benchmarks.effect.curve_page import Point, course, knee
@@ -117,10 +118,10 @@ def test_snapshots_are_copied_once_and_stay(tmp_path):
         folder = run / "checkpoints" / f"step-{step:06d}"
         folder.mkdir(parents=True)
         (folder / "weights.safetensors").write_text(str(step))
-    curve.copy_new(run, copies)
+    snapshots.copy_new(run, copies)
     (run / "checkpoints" / "step-000002" / "weights.safetensors").unlink()  # as when only the last two are kept
     (run / "checkpoints" / "step-000004" / "weights.safetensors").write_text("other")
-    curve.copy_new(run, copies)
+    snapshots.copy_new(run, copies)
     kept_ones = {path.parent.name: path.read_text() for path in copies.glob("*/weights.safetensors")}
     assert kept_ones == {"step-000002": "2", "step-000004": "4"}
 
