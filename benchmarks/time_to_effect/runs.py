@@ -7,16 +7,16 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from benchmarks.effect import legacy_train
+from benchmarks.effect.settings import RECIPE
 from benchmarks.provenance import ROOT, commit
 from benchmarks.records import Record, read_json, read_lines, write_json
 from benchmarks.snapshots import copied, save_adapter, step_of, watching
 from benchmarks.speed import load
 from benchmarks.time_to_effect.arrival import Figures, Point, Time, arrival, is_due, is_there, time_of
-from softspoken.config import TrainConfig
 from softspoken.data.reading import load_examples
 from softspoken.evaluation.metrics import reference_metrics
 from softspoken.inference.generator import Summarizer
@@ -59,7 +59,7 @@ class Evaluator:
         self.judge = load_judge("mini")
 
     def __call__(self, adapter: Path | None, step: int = 0, seconds: float = 0.0) -> Point:
-        limit = TrainConfig().max_new_tokens
+        limit = RECIPE.max_new_tokens
         summarizer = Summarizer.from_pretrained("mini", adapter=str(adapter) if adapter else None, max_new_tokens=limit)
         greedy = summarizer.generate(self.dialogues, 64)
         sampled = summarizer.generate(self.dialogues, 64, samples=1, seed=0)
@@ -123,7 +123,7 @@ def is_whole(record: Record, settings: Settings) -> bool:
 
 def defaults() -> Record:
     """Of softspoken, as JSON gives them back: TRL's side takes its reward, rank and sizes from them as well."""
-    found: Record = json.loads(json.dumps(asdict(TrainConfig())))
+    found: Record = json.loads(json.dumps(asdict(RECIPE)))
     return found
 
 
@@ -153,9 +153,9 @@ def _ours(run: Run, folder: Path, evaluator: Evaluator, base: Point) -> Record:
     if ended.returncode:
         raise SystemExit(f"softspoken train failed; see {folder / 'train.log'}")
     steps = [record["time/step"] for record in read_lines(output / "metrics.jsonl")]
-    policy, points = load_policy(TrainConfig(seed=run.seed)), []
+    policy, points = load_policy(replace(RECIPE, seed=run.seed)), []
     for copy in copied(copies):
-        save_adapter(policy, copy, folder / "adapter", TrainConfig().max_new_tokens)
+        save_adapter(policy, copy, folder / "adapter", RECIPE.max_new_tokens)
         points.append(evaluator(folder / "adapter", step_of(copy), sum(steps[: step_of(copy)])))
         if arrival(points, base):
             break
