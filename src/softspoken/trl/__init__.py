@@ -8,6 +8,7 @@ from softspoken.trl.core import LengthSampler, respond_to_batch, set_seed
 from softspoken.trl.models import (
     AutoModelForCausalLMWithValueHead,
     AutoModelForSeq2SeqLMWithValueHead,
+    PreTrainedModelWrapper,
     ValueHead,
     create_reference_model,
 )
@@ -20,6 +21,7 @@ __all__ = [
     "LengthSampler",
     "PPOConfig",
     "PPOTrainer",
+    "PreTrainedModelWrapper",
     "ValueHead",
     "create_reference_model",
     "respond_to_batch",

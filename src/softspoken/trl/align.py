@@ -68,8 +68,14 @@ def read_queries(queries: list[Tensor], policy: Policy, config: PPOConfig) -> Pr
 
 
 def read_responses(
-    responses: list[Tensor], masks: list[Tensor] | None, policy: Policy, special: Special, config: PPOConfig
+    responses: list[Tensor],
+    masks: list[Tensor] | None,
+    policy: Policy,
+    special: Special,
+    config: PPOConfig,
+    drawn: Record | None = None,
 ) -> Responses:
+    """`drawn` knows which tokens generate was told to put out: those were no choice."""
     firsts, contents, chosen = [], [], []
     for number, response in enumerate(responses):
         given = response.reshape(-1).tolist()
@@ -83,6 +89,9 @@ def read_responses(
     scored = inside & ~policy.forbidden[ids]
     if policy.forced_bos_id is not None and config.align_responses and ids.shape[1]:
         scored[:, 0] &= ids[:, 0] != policy.forced_bos_id
+    for row, content in enumerate(contents):
+        for place in drawn.forced_places(content) if drawn else ():
+            scored[row, place] = False
     trained = scored & _pad(chosen, 0, policy.device).bool()
     if not config.train_first_token:
         trained[:, :1] = False

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from math import ceil
@@ -12,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from softspoken.config import TrainConfig
+from softspoken.trl import newer
+from softspoken.trl.newer import refuse_newer_names
 from softspoken.types import InputError
 
 UNCORRECTED: Mapping[str, bool] = {
@@ -188,6 +192,21 @@ class PPOConfig:
     def to_dict(self) -> dict[str, Any]:
         """Every setting by name; those of a nested one joined by "/"."""
         return _flat(vars(self))
+
+
+def _explaining(init: Callable[..., None]) -> Callable[..., None]:
+    """PPOConfig's own __init__, which says what has become of a keyword that it does not know."""
+    known = inspect.signature(init).parameters
+
+    @functools.wraps(init)
+    def explained(self: PPOConfig, *given: Any, **named: Any) -> None:
+        refuse_newer_names("PPOConfig", {name: named[name] for name in named if name not in known}, newer.CONFIG)
+        init(self, *given, **named)
+
+    return explained
+
+
+PPOConfig.__init__ = _explaining(PPOConfig.__init__)  # type: ignore[method-assign]
 
 
 def native_config(config: PPOConfig) -> TrainConfig:

@@ -18,6 +18,7 @@ from softspoken.hub import hub_file
 from softspoken.models.adapters import adapter_folder, require_no_prompt
 from softspoken.models.pretrained import from_pretrained, resolve
 from softspoken.rl.policy import VALUE_HEAD_FILE
+from softspoken.trl.checkpointing import checkpoint_layers, keep_activations
 from softspoken.trl.publish import push
 from softspoken.trl.record import Record
 from softspoken.types import InputError
@@ -56,7 +57,11 @@ class ValueHead(nn.Module):
         return self.summary(self.dropout(hidden_states).to(self.summary.weight.dtype))
 
 
-class AutoModelForSeq2SeqLMWithValueHead(nn.Module):
+class PreTrainedModelWrapper(nn.Module):
+    """What TRL calls a model with a head of its own: for isinstance, with no behaviour."""
+
+
+class AutoModelForSeq2SeqLMWithValueHead(PreTrainedModelWrapper):
     """An encoder–decoder, `pretrained_model` (plain or a PeftModel), and a value head on its decoder, `v_head`."""
 
     is_encoder_decoder = True
@@ -185,11 +190,12 @@ class AutoModelForSeq2SeqLMWithValueHead(nn.Module):
         """What save_pretrained writes, as a commit to a hub repository, which is made if it is not there."""
         return push(self, repo_id, **kwargs)
 
-    def gradient_checkpointing_enable(self, **kwargs: Any) -> None:
-        self.pretrained_model.gradient_checkpointing_enable(**kwargs)
+    def gradient_checkpointing_enable(self, **_: Any) -> None:
+        """From now on, in evaluation mode as well: `step` has dropout off. Never re-entrant, whatever is asked for."""
+        checkpoint_layers(self.pretrained_model)
 
     def gradient_checkpointing_disable(self) -> None:
-        self.pretrained_model.gradient_checkpointing_disable()
+        keep_activations(self.pretrained_model)
 
     def enable_input_require_grads(self) -> None:
         self.pretrained_model.enable_input_require_grads()

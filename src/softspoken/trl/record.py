@@ -69,21 +69,39 @@ class Record:
         """With which generation settings each was drawn."""
         self.scored: dict[tuple[Ids, Ids], Scored] = {}
         """By query and response."""
+        self.forced: dict[Ids, list[int]] = {}
+        """Where generate was told what to put out; of those responses alone in which there is such a place."""
 
     def add(self, model: Any, sequences: Tensor, settings: dict[str, Any]) -> None:
         """Whole sequences [N, 1 + T] of transformers' generate, with start token and padding."""
         special = Special.of(model)
+        first, last = (_setting(model, settings, f"forced_{end}_token_id") for end in ("bos", "eos"))
+        final = _limit(model, settings) - 1
         for ids in sequences.tolist():
-            self.put(special.content(ids), settings)
+            content = special.content(ids)
+            self.put(content, settings)
+            places = [0] if first is not None and content[:1] == (first,) else []
+            if last is not None and content[final:] == (last,):
+                places.append(final)
+            if places:
+                self.forced[content] = places
 
     def put(self, content: Ids, settings: dict[str, Any], query: Ids = (), scored: Scored | None = None) -> None:
         self.settings[content] = settings
+        self.forced.pop(content, None)
         if scored is not None:
             self.scored[query, content] = scored
         kept: Any
-        for kept in (self.settings, self.scored):
+        for kept in (self.settings, self.scored, self.forced):
             if len(kept) > KEPT:
                 del kept[next(iter(kept))]
+
+    def forced_places(self, content: Ids) -> list[int]:
+        """Of a response, or of the beginning of one."""
+        for whole, places in self.forced.items():
+            if whole[: len(content)] == content:
+                return [place for place in places if place < len(content)]
+        return []
 
     def recall(self, keys: list[tuple[Ids, Ids]], weights: int, blank: Tensor) -> tuple[Tensor, Tensor] | None:
         """(log-probabilities, values), each like `blank` [N, T]; None unless all were drawn by the weights of that version."""
@@ -99,6 +117,23 @@ class Record:
     def clear(self) -> None:
         self.settings.clear()
         self.scored.clear()
+        self.forced.clear()
+
+
+def _setting(model: Any, given: dict[str, Any], name: str) -> Any:
+    """As generate looks for it: in the call, in the generation_config that it was given, in the model's own."""
+    places = (
+        given.get(name),
+        getattr(given.get("generation_config"), name, None),
+        getattr(model.generation_config, name, None),
+    )
+    return next((place for place in places if place is not None), None)
+
+
+def _limit(model: Any, given: dict[str, Any]) -> int:
+    """New tokens at most; transformers' own limit is 20 with the start token."""
+    new = _setting(model, given, "max_new_tokens")
+    return int(new) if new is not None else int(_setting(model, given, "max_length") or 20) - 1
 
 
 def weights_version(parameters: list[torch.nn.Parameter]) -> int:

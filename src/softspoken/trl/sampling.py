@@ -11,10 +11,16 @@ from transformers import (
     LogitsProcessorList,
     MinLengthLogitsProcessor,
     MinNewTokensLengthLogitsProcessor,
+    MinPLogitsWarper,
+    NoBadWordsLogitsProcessor,
+    NoRepeatNGramLogitsProcessor,
+    RepetitionPenaltyLogitsProcessor,
+    SuppressTokensAtBeginLogitsProcessor,
     SuppressTokensLogitsProcessor,
     TemperatureLogitsWarper,
     TopKLogitsWarper,
     TopPLogitsWarper,
+    TypicalLogitsWarper,
 )
 
 from softspoken.rl.policy import Policy
@@ -67,6 +73,21 @@ NEUTRAL: Mapping[str, Callable[[Any], bool]] = {
 }
 """Settings that change which tokens are drawn, and with which values they do not. None is always neutral."""
 
+COUNTED = {
+    *(
+        "min_length",
+        "min_new_tokens",
+        "suppress_tokens",
+        "begin_suppress_tokens",
+        "temperature",
+        "top_k",
+        "top_p",
+        "min_p",
+    ),
+    *("typical_p", "repetition_penalty", "no_repeat_ngram_size", "bad_words_ids", "do_sample"),
+}
+"""Those of them whose cost `distance` counts."""
+
 NO_MATTER = {
     *("max_new_tokens", "max_length", "pad_token_id", "eos_token_id", "bos_token_id", "use_cache", "early_stopping"),
     *("length_penalty", "remove_padding", "pad_to_multiple_of", "synced_gpus"),
@@ -103,6 +124,7 @@ def biases(settings: Mapping[str, Any], vocab_size: int) -> dict[str, Any]:
 def own_loop_can(policy: Policy, settings: Mapping[str, Any], given: Mapping[str, Any]) -> bool:
     size = len(policy.forbidden)
     plain = not biases(settings, size) and settings["num_return_sequences"] == 1 and len(policy.end_ids) == 1
+    plain = plain and settings.get("forced_bos_token_id") == policy.forced_bos_id
     eos = given.get("eos_token_id")
     stops = [] if eos is None else torch.as_tensor(eos).flatten().tolist()
     # Examples write -1, or a number beyond all tokens, for "do not stop"; what follows an EOS is cut off anyway.
@@ -197,16 +219,29 @@ def _processors(policy: Policy, settings: Mapping[str, Any]) -> LogitsProcessorL
     chosen: list[Any] = []
     device = str(policy.device)
     found = biases(settings, len(policy.forbidden))
+    if "repetition_penalty" in found:
+        chosen.append(RepetitionPenaltyLogitsProcessor(float(found["repetition_penalty"])))
+    if "no_repeat_ngram_size" in found:
+        chosen.append(NoRepeatNGramLogitsProcessor(int(found["no_repeat_ngram_size"])))
+    if "bad_words_ids" in found:
+        chosen.append(NoBadWordsLogitsProcessor(found["bad_words_ids"], eos_token_id=policy.eos_id))
     if "min_length" in found:
         chosen.append(MinLengthLogitsProcessor(int(found["min_length"]), policy.eos_id, device=device))
     if "min_new_tokens" in found:
         chosen.append(MinNewTokensLengthLogitsProcessor(1, int(found["min_new_tokens"]), policy.eos_id, device=device))
     if "suppress_tokens" in found:
         chosen.append(SuppressTokensLogitsProcessor(list(found["suppress_tokens"]), device=device))
+    if "begin_suppress_tokens" in found:
+        ids = list(found["begin_suppress_tokens"])
+        chosen.append(SuppressTokensAtBeginLogitsProcessor(ids, begin_index=1, device=device))
     if "temperature" in found:
         chosen.append(TemperatureLogitsWarper(float(found["temperature"])))
     if "top_k" in found:
         chosen.append(TopKLogitsWarper(int(found["top_k"])))
     if "top_p" in found:
         chosen.append(TopPLogitsWarper(float(found["top_p"])))
+    if "min_p" in found:
+        chosen.append(MinPLogitsWarper(float(found["min_p"])))
+    if "typical_p" in found:
+        chosen.append(TypicalLogitsWarper(float(found["typical_p"])))
     return LogitsProcessorList(chosen)

@@ -16,17 +16,20 @@ from accelerate.utils import ProjectConfiguration
 from datasets import Dataset
 from torch import Tensor
 
-from softspoken.trl import publish, shaping
+from softspoken.trl import newer, publish, shaping
 from softspoken.trl import stats as statistics
 from softspoken.trl.align import Prompts, Responses, model_inputs, read_queries, read_responses, with_something_to_train
+from softspoken.trl.checkpointing import is_checkpointed
 from softspoken.trl.checks import check_arguments, check_step, require_gradient, warn_of_overrides
 from softspoken.trl.config import PPOConfig, native_config
 from softspoken.trl.control import KLController, RunningMoments
 from softspoken.trl.core import set_seed
+from softspoken.trl.newer import refuse_newer_names
 from softspoken.trl.passes import as_policy, forward, forward_all, read_once, trained_logits
 from softspoken.trl.record import Record, Special, weights_version
 from softspoken.trl.reference import Reference
 from softspoken.trl.sampling import respond
+from softspoken.trl.state import keep_with_states
 from softspoken.trl.watch import Watch, say_negative_kl
 from softspoken.types import InputError
 
@@ -49,7 +52,9 @@ class PPOTrainer:
         num_shared_layers: int | None = None,
         lr_scheduler: Any = None,
         training_data_collator: Callable | None = None,
+        **others: Any,
     ) -> None:
+        refuse_newer_names("PPOTrainer", others, newer.TRAINER)
         self.config = config if config is not None else PPOConfig()
         check_arguments(self.config, model, ref_model, tokenizer, dataset, lr_scheduler)
         warn_of_overrides(type(self), PPOTrainer)
@@ -72,9 +77,9 @@ class PPOTrainer:
         self._fill_in_config()
         if not hasattr(model.pretrained_model, "hf_device_map"):
             model.to(self.current_device)
-        if self.config.gradient_checkpointing:
+        self._checkpointed = self.config.gradient_checkpointing or is_checkpointed(model.pretrained_model)
+        if self._checkpointed:
             model.gradient_checkpointing_enable()
-            model.enable_input_require_grads()
         self.model = model
         self.tokenizer = tokenizer
         self.policy = as_policy(model, tokenizer, self.config)
@@ -97,6 +102,7 @@ class PPOTrainer:
         self._best_score = -float("inf")
         self._watch = Watch(self.policy, self.special, model.drawn)
         self._reached = False
+        keep_with_states(self)
         publish.start_trackers(self.accelerator, self.config)
 
     # ------------------------------------------------------------------------------------------------ set-up
@@ -182,14 +188,15 @@ class PPOTrainer:
         every_score = self._prepared_scores(scores)
         self._push_if_best(every_score)
         prompts = read_queries(queries, self.policy, self.config)
-        batch = read_responses(responses, response_masks, self.policy, self.special, self.config)
+        batch = read_responses(responses, response_masks, self.policy, self.special, self.config, self.model.drawn)
         prompts, batch = with_something_to_train(prompts, batch)
         in_update = [responses[row] for row in batch.rows]
         these_scores = every_score[torch.tensor(batch.rows)]
         self._watch.responses(prompts, batch, in_update)
 
         with statistics.clock(timing, "forward_pass"), torch.no_grad(), self.accelerator.autocast():
-            memory = read_once(self.policy, prompts, self.config.mini_batch_size)
+            # A pass that is to be run again in the backward pass cannot write into a cache.
+            memory = None if self._checkpointed else read_once(self.policy, prompts, self.config.mini_batch_size)
             logprobs, values, ref_logprobs, distributions = self._old_passes(prompts, batch, memory)
         masks = batch.trained
         with statistics.clock(timing, "compute_rewards"), torch.no_grad():
@@ -342,7 +349,7 @@ class PPOTrainer:
         """
         policy = self.policy if model is self.model else as_policy(model, self.tokenizer, self.config)
         prompts = read_queries(queries, policy, self.config)
-        batch = read_responses(responses, response_masks, policy, self.special, self.config)
+        batch = read_responses(responses, response_masks, policy, self.special, self.config, self.model.drawn)
         prompts, batch = with_something_to_train(prompts, batch)
         found = forward_all(policy, prompts, batch, None, self.config.mini_batch_size, logits=return_logits)
         return found.logprobs, found.logits if return_logits else None, found.values, batch.trained.long()

@@ -12,7 +12,7 @@ from softspoken.rl.policy import Policy
 from softspoken.trl.align import Prompts, Responses, retokenized, select
 from softspoken.trl.passes import forward_all
 from softspoken.trl.record import Record, Special
-from softspoken.trl.sampling import biases, distance, resolve_settings
+from softspoken.trl.sampling import COUNTED, biases, distance, resolve_settings
 
 FEW = 4
 """Responses that the cost of generation settings is counted on."""
@@ -77,12 +77,18 @@ class Watch:
         chosen = torch.tensor(rows, device=self.policy.device)
         some, few = select(prompts, batch, chosen)
         logits = forward_all(self.policy, some, few, None, FEW, logits=True).logits
-        apart = (distance(self.policy, logits, few.ids, resolve_settings(self.policy, given)) * few.scored).sum().item()
+        settings = resolve_settings(self.policy, given)
+        apart = (distance(self.policy, logits, few.ids, settings) * few.scored).sum().item()
         names = ", ".join(f"{name}={value}" for name, value in found.items())
+        # Of greedy and beam search all is counted: what they put out is the one thing that they can.
+        unknown = [name for name in found if name not in COUNTED] if settings["do_sample"] else []
+        by = f"by {'at least ' * bool(unknown)}{apart / len(rows):.3g} nats a response ({apart / few.scored.sum().item():.2g} a token; counted on {len(rows)})"
+        without = f", {' and '.join(unknown)} left out, as that cannot be counted" if unknown else ""
+        if len(unknown) == len(found):
+            by, without = "by how much cannot be counted", ""
         _say(
-            f"generation with {names} draws from another distribution than the one that is trained, by {apart / len(rows):.3g} nats "
-            f"a response ({apart / few.scored.sum().item():.2g} a token; counted on {len(rows)}): the KL that step measures can fall "
-            f"that far below 0 as training goes on; sample with {_remedy(found)}",
+            f"generation with {names} draws from another distribution than the one that is trained, {by}{without}: the KL that step "
+            f"measures can fall that far below 0 as training goes on; sample with {_remedy(found)}",
             level=6,  # one more for no_grad
         )
 
