@@ -113,7 +113,7 @@ class Rollout:
     old_values: Tensor | None = None
     """[N, T] float32; None for critic-free algorithms."""
     mismatch: float | None = None
-    """Below float32: the most by which a log-probability recorded while sampling was off, in nats."""
+    """Where it was measured: the most by which a log-probability recorded while sampling was off, in nats."""
     memory: Memory | None = None
     """Kept only where the encoder has no adapter, so that later passes need not run it again."""
 

@@ -29,6 +29,7 @@ from softspoken.data.files import TABLES, file_suffix, open_text, parse_json_lin
 from softspoken.data.prompts import PromptFormat, encode_prompts
 from softspoken.data.reading import clean, iterate_examples, to_examples
 from softspoken.models.adapters import adapter_folder, tokenizer_source, with_adapter
+from softspoken.models.generation import end_ids
 from softspoken.models.languages import speak
 from softspoken.models.pretrained import (
     load_generation_config,
@@ -38,7 +39,7 @@ from softspoken.models.pretrained import (
     resolve_device,
 )
 from softspoken.progress import Speed, progress_bar
-from softspoken.rl.policy import Policy, end_ids
+from softspoken.rl.policy import Policy
 from softspoken.rl.rollout import require_finite, sample
 from softspoken.tasks.task import Task, asked, load_task
 from softspoken.types import Example, InputError, PromptBatch, Response
@@ -219,7 +220,8 @@ class Generator:
         )
         if self._policy is None:
             self._policy = Policy(self.model, self.tokenizer, self.prompt_format, fast=True, generation=saved)
-        bend = NoBadWordsLogitsProcessor(self.banned, eos_token_id=self._policy.eos_id) if self.banned else None
+        banned = [*(self.banned or []), *self._policy.not_allowed.sequences]
+        bend = NoBadWordsLogitsProcessor(banned, eos_token_id=self._policy.eos_id) if banned else None
         _, _, (ids, _, logprobs, _) = sample(self._policy, batch, config, generator, bend)
         require_finite(logprobs, "sampling")
         return ids

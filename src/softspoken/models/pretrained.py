@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer, Gener
 from softspoken import mini
 from softspoken.data.prompts import FORMAT_FILE, PromptFormat
 from softspoken.hub import hub_file, require_on_hub
+from softspoken.models.families import keep_attention
 from softspoken.types import InputError
 
 log = logging.getLogger(__name__)
@@ -46,7 +47,9 @@ def load_tokenizer(model: str) -> Any:
 def load_seq2seq(model: str, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     """An encoder–decoder model in `dtype`, in evaluation mode (dropout off), whatever precision it is stored in."""
     require_seq2seq(model)
-    return from_pretrained(AutoModelForSeq2SeqLM.from_pretrained, model, dtype=dtype).eval()
+    seq2seq = from_pretrained(AutoModelForSeq2SeqLM.from_pretrained, model, dtype=dtype).eval()
+    keep_attention(seq2seq)
+    return seq2seq
 
 
 def load_generation_config(model: str) -> GenerationConfig:

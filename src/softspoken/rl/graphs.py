@@ -40,6 +40,7 @@ def applies_to(policy: Policy) -> bool:
         policy.seq2seq.config.model_type in FAMILIES
         and bool(policy.cross_projections)  # else its keys and values cannot be known beforehand
         and policy.forced_bos_id is None
+        and not len(policy.forbidden_first)  # a graph knows no first position
     )
 
 

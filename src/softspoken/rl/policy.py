@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,20 @@ from softspoken.data.prompts import PromptFormat
 from softspoken.models.adapters import adapter_folder, add_lora, tokenizer_source, with_adapter
 from softspoken.models.cpu import PackedProjection, can_pack, lay_out_columns
 from softspoken.models.cross_attention import cross_attentions, key_value_projections, with_adapter_term
+from softspoken.models.families import (
+    decoder_of,
+    depends_on_width,
+    encoder_states,
+    head_of,
+    keep_attention,
+    logits_of,
+    routes,
+)
+from softspoken.models.generation import Forbidden, end_ids, forbidden_ids, require_ids_within, start_id
 from softspoken.models.languages import speak
 from softspoken.models.pretrained import load_seq2seq, load_tokenizer, prompt_format_for, resolve_device
 from softspoken.rl import numerics
+from softspoken.rl.agreement import require_agreement
 from softspoken.types import InputError, Memory, RunError
 
 VALUE_HEAD_FILE = "value_head.safetensors"
@@ -75,30 +86,40 @@ class Policy:
         nn.init.zeros_(self.value_head.bias)
         generation = generation or self.seq2seq.generation_config
         text_config = self.seq2seq.config.get_text_config(decoder=True)
-        self.start_id = _start_id(generation, self.seq2seq.config)
+        require_ids_within(generation, tokenizer, text_config.vocab_size)
+        self.start_id = start_id(generation, self.seq2seq.config)
         self.eos_id: int = tokenizer.eos_token_id
         self.end_ids = torch.tensor(end_ids(generation, self.eos_id), device=self.device)
         self.pad_id: int = tokenizer.pad_token_id
         self.forced_bos_id: int | None = generation.forced_bos_token_id
+        self.not_allowed: Forbidden = forbidden_ids(generation)
         forbidden = torch.arange(text_config.vocab_size, device=self.device) >= len(tokenizer)
-        forbidden[self.pad_id] = True
+        forbidden[[self.pad_id, *self.not_allowed.always]] = True
+        self.forbidden_first = torch.tensor(self.not_allowed.first, dtype=torch.long, device=self.device)
         self.sampling_buffers: dict[Any, Any] = {}  # what sampling on a GPU keeps from step to step (graphs.py)
         self.can_capture = self.device.type == "cuda"
         self.forbid(forbidden)
         self.has_start_adapter = START_ADAPTER in getattr(model, "peft_config", {})
-        encoder = self.seq2seq.get_encoder()
-        self.encoder_adapted = _is_adapted(encoder)
-        self.vocabulary_adapted = _is_adapted(self.seq2seq.get_output_embeddings())
-        self.vocabulary_product = _vocabulary_product(self.seq2seq, fast=fast)
-        self.cross_attention = cross_attentions(self.seq2seq.get_decoder())
-        self.cross_projections = key_value_projections(self.seq2seq.get_decoder())
-        self._check_projection()
+        self.decoder, head = decoder_of(self.seq2seq), head_of(self.seq2seq)
+        self.encoder_adapted = _is_adapted(self.seq2seq.get_encoder())
+        self.vocabulary_adapted = _is_adapted(self.seq2seq.get_output_embeddings()) or (
+            head is not None and _is_adapted(head)
+        )
+        self.vocabulary_product = PackedProjection(head) if fast and can_pack(head) else head
+        self.cross_attention = cross_attentions(self.decoder)
+        self.cross_projections = key_value_projections(self.decoder)
+        self.exact: bool | None = None
+        """Whether one token at a time gives what all at once give, as far as rounding goes; None: not measured yet."""
+        if self.seq2seq.dtype != torch.float32 or routes(self.seq2seq) or depends_on_width(self.seq2seq):
+            self.exact = False
+        keep_attention(self.seq2seq)
+        require_agreement(self)
 
     # ------------------------------------------------------------------------------------------- passes
 
     def encode(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """input_ids, attention_mask: [B, P] int64 → encoder states [B, P, D]."""
-        return self.seq2seq.get_encoder()(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        return encoder_states(self.seq2seq, input_ids, attention_mask)
 
     def encode_for(self, input_ids: Tensor, attention_mask: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Encoder states and mask of the prompts `rows` [N] of input_ids, attention_mask [B, P].
@@ -175,18 +196,27 @@ class Policy:
             )
             yield keys, values
 
+    def project(self, states: Tensor) -> Tensor:
+        """Decoder states [..., D] → the model's own logits [..., V] (checked when the policy is made)."""
+        return logits_of(self.seq2seq, states, self.vocabulary_product)
+
     def logits(self, states: Tensor, temperature: float) -> Tensor:
         """Decoder states [..., D] → logits [..., V] float32 of the distribution that is sampled, scored and trained.
 
-        Divided by the temperature; ids that must not come out (padding, logits beyond the vocabulary) are −inf.
+        Divided by the temperature; ids that must not come out (padding, logits beyond the vocabulary, what the generation
+        config suppresses) are −inf. At the first position that is sampled, `begin` forbids more.
         """
-        logits = self._project(states).float()
+        logits = self.project(states).float()
         # In place, and where there is something to do: these are the largest tensors of a step.
         if temperature != 1.0:
             logits.div_(temperature)
         with torch.no_grad():  # where nothing comes out no gradient comes in: zeroing it would copy all of it
             logits.index_fill_(-1, self.forbidden_ids, float("-inf"))
         return logits
+
+    def begin(self, logits: Tensor) -> Tensor:
+        """Logits [..., V] of a first position, as there are of a later one, with what must not begin a response at −inf."""
+        return logits.index_fill(-1, self.forbidden_first, float("-inf")) if len(self.forbidden_first) else logits
 
     def texts(self, ids: Tensor) -> list[str]:
         """Responses [N, T] int64 as text, without white space around it unless that counts."""
@@ -202,11 +232,17 @@ class Policy:
         self.forbidden, self.forbidden_ids = forbidden, forbidden.nonzero().squeeze(1)
         self.sampling_buffers.clear()  # a graph goes on with the ids that were forbidden when it was captured
 
-    def token_logprobs(self, states: Tensor, ids: Tensor, temperature: float, *, chunked: bool) -> Tensor:
-        """log softmax(logits)[ids]: states [n, D], ids [n] int64 → [n] float32.
+    def token_logprobs(
+        self, states: Tensor, ids: Tensor, temperature: float, *, chunked: bool, first: Tensor | None = None
+    ) -> Tensor:
+        """log softmax(logits)[ids]: states [n, D], ids [n] int64 → [n] float32. `first` [n] bool: which begin a response.
 
         `chunked`: some rows at a time, whose gradient is taken at once, so that the logits of all never lie in memory.
         """
+        if first is not None and len(self.forbidden_first):
+            begun = numerics.token_logprobs(self.begin(self.logits(states[first], temperature)), ids[first])
+            later = self.token_logprobs(states[~first], ids[~first], temperature, chunked=chunked)
+            return torch.zeros_like(ids, dtype=begun.dtype).masked_scatter(first, begun).masked_scatter(~first, later)
 
         def project(states: Tensor) -> Tensor:
             return self.logits(states, temperature)
@@ -263,7 +299,7 @@ class Policy:
 
     def _decoder(self, ids: Tensor, encoder_states: Tensor, attention_mask: Tensor, cache: Any) -> Tensor:
         seen = ids.shape[1] + (cache.get_seq_length() if cache is not None else 0)
-        return self.seq2seq.get_decoder()(
+        return self.decoder(
             input_ids=ids,
             # Said outright: left to itself, T5Gemma would hide a start token that is also the padding token.
             attention_mask=torch.ones((len(ids), seen), dtype=torch.long, device=ids.device),
@@ -272,34 +308,6 @@ class Policy:
             cache=cache,
             use_cache=cache is not None,
         ).last_hidden_state
-
-    def _project(self, states: Tensor) -> Tensor:
-        """States → vocabulary logits, as each family's own forward pass does it (checked when the policy is made)."""
-        config = self.seq2seq.config
-        if getattr(config, "scale_decoder_outputs", False):  # T5 with tied embeddings
-            states = states * config.d_model**-0.5
-        logits = self.vocabulary_product(states)
-        if hasattr(self.seq2seq, "final_logits_bias"):  # BART, Pegasus
-            logits = logits + self.seq2seq.final_logits_bias
-        softcap = getattr(config.get_text_config(decoder=True), "final_logit_softcapping", None)  # T5Gemma
-        return torch.tanh(logits / softcap) * softcap if softcap else logits
-
-    @torch.no_grad()
-    def _check_projection(self) -> None:
-        ids = torch.tensor([[self.eos_id]], device=self.device)
-        mask = torch.ones_like(ids)
-        start = torch.full_like(ids, self.start_id)
-        expected = self.seq2seq(input_ids=ids, attention_mask=mask, decoder_input_ids=start).logits.float()
-        try:
-            found = self._project(self.decode(ids, self.encode(ids, mask), mask)).float()
-            same = torch.allclose(found, expected, rtol=1e-2, atol=1e-3 * expected.abs().max().item())
-        except (AttributeError, TypeError):  # parts under other names, or called with other arguments
-            same = False
-        if not same:
-            kind = self.seq2seq.config.model_type
-            raise InputError(
-                f"models of type {kind!r} compute their logits in a way softspoken does not know; use T5, BART or kin"
-            )
 
     # ---------------------------------------------------------------------------------------- parameters
 
@@ -365,18 +373,18 @@ def load_policy(config: TrainConfig, prompt_format: PromptFormat | None = None) 
     for weight in model.parameters():
         if weight.requires_grad:  # bfloat16 is too coarse for the sum of many small updates
             weight.data = weight.data.float()
-    return Policy(model, tokenizer, prompt_format, config.tokens_per_microbatch, fast=config.fast)
+    policy = Policy(model, tokenizer, prompt_format, config.tokens_per_microbatch, fast=config.fast)
+    if policy.not_allowed.sequences:
+        raise InputError(
+            f"bad_words_ids of {config.model} forbids {policy.not_allowed.sequences[0]}, a run of several ids, which would make "
+            "sampling another distribution than is trained; take runs out of its generation_config.json"
+        )
+    return policy
 
 
 def _is_adapted(module: nn.Module) -> bool:
     """Whether an adapter lies in it, or a whole copy that an adapter trains (PEFT's modules_to_save)."""
     return any(isinstance(part, (BaseTunerLayer, AuxiliaryTrainingWrapper)) for part in module.modules())
-
-
-def _vocabulary_product(seq2seq: Any, *, fast: bool) -> Callable[[Tensor], Tensor]:
-    """Decoder states → vocabulary logits, as far as one matrix goes; with `fast`, on a CPU, from a packed copy of it."""
-    head: Any = getattr(seq2seq, "lm_head", None)  # a model without one is refused by _check_projection
-    return PackedProjection(head) if fast and can_pack(head) else head
 
 
 def _fuse_gelu(model: nn.Module) -> None:
@@ -417,20 +425,3 @@ def _alike(
         rows = order[piece]
         width = int(lengths[rows].max())
         yield rows, input_ids[rows, :width], attention_mask[rows, :width]
-
-
-def _start_id(generation: GenerationConfig, config: Any) -> int:
-    """The decoder's first id, looked for where and in the order in which transformers' generate looks."""
-    places = generation.decoder_start_token_id, getattr(config, "decoder_start_token_id", None), generation.bos_token_id
-    found = next((place for place in places if place is not None), None)
-    if found is None:
-        raise InputError(
-            "the model does not say how a summary begins; set decoder_start_token_id in its generation_config.json"
-        )
-    return found
-
-
-def end_ids(generation: GenerationConfig, eos_id: int) -> list[int]:
-    """The ids that end a summary: the tokenizer's EOS and those of the generation config, which may be one, several or none."""
-    more = generation.eos_token_id
-    return sorted({eos_id, *(more if isinstance(more, list) else [] if more is None else [more])})

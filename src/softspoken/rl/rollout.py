@@ -54,7 +54,7 @@ def generate_rollout(policy: Policy, prompts: PromptBatch, config: TrainConfig, 
         old_values=values if config.algorithm == "ppo" else None,
         memory=memory if config.fast and not policy.encoder_adapted else None,
     )
-    if policy.seq2seq.dtype != torch.float32:
+    if not policy.exact:
         rollout = _rescored(policy, rollout, config)
     return replace(rollout, ref_logprobs=reference_logprobs(policy, rollout, config))
 
@@ -151,10 +151,14 @@ def _rows_that_fit(policy: Policy, width: int, rows: int) -> int:
 
 
 def _rescored(policy: Policy, rollout: Rollout, config: TrainConfig) -> Rollout:
-    """The rollout with what one token at a time and all at once differ by, which below float32 is more than rounding's last
-    digit; past MISMATCH, with the log-probabilities and values of the latter, which are what the update compares with."""
+    """The rollout with what one token at a time and all at once differ by, which is more than rounding's last digit below
+    float32, and with experts or attention in blocks; past MISMATCH, with the log-probabilities and values of the latter,
+    which are what the update compares with. Other models in float32 are measured until they are found to be exact."""
     logprobs, values = teacher_forced(policy, rollout, config)
     mismatch = (logprobs - rollout.old_logprobs).abs().max().item()
+    if policy.exact is None and mismatch <= MISMATCH:
+        policy.exact = True
+        return rollout
     rollout = replace(rollout, mismatch=mismatch)
     if mismatch <= MISMATCH:
         return rollout
@@ -192,6 +196,8 @@ def sample_rows(
             if length == 0 and policy.forced_bos_id is not None:
                 token = torch.full_like(token, policy.forced_bos_id)
             else:
+                if length == (policy.forced_bos_id is not None):
+                    logits = policy.begin(logits)
                 drawn, drawn_logprobs = numerics.sample(logits, uniforms[live, length])
                 token = torch.where(running, drawn, policy.pad_id)
                 mask[live, length] = running
@@ -245,7 +251,8 @@ def score_rows(policy: Policy, rollout: Rollout, rows: Tensor, config: TrainConf
         read = policy.encode_for(prompts.input_ids, prompts.attention_mask, rollout.prompt_index[rows])
         states = policy.decode(ids, *read)
     counted = states[mask]
-    logprobs = policy.token_logprobs(counted, ids[mask], config.temperature, chunked=config.fast)
+    first = mask & (mask.cumsum(dim=1) == 1)
+    logprobs = policy.token_logprobs(counted, ids[mask], config.temperature, chunked=config.fast, first=first[mask])
     values = policy.values(counted, detached=config.value_head_detached)
     blank = torch.zeros(mask.shape, device=mask.device)
     return blank.masked_scatter(mask, logprobs), blank.masked_scatter(mask, values)

@@ -15,9 +15,6 @@ from transformers import (
     AutoTokenizer,
     BartConfig,
     BartForConditionalGeneration,
-    BertConfig,
-    EncoderDecoderConfig,
-    EncoderDecoderModel,
     GenerationConfig,
     MT5Config,
     MT5ForConditionalGeneration,
@@ -212,17 +209,6 @@ def copied(source: Path, folder: Path, **generation) -> Path:
         found |= generation if name.startswith("generation") else {}
         (folder / name).write_text(json.dumps(found))
     return folder
-
-
-def test_a_decoder_that_is_a_whole_language_model_is_refused_in_a_sentence(tmp_path):
-    shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
-    tokenizer = AutoTokenizer.from_pretrained(mini.path)
-    bert = BertConfig(vocab_size=len(tokenizer), **shape)
-    config = EncoderDecoderConfig.from_encoder_decoder_configs(bert, bert)
-    model = EncoderDecoderModel(config)
-    model.generation_config = GenerationConfig(**SPECIAL)
-    with pytest.raises(InputError, match=r"models of type 'encoder-decoder' compute their logits in a way"):
-        Policy(model, tokenizer, PromptFormat(template="{dialogue}", max_prompt_tokens=20))
 
 
 def test_ids_that_no_token_has_are_never_sampled_and_have_no_probability(tiny_t5_each, dialogues):

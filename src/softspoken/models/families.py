@@ -1,0 +1,76 @@
+"""What is the same in every encoder–decoder and called otherwise in each: its encoder, its decoder, what makes logits of states."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+
+def decoder_of(seq2seq: Any) -> Any:
+    """What turns ids into states. In an EncoderDecoderModel the decoder is a language model, of which it is a part."""
+    decoder = seq2seq.get_decoder()
+    return decoder.base_model if _is_pair(seq2seq) else decoder
+
+
+def head_of(seq2seq: Any) -> Any:
+    """What turns the decoder's states into logits, but for what `logits_of` adds; None where it is not known."""
+    if not _is_pair(seq2seq):
+        return getattr(seq2seq, "lm_head", None)
+    decoder = seq2seq.get_decoder()
+    rest = [child for child in decoder.children() if child is not decoder.base_model]
+    return rest[0] if len(rest) == 1 else None
+
+
+def encoder_states(seq2seq: Any, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    """input_ids, attention_mask: [B, P] int64 → what the decoder reads of them [B, P, D]."""
+    states = seq2seq.get_encoder()(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+    widths = getattr(seq2seq, "enc_to_dec_proj", None)  # an EncoderDecoderModel's, whose parts are of different width
+    return states if widths is None else widths(states)
+
+
+def logits_of(seq2seq: Any, states: Tensor, head: Any) -> Tensor:
+    """Decoder states [..., D] → logits [..., V] as the family's own forward pass makes them, with `head` for its matrix."""
+    config = seq2seq.config
+    if getattr(config, "scale_decoder_outputs", False) or (  # T5 with tied embeddings
+        config.model_type == "switch_transformers" and config.tie_word_embeddings
+    ):
+        states = states * config.d_model**-0.5
+    logits = head(states)
+    if hasattr(seq2seq, "final_logits_bias"):  # BART, Pegasus
+        logits = logits + seq2seq.final_logits_bias
+    softcap = getattr(config.get_text_config(decoder=True), "final_logit_softcapping", None)  # T5Gemma
+    return logits.div(softcap).tanh() * softcap if softcap else logits
+
+
+def text_parts(seq2seq: Any) -> dict[str, str]:
+    """`encoder` and `decoder` → the module's name in the model; a multimodal encoder's is that of its part for texts."""
+    encoder, decoder = seq2seq.get_encoder(), decoder_of(seq2seq)
+    encoder = getattr(encoder, "text_model", encoder)  # T5Gemma 2, which has a vision tower beside it
+    names = {id(module): name for name, module in seq2seq.named_modules()}
+    return {"encoder": names[id(encoder)], "decoder": names[id(decoder)]}
+
+
+def routes(seq2seq: Any) -> bool:
+    """Whether it has experts, whose capacity may make a token's states depend on how many tokens are computed with it."""
+    return hasattr(seq2seq.config, "num_experts")
+
+
+def depends_on_width(seq2seq: Any) -> bool:
+    """Whether a prompt's states depend on how far it is padded: attention in blocks does, by where the last block begins."""
+    return getattr(seq2seq.config, "attention_type", "") == "block_sparse"
+
+
+def keep_attention(seq2seq: Any) -> None:
+    """Have BigBird-Pegasus' encoder attend as its configuration says: a short text switches it to full attention for good."""
+    encoder = seq2seq.get_encoder()
+    if hasattr(encoder, "set_attention_type") and _as_configured not in encoder._forward_hooks.values():
+        encoder.register_forward_hook(_as_configured)
+
+
+def _as_configured(encoder: Any, given: Any, found: Any) -> None:
+    encoder.set_attention_type(encoder.config.attention_type)
+
+
+def _is_pair(seq2seq: Any) -> bool:
+    return bool(seq2seq.config.model_type == "encoder-decoder")

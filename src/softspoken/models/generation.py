@@ -1,0 +1,81 @@
+"""What a generation config says of ids: which begins a response, which end it, and which must not come out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import GenerationConfig
+
+from softspoken.types import InputError
+
+
+@dataclass(frozen=True)
+class Forbidden:
+    always: list[int]
+    """Ids that come out nowhere."""
+    first: list[int]
+    """Ids that do not come out at the first position that is sampled."""
+    sequences: list[list[int]]
+    """Runs of several ids: the last does not come out after the others."""
+
+
+def start_id(generation: GenerationConfig, config: Any) -> int:
+    """The decoder's first id, looked for where and in the order in which transformers' generate looks."""
+    places = generation.decoder_start_token_id, getattr(config, "decoder_start_token_id", None), generation.bos_token_id
+    found = next((place for place in places if place is not None), None)
+    if found is None:
+        raise InputError(
+            "the model does not say how a summary begins; set decoder_start_token_id in its generation_config.json"
+        )
+    return found
+
+
+def end_ids(generation: GenerationConfig, eos_id: int) -> list[int]:
+    """The ids that end a summary: the tokenizer's EOS and those of the generation config, which may be one, several or none."""
+    return sorted({eos_id, *_listed(generation.eos_token_id)})
+
+
+def forbidden_ids(generation: GenerationConfig) -> Forbidden:
+    """From `suppress_tokens`, `begin_suppress_tokens` and `bad_words_ids`, as transformers' generate takes them."""
+    words = generation.bad_words_ids or []
+    ends = _listed(generation.eos_token_id)
+    alone = [
+        word[0] for word in words if len(word) == 1 and word[0] not in ends
+    ]  # where it forbids an end, generate does not
+    return Forbidden(
+        always=sorted({*_listed(generation.suppress_tokens), *alone}),
+        first=sorted({*_listed(generation.begin_suppress_tokens)}),
+        sequences=[word for word in words if len(word) > 1],
+    )
+
+
+def require_ids_within(generation: GenerationConfig, tokenizer: Any, size: int) -> None:
+    """Raises InputError for an id, of the tokenizer's or the generation config's, that the model's vocabulary does not reach."""
+    for name in ("pad_token_id", "eos_token_id"):
+        if getattr(tokenizer, name, None) is None:
+            raise InputError(
+                f"the tokenizer has no {name.removesuffix('_id')}, which tells where a text ends; set it to a token of its own and save it"
+            )
+        _require_within(f"the tokenizer's {name}", [getattr(tokenizer, name)], size)
+    names = (
+        "decoder_start_token_id",
+        "forced_bos_token_id",
+        "eos_token_id",
+        "suppress_tokens",
+        "begin_suppress_tokens",
+    )
+    for name in names:
+        _require_within(f"{name} of the generation config", _listed(getattr(generation, name)), size)
+    for word in generation.bad_words_ids or []:
+        _require_within("bad_words_ids of the generation config", word, size)
+
+
+def _require_within(what: str, ids: list[int], size: int) -> None:
+    beyond = [one for one in ids if not 0 <= one < size]
+    if beyond:
+        raise InputError(f"{what} is {beyond[0]}, and the model has {size} ids, from 0 on; mend it and save it")
+
+
+def _listed(ids: int | list[int] | None) -> list[int]:
+    return ids if isinstance(ids, list) else [] if ids is None else [ids]
