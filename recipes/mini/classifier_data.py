@@ -19,7 +19,7 @@ from generate import load_bank
 
 LABELS = ["toxicity", "severe_toxicity", "obscene", "threat", "insult", "identity_attack"]
 HELD_OUT = 0.1
-"""The last tenth of ParaDetox is held out (warmstart_data.py splits there too), and a random tenth of Davidson."""
+"""The last tenth of ParaDetox is held out (pretraining_data.py splits there too), and a random tenth of Davidson."""
 
 OBSCENE = re.compile(
     r"\b(?:\w*fuck\w*|\w*shit\w*|crap\w*|\w*bitch\w*|(?:dumb|jack|smart|bad|fat|lazy)?-?ass(?:es|holes?|hats?|wipes?)?|arse\w*|dick\w*"
