@@ -42,7 +42,7 @@ SLOT, BARE = 0xE000, 0xE100
 PAD, END = 0, 1
 ENCODER, DECODER = 512, 128  # the longest, in tokens
 HEATED, LITERAL = 0.2, 0.8
-STAGES = [("copying", 0.04), ("dialogues", 0.54), ("summaries", 0.42)]
+STAGES = [("copying", 0.06), ("dialogues", 0.52), ("summaries", 0.42)]
 TOKENS = {"copying": 16_384, "dialogues": 49_152, "summaries": 32_768}  # a step
 MIXTURES = {
     "copying": {"copy": 0.8, "gap": 0.1, "spans": 0.1},
