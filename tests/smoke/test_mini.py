@@ -30,9 +30,9 @@ def test_the_assets_are_small_and_hold_no_pickle():
     def size(folder):
         return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
 
-    assert size(mini.path) <= 25
+    assert size(mini.path) <= 28
     assert size(mini.classifier) <= 15
-    assert size(mini.assets) <= 40
+    assert size(mini.assets) <= 60
     assert not [path for path in mini.assets.rglob("*") if path.suffix in (".bin", ".pt", ".pkl", ".ckpt")]
     for document in ("LICENSE-WEIGHTS", "summarizer/README.md", "classifier/README.md"):
         assert (mini.assets / document).stat().st_size > 300
