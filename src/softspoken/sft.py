@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftModel
 from transformers import (
     Adafactor,
     DataCollatorForSeq2Seq,
@@ -22,8 +23,15 @@ from softspoken.config import SftConfig
 from softspoken.data.prompts import PromptFormat, prompt_ids
 from softspoken.data.reading import read_examples, require_references
 from softspoken.models.adapters import add_lora
+from softspoken.models.generation import generation_to_save
 from softspoken.models.languages import speak
-from softspoken.models.pretrained import load_seq2seq, load_tokenizer, prompt_format_for, require_seq2seq
+from softspoken.models.pretrained import (
+    load_seq2seq,
+    load_tokenizer,
+    prompt_format_for,
+    require_seq2seq,
+)
+from softspoken.models.room import fitting, require_fit, require_room_to_answer
 from softspoken.tasks.task import asked, load_task
 from softspoken.types import Example, InputError
 
@@ -40,14 +48,16 @@ def sft(config: SftConfig) -> Path:
         raise InputError(f"output {output} is not empty; pass --overwrite to replace it or --resume true to go on")
     torch.manual_seed(config.seed)
     require_seq2seq(config.model)
+    require_fit(config.model)
     tokenizer = load_tokenizer(config.model)
     task = load_task(config.task)
     prompt_format = prompt_format_for(config.model, default=PromptFormat(task.template), **asked(task, config))
     examples = read_examples(config, task, config.max_examples)
     require_references(examples, config.dataset, "sft")
     model: Any = load_seq2seq(config.model)
-    model.generation_config = _generation_config(model, config.max_new_tokens)
-    prompt_format = speak(tokenizer, prompt_format, model.generation_config)
+    require_room_to_answer(model.config, config.max_new_tokens)
+    generation = generation_to_save(model.generation_config, config.max_new_tokens)
+    prompt_format = fitting(speak(tokenizer, prompt_format, generation), model.config, tokenizer)
     if config.lora:
         model = add_lora(model, r=config.lora_r, alpha=config.lora_alpha, targets=config.lora_targets)
     if config.overwrite and output.exists():
@@ -61,7 +71,7 @@ def sft(config: SftConfig) -> Path:
         optimizers=_adafactor(model, config, len(examples)) if config.optimizer == "adafactor" else (None, None),
     )
     trainer.train(resume_from_checkpoint=config.resume)
-    _save(trainer.model, tokenizer, prompt_format, output)
+    _save(trainer.model, generation, tokenizer, prompt_format, output)
     shutil.rmtree(checkpoints)
     return output
 
@@ -74,13 +84,14 @@ def _examples(
         log.warning("cut %d texts to %d tokens", truncated, prompt_format.max_prompt_tokens)
     references = [example.reference for example in examples]
     labels = tokenizer(text_target=references, truncation=True, max_length=max_new_tokens)["input_ids"]
+    whole = tokenizer(text_target=references, verbose=False)["input_ids"]
+    cut = sum(len(before) > len(after) for before, after in zip(whole, labels, strict=True))
+    if cut:
+        log.warning("cut %d of %d references to %d tokens (max_new_tokens)", cut, len(labels), max_new_tokens)
+    empty = sum(not text.strip() for text in tokenizer.batch_decode(labels, skip_special_tokens=True))
+    if empty:
+        log.warning("%d of %d references hold nothing that the tokenizer knows, and teach silence", empty, len(labels))
     return [{"input_ids": prompt, "labels": label} for prompt, label in zip(prompts, labels, strict=True)]
-
-
-def _generation_config(model: PreTrainedModel, max_new_tokens: int) -> GenerationConfig:
-    config = GenerationConfig.from_model_config(model.config)
-    config.max_new_tokens = max_new_tokens
-    return config
 
 
 def _arguments(config: SftConfig, checkpoints: Path) -> Seq2SeqTrainingArguments:
@@ -115,13 +126,14 @@ def _adafactor(model: PreTrainedModel, config: SftConfig, rows: int) -> tuple[An
     return optimizer, scheduler
 
 
-def _save(model: Any, tokenizer: Any, prompt_format: PromptFormat, output: Path) -> None:
+def _save(model: Any, generation: GenerationConfig, tokenizer: Any, prompt_format: PromptFormat, output: Path) -> None:
     """Written beside and moved in, so that a crash leaves no half a model."""
     beside = output / ".saving"
-    model.config.use_cache = model.generation_config.use_cache = (
-        True  # the Trainer switches it off, and it is slow without
-    )
+    model.config.use_cache = generation.use_cache = True  # the Trainer switches it off, and it is slow without
+    whole = model.get_base_model() if isinstance(model, PeftModel) else model
+    whole.generation_config = generation  # as it was: the Trainer makes the tokenizer's ids its own
     model.save_pretrained(beside)
+    generation.save_pretrained(beside)  # PEFT leaves it out
     tokenizer.save_pretrained(beside)
     prompt_format.save(beside)
     for file in beside.iterdir():

@@ -40,6 +40,7 @@ INSIDE = {
         "pretrained": {"families"},
         "languages": set(),
         "adapters": {"families", "pretrained"},
+        "room": {"pretrained", "adapters"},
     },
     "rl": {
         "numerics": set(),

@@ -79,13 +79,40 @@ def prompt_ids(examples: list[Example], tokenizer: Any, prompt_format: PromptFor
 
 def _cut_to_fit(text: str, length: int, tokenizer: Any, prompt_format: PromptFormat) -> list[int]:
     """The prompt's ids with the text shortened on the stated side, from `length` tokens to at most `max_prompt_tokens`."""
+    if not getattr(tokenizer, "is_fast", False):
+        return _cut_by_characters(text, tokenizer, prompt_format)
     offsets = tokenizer(text, return_offsets_mapping=True, add_special_tokens=False, verbose=False)["offset_mapping"]
     while (excess := length - prompt_format.max_prompt_tokens) > 0:
         if excess >= len(offsets):
-            limit = prompt_format.max_prompt_tokens
-            raise InputError(f"max_prompt_tokens {limit} leaves no room for a text in the prompt template; raise it")
+            raise _no_room(prompt_format)
         offsets = offsets[excess:] if prompt_format.truncation_side == "left" else offsets[:-excess]
         shortened = text[offsets[0][0] : offsets[-1][1]]
         ids: list[int] = tokenizer(prompt_format.prompt(shortened), verbose=False)["input_ids"]
         length = len(ids)
     return ids
+
+
+def _cut_by_characters(text: str, tokenizer: Any, prompt_format: PromptFormat) -> list[int]:
+    """The same for a tokenizer that does not say which characters a token stands for (ByT5, Marian, M2M100, PLBart): as many
+    characters as fit, found by halving."""
+
+    def ids_of(kept: int) -> list[int]:
+        part = text[len(text) - kept :] if prompt_format.truncation_side == "left" else text[:kept]
+        return tokenizer(prompt_format.prompt(part), verbose=False)["input_ids"]
+
+    fit, ids, too_many = 0, [], len(text)
+    while too_many - fit > 1:
+        middle = (fit + too_many) // 2
+        found = ids_of(middle)
+        if len(found) <= prompt_format.max_prompt_tokens:
+            fit, ids = middle, found
+        else:
+            too_many = middle
+    if not fit:
+        raise _no_room(prompt_format)
+    return ids
+
+
+def _no_room(prompt_format: PromptFormat) -> InputError:
+    limit = prompt_format.max_prompt_tokens
+    return InputError(f"max_prompt_tokens {limit} leaves no room for a text in the prompt template; raise it")

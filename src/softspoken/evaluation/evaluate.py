@@ -56,7 +56,8 @@ from softspoken.evaluation.systems import (
 from softspoken.inference.generator import length_limit
 from softspoken.models.adapters import adapter_folder
 from softspoken.models.cpu import tune_cpu
-from softspoken.models.pretrained import load_tokenizer, prompt_format_for, require_seq2seq, resolve_device
+from softspoken.models.pretrained import prompt_format_for, require_seq2seq, resolve_device
+from softspoken.models.room import require_fit
 from softspoken.progress import Speed, progress_bar
 from softspoken.report.report import EVAL_FILE, write_report
 from softspoken.report.report import read_report as read_report
@@ -108,7 +109,8 @@ def evaluate(config: EvaluateConfig) -> EvalReport:
     for adapter in adapters:
         adapter_folder(adapter)  # one that is not there is better said before the base has run
     require_seq2seq(config.model)  # and a base before anything is written
-    load_tokenizer(config.model)
+    for folder in (None, *map(adapter_folder, adapters)):
+        require_fit(config.model, folder)
     prompt_format = _prompt_format(config, task, next(iter(adapters), None))
     notes = _notes(config, prompt_format)
     if not config.own_settings:  # each system's own may be others, and differences would come from them

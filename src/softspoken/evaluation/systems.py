@@ -19,7 +19,8 @@ from softspoken.data.words import any_of, words
 from softspoken.evaluation.metrics import Judge
 from softspoken.inference.generator import Generator
 from softspoken.models.adapters import adapter_folder
-from softspoken.models.pretrained import load_tokenizer, require_seq2seq
+from softspoken.models.pretrained import require_seq2seq
+from softspoken.models.room import require_fit
 from softspoken.tasks.task import TOXIC, Task, Words
 from softspoken.types import Decoding, Example, InputError, Response
 
@@ -200,7 +201,7 @@ class _Model:
             adapter_folder(self.adapter)
         elif self.model:
             require_seq2seq(self.model)
-            load_tokenizer(self.model)
+            require_fit(self.model)
 
     def __call__(self) -> Generate:
         config = self.config

@@ -38,6 +38,7 @@ from softspoken.models.pretrained import (
     prompt_format_for,
     resolve_device,
 )
+from softspoken.models.room import fitting, require_fit, require_room_to_answer
 from softspoken.progress import Speed, progress_bar
 from softspoken.rl.policy import Policy
 from softspoken.rl.rollout import require_finite, sample
@@ -121,11 +122,13 @@ class Generator:
             target_language=target_language or prompt_format.target_language,
         )
         place = resolve_device(device)
+        require_fit(model, folder)
         seq2seq: Any = load_seq2seq(model, dtype)
+        tokenizer = load_tokenizer(tokenizer_source(model, folder))
         generation = _generation_config(folder, seq2seq.generation_config, max_new_tokens)
         generation = _plain(generation) if plain else generation
-        tokenizer = load_tokenizer(tokenizer_source(model, folder))
-        prompt_format = speak(tokenizer, prompt_format, generation)
+        require_room_to_answer(seq2seq.config, _limit(generation))
+        prompt_format = fitting(speak(tokenizer, prompt_format, generation), seq2seq.config, tokenizer)
         # generate() fills what is not set from the model's own: neutral, so that it is what this object says and no more.
         seq2seq.generation_config = GenerationConfig()
         whole: Any = _merged(with_adapter(seq2seq, folder, model)) if folder else seq2seq

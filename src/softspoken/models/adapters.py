@@ -20,6 +20,7 @@ from softspoken.types import InputError
 
 log = logging.getLogger(__name__)
 
+EMBEDDINGS = (".shared.weight", ".embed_tokens.weight", ".lm_head.weight")
 QUERY_VALUE = [["q", "v"], ["q_proj", "v_proj"], ["query", "value"]]
 
 
@@ -53,6 +54,17 @@ def tokenizer_source(model: str, folder: Path | None) -> str:
     return str(folder) if folder and (folder / "tokenizer_config.json").is_file() else model
 
 
+def saved_embeddings(folder: Path) -> int | None:
+    """How many token embeddings the adapter brings with it: those of a base that was resized before it was put on."""
+    from safetensors import SafetensorError, safe_open
+
+    file = folder / "adapter_model.safetensors"
+    with contextlib.suppress(SafetensorError, OSError), safe_open(file, "pt") as weights:
+        names = [name for name in weights.keys() if name.endswith(EMBEDDINGS)]  # noqa: SIM118 - a file, not a dict
+        return max((weights.get_slice(name).get_shape()[0] for name in names), default=None)
+    return None
+
+
 def with_adapter(seq2seq: Any, folder: Path, model: str, *, trainable: bool = False) -> Any:
     """`seq2seq`, loaded from `model`, as a PeftModel with all of the adapter on it; a part of it is an InputError."""
     from peft import PeftModel, get_peft_model_state_dict, load_peft_weights
@@ -63,6 +75,9 @@ def with_adapter(seq2seq: Any, folder: Path, model: str, *, trainable: bool = Fa
         with warnings.catch_warnings():
             # An adapter of another model may fit in part: PEFT warns of weights it misses, and drops those it has no place for.
             warnings.filterwarnings("error", message=".*missing adapter keys")
+            rows = saved_embeddings(folder)
+            if rows and rows != seq2seq.get_input_embeddings().num_embeddings:
+                seq2seq.resize_token_embeddings(rows, mean_resizing=False)  # the adapter brings the weights
             adapted = PeftModel.from_pretrained(seq2seq, str(folder), is_trainable=trainable)
         placed = get_peft_model_state_dict(adapted, save_embedding_layers=False)
         dropped = [

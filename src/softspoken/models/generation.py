@@ -1,13 +1,17 @@
-"""What a generation config says of ids: which begins a response, which end it, and which must not come out."""
+"""What a generation config says of ids: which begins a response, which end it, which must not come out; and what of it is saved."""
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
 from transformers import GenerationConfig
 
 from softspoken.types import InputError
+
+SAMPLING_ALONE = ("temperature", "top_k", "top_p", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff")
+BEAMS_ALONE = ("early_stopping", "length_penalty")
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,15 @@ def forbidden_ids(generation: GenerationConfig) -> Forbidden:
     )
 
 
+def padding_ids(generation: GenerationConfig, config: Any, pad_id: int, ends: list[int]) -> list[int]:
+    """The ids that stand for padding alone, and so never come out: the tokenizer's or, where that is an end (as after
+    `tokenizer.pad_token = tokenizer.eos_token`), the model's own."""
+    if pad_id not in ends:
+        return [pad_id]
+    models = {generation.pad_token_id, getattr(config, "pad_token_id", None)}
+    return sorted(pad for pad in models if pad is not None and pad not in ends)
+
+
 def require_ids_within(generation: GenerationConfig, tokenizer: Any, size: int) -> None:
     """Raises InputError for an id, of the tokenizer's or the generation config's, that the model's vocabulary does not reach."""
     for name in ("pad_token_id", "eos_token_id"):
@@ -79,3 +92,25 @@ def _require_within(what: str, ids: list[int], size: int) -> None:
 
 def _listed(ids: int | list[int] | None) -> list[int]:
     return ids if isinstance(ids, list) else [] if ids is None else [ids]
+
+
+def generation_to_save(own: GenerationConfig, max_new_tokens: int) -> GenerationConfig:
+    """A model's own generation config with this length, for what is trained from it.
+
+    Settings that have no effect in it, which transformers refuses to save (a temperature without do_sample, as many models of
+    the hub have), are left out. Raises InputError for what else keeps it from being saved; better before the first step.
+    """
+    config = deepcopy(own)
+    config.max_new_tokens, config.max_length = max_new_tokens, None
+    idle = (*(() if config.do_sample else SAMPLING_ALONE), *(BEAMS_ALONE if (config.num_beams or 1) == 1 else ()))
+    for name in idle:
+        setattr(config, name, None)
+    try:
+        config.validate(strict=True)
+    except ValueError as error:
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"the model's generation config cannot be saved with max_new_tokens {max_new_tokens} ({reason[:300]}); mend its "
+            "generation_config.json"
+        ) from error
+    return config

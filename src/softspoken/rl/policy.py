@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import shutil
 from collections.abc import Iterator
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +32,23 @@ from softspoken.models.families import (
     logits_of,
     routes,
 )
-from softspoken.models.generation import Forbidden, end_ids, forbidden_ids, require_ids_within, start_id
+from softspoken.models.generation import (
+    Forbidden,
+    end_ids,
+    forbidden_ids,
+    generation_to_save,
+    padding_ids,
+    require_ids_within,
+    start_id,
+)
 from softspoken.models.languages import speak
-from softspoken.models.pretrained import load_seq2seq, load_tokenizer, prompt_format_for, resolve_device
+from softspoken.models.pretrained import (
+    load_seq2seq,
+    load_tokenizer,
+    prompt_format_for,
+    resolve_device,
+)
+from softspoken.models.room import fitting, require_embeddings, require_fit, require_room_to_answer
 from softspoken.rl import numerics
 from softspoken.rl.agreement import require_agreement
 from softspoken.types import InputError, Memory, RunError
@@ -84,6 +97,11 @@ class Policy:
         # At 0 the first advantages are the scores themselves; a random head drowns them in its own noise for many steps.
         nn.init.zeros_(self.value_head.weight)
         nn.init.zeros_(self.value_head.bias)
+        require_embeddings(
+            self.seq2seq.get_input_embeddings().weight.shape[0],
+            tokenizer,
+            f"this {self.seq2seq.config.model_type} model",
+        )
         generation = generation or self.seq2seq.generation_config
         text_config = self.seq2seq.config.get_text_config(decoder=True)
         require_ids_within(generation, tokenizer, text_config.vocab_size)
@@ -94,7 +112,8 @@ class Policy:
         self.forced_bos_id: int | None = generation.forced_bos_token_id
         self.not_allowed: Forbidden = forbidden_ids(generation)
         forbidden = torch.arange(text_config.vocab_size, device=self.device) >= len(tokenizer)
-        forbidden[[self.pad_id, *self.not_allowed.always]] = True
+        pads = padding_ids(generation, text_config, self.pad_id, self.end_ids.tolist())
+        forbidden[[*pads, *self.not_allowed.always]] = True
         self.forbidden_first = torch.tensor(self.not_allowed.first, dtype=torch.long, device=self.device)
         self.sampling_buffers: dict[Any, Any] = {}  # what sampling on a GPU keeps from step to step (graphs.py)
         self.can_capture = self.device.type == "cuda"
@@ -331,10 +350,7 @@ class Policy:
         shutil.rmtree(beside, ignore_errors=True)
         self.model.save_pretrained(str(beside), selected_adapters=["default"])
         self.tokenizer.save_pretrained(beside)
-        generation = deepcopy(self.seq2seq.generation_config)
-        generation.max_new_tokens = max_new_tokens
-        generation.max_length = None
-        generation.save_pretrained(beside)
+        generation_to_save(self.seq2seq.generation_config, max_new_tokens).save_pretrained(beside)
         self.prompt_format.save(beside)
         save_file(
             {name: weight.contiguous() for name, weight in self.value_head.state_dict().items()},
@@ -353,13 +369,17 @@ def load_policy(config: TrainConfig, prompt_format: PromptFormat | None = None) 
     torch.manual_seed(config.seed)
     dtype = getattr(torch, config.dtype)
     start = adapter_folder(config.adapter) if config.adapter else None
+    require_fit(config.model, start)
     seq2seq = load_seq2seq(config.model, dtype).to(resolve_device(config.device))
+    require_room_to_answer(seq2seq.config, config.max_new_tokens)
+    generation_to_save(seq2seq.generation_config, config.max_new_tokens)
     if config.fast:
         _fuse_gelu(seq2seq)
         if seq2seq.device.type == "cpu":
             lay_out_columns(seq2seq.get_decoder())
     tokenizer = load_tokenizer(tokenizer_source(config.model, start))
     prompt_format = speak(tokenizer, prompt_format or prompt_format_for(config.model, start), seq2seq.generation_config)
+    prompt_format = fitting(prompt_format, seq2seq.config, tokenizer)
     if start:
         model = _with_start_adapter(seq2seq, start, config.model)
     else:

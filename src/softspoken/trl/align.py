@@ -53,7 +53,7 @@ class Responses:
 def read_queries(queries: list[Tensor], policy: Policy, config: PPOConfig) -> Prompts:
     rows = [query.reshape(-1).tolist() for query in queries]
     if config.strip_query_padding:
-        rows = [_strip(row, policy.pad_id) for row in rows]
+        rows = [_strip(row, policy.pad_id, keep_one=policy.pad_id == policy.eos_id) for row in rows]
     for number, row in enumerate(rows):
         if not row:
             raise InputError(f"query {number} is empty; leave it out of the batch")
@@ -167,13 +167,14 @@ def _is_part(content: Ids, known: set[Ids]) -> bool:
     return content in known or any(drawn[: len(content)] == content for drawn in known)
 
 
-def _strip(ids: list[int], pad: int) -> list[int]:
+def _strip(ids: list[int], pad: int, *, keep_one: bool) -> list[int]:
+    """Without padding; where that is the query's own end as well, one of it stays at the right."""
     begin, end = 0, len(ids)
     while begin < end and ids[begin] == pad:
         begin += 1
     while end > begin and ids[end - 1] == pad:
         end -= 1
-    return ids[begin:end]
+    return ids[begin : end + (keep_one and end < len(ids))]
 
 
 def _chosen(mask: Tensor | None, number: int, length: int, begin: int, end: int) -> Ids:

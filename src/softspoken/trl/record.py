@@ -33,7 +33,7 @@ class Special:
     def span(self, ids: list[int]) -> tuple[int, int]:
         """From where to where a response is what the decoder put out: no start token, no padding, nothing after the first EOS."""
         begin, end = 0, len(ids)
-        while begin < end and ids[begin] == self.pad:
+        while begin < end and ids[begin] == self.pad != self.eos:
             begin += 1
         if begin < end and ids[begin] == self.start:
             begin += 1

@@ -666,3 +666,38 @@ def test_plain_sampling_leaves_keys_and_values_to_the_model(tiny_t5, dialogues, 
 def test_unknown_lora_targets_name_the_modules_there_are(tiny_t5):
     with pytest.raises(InputError, match=r"lora_targets \['nope'\].*\bq\b"):
         load_policy(config_for(tiny_t5, lora_targets=["nope"]))
+
+
+def test_a_pad_token_that_is_the_end_s_changes_nothing(tiny_t5, dialogues, tmp_path):
+    """Padding is told from the mask, never from the id: the end keeps its probability, and prompts and responses theirs."""
+    other = tmp_path / "pad-is-eos"
+    shutil.copytree(tiny_t5, other)
+    tokenizer = AutoTokenizer.from_pretrained(other)
+    tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.save_pretrained(other)
+    policy, _, found = rollout_of(other, dialogues, max_new_tokens=8)
+    _, _, expected = rollout_of(tiny_t5, dialogues, max_new_tokens=8)
+    assert policy.pad_id == policy.eos_id
+    assert not expected.truncated.all()
+    assert found.responses == expected.responses
+    for name in ("truncated", "response_mask", "old_logprobs", "ref_logprobs", "old_values"):
+        assert torch.equal(getattr(found, name), getattr(expected, name)), name
+    assert torch.equal(found.prompts.attention_mask, expected.prompts.attention_mask)
+    assert torch.equal(found.response_ids[found.response_mask], expected.response_ids[expected.response_mask])
+    policy, _, plain = rollout_of(other, dialogues, max_new_tokens=8, fast=False)
+    assert torch.equal(plain.response_mask, found.response_mask)
+
+
+def test_a_generation_config_that_transformers_would_not_save_is_put_right_before_the_first_step(tiny_t5, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_t5, folder)
+    path = folder / "generation_config.json"
+    saved = json.loads(path.read_text())
+    path.write_text(json.dumps({**saved, "temperature": 0.7, "early_stopping": True, "no_repeat_ngram_size": 3}))
+    load_policy(config_for(folder)).save(tmp_path / "adapter", 9)
+    kept = json.loads((tmp_path / "adapter" / "generation_config.json").read_text())
+    assert (kept["no_repeat_ngram_size"], kept["max_new_tokens"]) == (3, 9)
+    assert "temperature" not in kept
+    path.write_text(json.dumps({**saved, "num_beams": 4, "num_return_sequences": 9}))
+    with pytest.raises(InputError, match=r"mend its generation_config\.json|num_return_sequences"):
+        load_policy(config_for(folder))

@@ -27,9 +27,11 @@ LORA = LoraConfig(r=4, lora_alpha=8, target_modules=["q", "v"], task_type="SEQ_2
 QUIET = pytest.mark.filterwarnings("ignore:.*KL to the reference", "ignore:.*tokenized again")
 
 
-def trainer_for(model=None, ref_model=None, padding_side="right", **settings) -> trl.PPOTrainer:
+def trainer_for(model=None, ref_model=None, padding_side="right", pad_is_eos=False, **settings) -> trl.PPOTrainer:
     words = tokenizer()
     words.padding_side = padding_side
+    if pad_is_eos:
+        words.pad_token = words.eos_token
     options = {"batch_size": 4, "mini_batch_size": 2, "ppo_epochs": 1, "learning_rate": 1e-3, **settings}
     if model is None:
         model = trl.AutoModelForSeq2SeqLMWithValueHead.from_pretrained(get_peft_model(tiny_t5(), LORA))
@@ -86,6 +88,36 @@ def framed(queries, responses, side):
     np.random.seed(5)
     stats = step(trainer, queries, responses)
     return stats["objective/logprobs"], stats["ppo/loss/total"], stats["ppo/returns/mean"]
+
+
+@QUIET
+def test_a_pad_token_that_is_the_end_s_changes_nothing():
+    """tokenizer.pad_token = tokenizer.eos_token, as in TRL's own quickstart: TRL 0.11.4 ends responses with it all the same."""
+    ended = [[*row, 1, 1] if row[-1] == 1 else row for row in DRAWN]
+    padded = [row + [1] * (6 - len(row)) for row in QUERIES]
+    assert all(row[-1] == 1 for row in QUERIES)  # each query's own end, which is not padding
+    for queries, responses in ((QUERIES, DRAWN), (padded, ended)):
+        trainer = trainer_for(wrapped(trl, lora=True), pad_is_eos=True)
+        np.random.seed(5)
+        stats = step(trainer, queries, responses)
+        found = stats["objective/logprobs"], stats["ppo/loss/total"], stats["ppo/returns/mean"]
+        for each, expected in zip(found, as_generated(), strict=True):
+            assert each == pytest.approx(expected, abs=1e-6)
+
+
+def test_responses_end_where_the_pad_token_is_the_end_s():
+    def drawn(pad_is_eos):
+        torch.manual_seed(0)
+        trainer = trainer_for(pad_is_eos=pad_is_eos)
+        logits = trainer.policy.logits
+        trainer.policy.logits = lambda states, temperature: logits(states, temperature).index_fill(
+            -1, torch.tensor(1), 5.0
+        )
+        torch.manual_seed(1)
+        return [row.tolist() for row in trainer.generate(tensors(QUERIES), **PURE)]
+
+    assert any(row[-1] == 1 for row in drawn(pad_is_eos=True))
+    assert drawn(pad_is_eos=True) == drawn(pad_is_eos=False)
 
 
 @cache

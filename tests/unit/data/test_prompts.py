@@ -9,6 +9,12 @@ import torch
 from softspoken.data.batches import padding_share
 from softspoken.data.prompts import PromptFormat, encode_prompts
 from softspoken.types import Example, InputError
+from tiny_tokenizers import build_sentencepiece, build_tokenizer
+
+
+@pytest.fixture(scope="module")
+def spm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_sentencepiece(tmp_path_factory.mktemp("spm"))
 
 
 def words(first: int, last: int) -> str:
@@ -71,3 +77,19 @@ def test_prompt_format(tmp_path: Path) -> None:
         (tmp_path / "softspoken.json").write_text(broken)
         with pytest.raises(InputError, match=r"softspoken.json is not a prompt format"):
             PromptFormat.load(tmp_path)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("kind", ["ByT5", "Marian", "M2M100", "PLBart"])
+def test_a_tokenizer_that_does_not_say_which_characters_a_token_stands_for(kind: str, side: Any, spm: Path) -> None:
+    tokenizer = build_tokenizer(kind, spm)
+    prompt_format = PromptFormat("Start. {dialogue} End.", max_prompt_tokens=50, truncation_side=side)
+    batch = encode_prompts([Example("a", words(1, 80)), Example("b", "hi")], tokenizer, prompt_format)
+    assert batch.truncated == 1
+    assert 49 <= batch.attention_mask[0].sum() <= 50  # one character more would be too many
+    prompt = tokenizer.decode(batch.input_ids[0], skip_special_tokens=True)
+    assert "Start." in prompt
+    assert "End." in prompt
+    assert ("word1 " in prompt, "word80" in prompt) == ((True, False) if side == "right" else (False, True))
+    with pytest.raises(InputError, match="max_prompt_tokens 5 leaves no room"):
+        encode_prompts([Example("a", words(1, 80))], tokenizer, PromptFormat("Start. {dialogue} End.", 5))
