@@ -5,14 +5,10 @@ The text under each field is the help a user sees. A field that belongs to sever
 
 from __future__ import annotations
 
-import math
-import re
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-import yaml
-
+from softspoken.ranges import check_baselines, check_settings, reward_weights
 from softspoken.types import InputError
 
 if TYPE_CHECKING:  # in Python, rows can be given as they are; flags and YAML name them
@@ -26,7 +22,6 @@ else:
 OnBadRow = Literal["error", "skip"]
 Side = Literal["left", "right"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
-BASELINES = ("banned_words", "masked_words", "copy", "delete")
 KlEstimator = Literal["k1", "k2", "k3", "k3_unweighted"]
 
 
@@ -201,22 +196,9 @@ class TrainConfig:
     """of sampling, order and initialization"""
 
     def __post_init__(self) -> None:
-        _check_positive(
-            self, "steps batch_size samples_per_prompt max_new_tokens temperature ppo_epochs mini_batch_size"
-        )
-        _check_positive(
-            self,
-            "micro_batch_size learning_rate value_learning_rate max_grad_norm clip_range clip_range_value lora_r lora_alpha",
-        )
-        _check_positive(
-            self,
-            "save_every eval_batch_size kl_target kl_horizon max_examples max_prompt_tokens target_kl tokens_per_microbatch",
-        )
-        _check_not_negative(
-            self, "kl_coef value_coef weight_decay warmup_steps eval_samples eval_limit min_response_chars short_margin"
-        )
-        for field in ("gamma", "gae_lambda"):
-            _check(0 <= getattr(self, field) <= 1, self, field, "give a number from 0 to 1")
+        check_settings(self)
+        if self.reward is not None:
+            reward_weights(self.reward)
         critic_free = self.algorithm != "ppo"
         remedy = f"{self.algorithm} compares the samples of a dialogue: give 2 or more"
         _check(not critic_free or self.samples_per_prompt > 1, self, "samples_per_prompt", remedy)
@@ -228,7 +210,7 @@ class TrainConfig:
         stuck = self.kl_controller == "adaptive" and not self.kl_coef
         _check(not stuck, self, "kl_coef", "the adaptive controller multiplies it: give a starting weight above 0")
         _check(not (self.resume and self.overwrite), self, "overwrite", "it cannot be combined with resume")
-        _check_baselines(self, "eval_baseline", self.eval_samples)
+        check_baselines(self, "eval_baseline", self.eval_samples)
 
     @property
     def penalty_estimator(self) -> KlEstimator:
@@ -308,10 +290,7 @@ class SftConfig:
     """go on from the last checkpoint in the output folder"""
 
     def __post_init__(self) -> None:
-        _check_positive(
-            self, "epochs batch_size learning_rate max_new_tokens lora_r lora_alpha save_every max_grad_norm"
-        )
-        _check_positive(self, "max_examples max_prompt_tokens")
+        check_settings(self)
         _check(not (self.overwrite and self.resume), self, "overwrite", "it cannot be combined with resume")
 
 
@@ -392,10 +371,11 @@ class EvaluateConfig:
     """go on with the evaluation that was stopped in the output folder; everything else as it was"""
 
     def __post_init__(self) -> None:
-        _check_positive(self, "limit batch_size max_new_tokens max_prompt_tokens")
-        _check_not_negative(self, "samples")
+        check_settings(self)
+        if self.reward is not None:
+            reward_weights(self.reward)
         _check(not (self.overwrite and self.resume), self, "overwrite", "it cannot be combined with resume")
-        _check_baselines(self, "baseline", self.samples)
+        check_baselines(self, "baseline", self.samples)
 
 
 @dataclass(frozen=True)
@@ -435,7 +415,7 @@ class GenerateConfig:
     """where to compute; auto takes a GPU if there is one"""
 
     def __post_init__(self) -> None:
-        _check_positive(self, "max_new_tokens batch_size max_prompt_tokens")
+        check_settings(self)
 
 
 @dataclass(frozen=True)
@@ -455,73 +435,9 @@ class ScoreConfig:
     """where to compute; auto takes a GPU if there is one"""
 
     def __post_init__(self) -> None:
-        _check_positive(self, "batch_size")
-
-
-def _check_baselines(config: Any, field: str, samples: int) -> None:
-    for baseline in getattr(config, field) or []:
-        best_of = re.fullmatch(r"best_of_([1-9]\d*)", baseline)
-        if not best_of and baseline not in BASELINES:
-            *some, last = BASELINES
-            raise InputError(
-                f"{field} {baseline!r} cannot be used: give best_of_N (such as best_of_4), {', '.join(some)} or {last}"
-            )
-        if best_of and not 2 <= int(best_of[1]) <= samples:
-            raise InputError(
-                f"{field} {baseline!r} cannot be used: N is 2 or more, and no more than samples ({samples})"
-            )
+        check_settings(self)
 
 
 def _check(condition: bool, config: Any, field: str, remedy: str) -> None:
     if not condition:
         raise InputError(f"{field} {getattr(config, field)!r} cannot be used: {remedy}")
-
-
-def _check_positive(config: Any, fields: str) -> None:
-    for field in fields.split():
-        value = getattr(config, field)
-        _check(value is None or value > 0, config, field, "give a number above 0")
-
-
-def _check_not_negative(config: Any, fields: str) -> None:
-    for field in fields.split():
-        value = getattr(config, field)
-        _check(value is None or value >= 0, config, field, "give 0 or more")
-
-
-def reward_weights(reward: str | dict[str, float]) -> dict[str, float]:
-    """`"detoxify:original + 0.2*rouge:rougeL"` → `{"detoxify:original": 1.0, "rouge:rougeL": 0.2}`."""
-    if isinstance(reward, dict):
-        return {name: _weight(weight, name) for name, weight in reward.items()}
-    weights: dict[str, float] = {}
-    for term in re.split(r"\s+\+\s+", reward.strip()):
-        match = re.fullmatch(r"(?:([0-9.eE+-]+)\s*\*\s*)?(\S+)", term)
-        if not match:
-            raise InputError(
-                f"reward {reward!r} cannot be read at {term!r}; write it like 'detoxify:original + 0.2*rouge:rougeL'"
-            )
-        if match[2] in weights:
-            raise InputError(f"reward {reward!r} names {match[2]} twice; give it one weight")
-        weights[match[2]] = _weight(match[1] or 1.0, match[2])
-    return weights
-
-
-def _weight(weight: Any, term: str) -> float:
-    """A negative one lowers what the term raises; at 0 the term is logged and no more."""
-    try:
-        number = float(weight)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise InputError(f"reward {term!r} has the weight {weight!r}; give a finite number, like 0.2")
-    return number
-
-
-def presets() -> dict[str, dict[str, Any]]:
-    """Every shipped preset by name: settings of TrainConfig that differ from its defaults."""
-    folder = files("softspoken") / "presets"
-    return {
-        item.name.removesuffix(".yaml"): yaml.safe_load(item.read_text(encoding="utf-8"))
-        for item in folder.iterdir()
-        if item.name.endswith(".yaml")
-    }

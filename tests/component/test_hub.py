@@ -15,7 +15,7 @@ from transformers import AutoModelForSeq2SeqLM
 from commands import Commands, Done
 from conftest import build_tiny_t5
 from hub import build_bert, build_detoxify, build_flan_t5, build_samsum, serve
-from softspoken.config import presets
+from softspoken.cli.flags import presets
 from softspoken.data.prompts import PromptFormat
 from softspoken.hub import hub_file
 from softspoken.models.pretrained import prompt_format_for

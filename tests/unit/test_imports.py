@@ -7,7 +7,14 @@ from pathlib import Path
 import softspoken
 
 SOURCE = Path(softspoken.__file__).parent
-FOUNDATION = {"types": set(), "config": {"types"}, "progress": set(), "hub": {"types"}, "mini": {"types"}}
+FOUNDATION = {
+    "types": set(),
+    "ranges": {"types"},
+    "config": {"ranges", "types"},
+    "progress": set(),
+    "hub": {"types"},
+    "mini": {"types"},
+}
 """Any room may import these."""
 MAY_IMPORT = FOUNDATION | {
     "data": set(),

@@ -12,6 +12,7 @@ import re
 import typing
 from collections.abc import Iterable, Sequence
 from importlib.metadata import version
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +20,8 @@ import docstring_parser
 import yaml
 from jsonargparse import ArgumentParser
 
-from softspoken.config import EvaluateConfig, GenerateConfig, ScoreConfig, SftConfig, TrainConfig, presets
+from softspoken.config import EvaluateConfig, GenerateConfig, ScoreConfig, SftConfig, TrainConfig
+from softspoken.ranges import BOUNDS, remedy
 from softspoken.types import InputError
 
 
@@ -61,6 +63,8 @@ USAGE = {
     "report": "DIR",
     "compare": "RUN RUN ... [--output FILE]",
 }
+LONGEST_CONFIG = 1_000_000
+"""Bytes."""
 WITH_CONFIG_FILE = ("train", "sft", "evaluate")
 EXAMPLES = {
     "train": """\
@@ -123,6 +127,8 @@ def parse(argv: Sequence[str]) -> tuple[str, Any]:
         flags = dict(top.parse_args(argv, defaults=False)[command].items())
     except argparse.ArgumentError as error:
         raise InputError(_sentence(command, str(error))) from error
+    except (ValueError, OverflowError, RecursionError) as error:
+        raise InputError(f"{command}: {_beyond_reading(error, argv)}") from error
     return command, _config(command, parsers[command], flags)
 
 
@@ -138,6 +144,16 @@ def _config(command: str, parser: ArgumentParser, flags: dict[str, Any]) -> Any:
     return config_class(**settings)
 
 
+def presets() -> dict[str, dict[str, Any]]:
+    """Every shipped preset by name: settings of TrainConfig that differ from its defaults."""
+    folder = files("softspoken") / "presets"
+    return {
+        item.name.removesuffix(".yaml"): yaml.safe_load(item.read_text(encoding="utf-8"))
+        for item in folder.iterdir()
+        if item.name.endswith(".yaml")
+    }
+
+
 def _preset(name: str) -> dict[str, Any]:
     known = presets()
     if name not in known:
@@ -150,7 +166,7 @@ def _preset(name: str) -> dict[str, Any]:
 def _from_file(command: str, parser: ArgumentParser, file: str) -> dict[str, Any]:
     """The settings in a YAML file: fields at the top, or under `config` as in a run's own config.yaml."""
     try:
-        content = yaml.safe_load(Path(file).read_text(encoding="utf-8-sig"))
+        content = _yaml(Path(file))
     except OSError as error:
         raise InputError(
             f"config file {file} cannot be read ({error.strerror}); give a YAML file of settings"
@@ -167,11 +183,39 @@ def _from_file(command: str, parser: ArgumentParser, file: str) -> dict[str, Any
         if name not in hints:
             raise InputError(f"config file {file}: {_unknown_field(command, str(name))}")
         if value is None and type(None) not in typing.get_args(hints[name]):
-            raise InputError(f"config file {file}: {name} has no value: {_remedy(hints[name])}")
+            raise InputError(f"config file {file}: {name} has no value: {remedy(hints[name])}")
     try:
         return dict(parser.parse_object(settings, defaults=False).items())
     except argparse.ArgumentError as error:
         raise InputError(f"config file {file}: {_sentence(command, str(error), settings)}") from error
+    except (ValueError, OverflowError, RecursionError) as error:
+        raise InputError(f"config file {file}: {_beyond_reading(error, map(str, settings.values()))}") from error
+
+
+def _yaml(path: Path) -> Any:
+    """Its content. One that names parts of itself (`*alias`) is refused: in few lines such a file can say more than fits in memory."""
+    with path.open("rb") as file:
+        content = file.read(LONGEST_CONFIG + 1)
+    if len(content) > LONGEST_CONFIG:
+        raise InputError(f"config file {path} has more than {LONGEST_CONFIG:,} bytes; give a YAML file of settings")
+    text = content.decode("utf-8-sig")
+    try:
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
+            raise InputError(f"config file {path} has an alias (*name) in it; write out what it stands for")
+        return yaml.safe_load(text)
+    except (OverflowError, RecursionError) as error:
+        raise InputError(f"config file {path}: {_beyond_reading(error, [])}") from error
+    except InputError:
+        raise
+    except ValueError as error:  # of Python's own: a number of more than 4,300 digits, a date that is none
+        raise InputError(
+            f"config file {path} has a value that cannot be read ({' '.join(str(error).split())})"
+        ) from error
+
+
+def _beyond_reading(error: Exception, words: Iterable[str]) -> str:
+    what = "is nested too deep" if isinstance(error, RecursionError) else "is a number that is too long"
+    return f"one of its settings {what} to be read ({max(words, key=len, default='')[:40]}…); give a shorter one"
 
 
 def _parser(command: str) -> ArgumentParser:
@@ -192,8 +236,10 @@ def _parser(command: str) -> ArgumentParser:
         parser.add_argument("--config", type=str, metavar="FILE", help="YAML file of settings; flags go before it")
     hints, docs = typing.get_type_hints(config_class), _field_docs(config_class)
     for field in dataclasses.fields(config_class):
-        default = "" if field.default in (None, dataclasses.MISSING) else f" (default: {field.default})"
-        text = (docs[field.name] + default).replace("%", "%%")
+        default = [] if field.default in (None, dataclasses.MISSING) else [f"default: {field.default}"]
+        bounds = [str(BOUNDS[field.name])] if field.name in BOUNDS else []
+        about = f" ({'; '.join(bounds + default)})" if bounds or default else ""
+        text = (docs[field.name] + about).replace("%", "%%")
         if field.name == file:
             several = typing.get_origin(hints[file]) is list
             parser.add_argument(
@@ -252,9 +298,9 @@ def _sentence(command: str, message: str, settings: dict[str, Any] | None = None
     if found := re.search(r'Parser key "(\w+)"|argument --(\w+)', message):
         name = found[1] or found[2]
         if found[2]:
-            return f"--{name} needs a value: {_remedy(hints.get(name, str))}"
+            return f"--{name} needs a value: {remedy(hints.get(name, str))}"
         value = settings[name] if settings else re.split(r"value: ", message)[-1].strip()
-        return f"{name} {value!r} cannot be used: {_remedy(hints[name])}"
+        return f"{name} {value!r} cannot be used: {remedy(hints[name])}"
     return " ".join(message.split())
 
 
@@ -266,22 +312,3 @@ def _unknown_field(command: str, name: str) -> str:
 def _did_you_mean(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""
-
-
-def _remedy(hint: Any) -> str:
-    words = {
-        int: "a whole number",
-        float: "a number",
-        bool: "true or false",
-        str: "text",
-        list: "a list",
-        dict: "a mapping",
-    }
-    kinds = [hint] if typing.get_origin(hint) in (None, Literal, list, dict) else typing.get_args(hint)
-    said = []
-    for kind in kinds:
-        if typing.get_origin(kind) is Literal:
-            said.append(" or ".join(map(str, typing.get_args(kind))))
-        elif kind is not type(None):
-            said.append(words[typing.get_origin(kind) or kind])
-    return f"give {' or '.join(said)}"

@@ -33,11 +33,12 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
-from softspoken.config import ScoreConfig, reward_weights
+from softspoken.config import ScoreConfig
 from softspoken.data.files import not_utf8, open_text
 from softspoken.data.words import count_words
 from softspoken.models.pretrained import from_pretrained
 from softspoken.progress import Speed, progress_bar
+from softspoken.ranges import reward_weights
 from softspoken.rewards.judges import JUDGES, Judge, TextModel, is_judge, load_judge
 from softspoken.rewards.rouge import KINDS, rouge
 from softspoken.types import Example, InputError, RunError, Scores

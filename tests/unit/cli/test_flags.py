@@ -9,8 +9,8 @@ import yaml
 
 from softspoken.cli import flags
 from softspoken.cli import main as cli
-from softspoken.cli.flags import parse
-from softspoken.config import EvaluateConfig, GenerateConfig, ScoreConfig, SftConfig, TrainConfig, presets
+from softspoken.cli.flags import parse, presets
+from softspoken.config import EvaluateConfig, GenerateConfig, ScoreConfig, SftConfig, TrainConfig
 from softspoken.types import InputError
 
 
@@ -42,7 +42,7 @@ def test_no_flags_are_the_defaults() -> None:
         (["--batch-size", "7"], "batch_size", 7),
         (["--learning_rate", "1e-5"], "learning_rate", 1e-5),
         (["--target_kl", "null"], "target_kl", None),
-        (["--seed", "-3"], "seed", -3),
+        (["--seed", "4294967295"], "seed", 4294967295),
         (["--overwrite"], "overwrite", True),
         (["--whiten_advantages", "false"], "whiten_advantages", False),
         (["--schedule", "cosine"], "schedule", "cosine"),
@@ -182,7 +182,7 @@ def test_help_teaches(command: str, capsys: pytest.CaptureFixture[str]) -> None:
         assert doc, f"{name} has no help"
         assert doc in text
     if command == "train":
-        assert "(default: 50)" in text
+        assert "(1 to 1,000,000,000; default: 50)" in text
 
 
 @pytest.mark.parametrize("command", flags.CONFIGS)
@@ -193,3 +193,20 @@ def test_examples_are_right(command: str) -> None:
         if "--config" in words:  # names a file that is not here
             continue
         assert parse(words[1:])[0] == command
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("a: &a [1, 1]\nb: &b [*a, *a]\nreward: [*b, *b]\n", "has an alias (*name) in it"),
+        ("steps: 1\n" + "# much\n" * 200_000, "has more than 1,000,000 bytes"),
+        ("reward: " + "[" * 20_000 + "]" * 20_000 + "\n", "nested too deep"),
+        ("reward: 2020-13-45\n", "has a value that cannot be read (month must be in 1..12)"),
+        ("steps: " + "9" * 5000 + "\n", "has a value that cannot be read (Exceeds the limit (4300 digits)"),
+        ("kl_coef: " + "9" * 400 + "\n", "is a number that is too long to be read"),
+    ],
+)
+def test_a_config_file_is_bounded(content: str, words: str, tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text(content)
+    assert words in fails("train", "--config", str(file))

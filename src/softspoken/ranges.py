@@ -1,0 +1,231 @@
+"""What a setting may be: its kind, from its annotation, and for a number its bounds; the same from Python, YAML and flags."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import numbers
+import os
+import re
+import typing
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from softspoken.types import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Bounds:
+    low: float
+    high: float
+    above: bool = False
+    """Whether `low` itself is left out."""
+
+    def hold(self, value: float) -> bool:
+        return self.low <= value <= self.high and not (self.above and value == self.low)
+
+    def __str__(self) -> str:
+        return (
+            f"above {_short(self.low)}, up to {_short(self.high)}"
+            if self.above
+            else f"{_short(self.low)} to {_short(self.high)}"
+        )
+
+    def remedy(self, value: float) -> str:
+        """What to give in place of `value`."""
+        if value != value or abs(value) == math.inf:  # math.isfinite would make a float of a whole number of 400 digits
+            return "give a finite number"
+        if (self.low, self.high) == (0, 1):
+            return "give a number from 0 to 1"
+        if value > self.high:
+            return f"give {_short(self.high)} or less"
+        if self.above or self.low == 1:
+            return "give a number above 0"
+        return f"give {_short(self.low)} or more"
+
+
+def _short(number: float) -> str:
+    whole = float(number).is_integer()
+    return f"{number:g}" if abs(number) >= 1e12 or not whole else f"{number:,.0f}"
+
+
+COUNT = Bounds(1, 1_000_000_000)
+SIZE = Bounds(1, 1_000_000)
+NONE_OR_MORE = Bounds(0, 1_000_000_000)
+SHARE = Bounds(0, 1)
+WEIGHT = Bounds(0, 1_000_000)
+POSITIVE = Bounds(0, 1_000_000, above=True)
+
+BOUNDS: Mapping[str, Bounds] = {
+    **dict.fromkeys(("steps", "save_every", "kl_horizon", "limit", "max_examples", "tokens_per_microbatch"), COUNT),
+    **dict.fromkeys(
+        ("batch_size", "mini_batch_size", "micro_batch_size", "eval_batch_size", "samples_per_prompt"), SIZE
+    ),
+    **dict.fromkeys(("max_new_tokens", "max_prompt_tokens", "lora_r", "lora_alpha", "ppo_epochs"), SIZE),
+    **dict.fromkeys(("eval_limit", "warmup_steps", "min_response_chars", "samples", "eval_samples"), NONE_OR_MORE),
+    "epochs": POSITIVE,
+    # Below, the logits are divided into infinities.
+    "temperature": Bounds(1e-4, 10_000),
+    **dict.fromkeys(("learning_rate", "value_learning_rate"), Bounds(0, 100, above=True)),
+    # A smaller one is 0 in float32, and 0 / 0 where there is no gradient.
+    "adam_epsilon": Bounds(1e-30, 1),
+    "weight_decay": Bounds(0, 100),
+    **dict.fromkeys(("max_grad_norm", "clip_range", "clip_range_value", "kl_target", "target_kl"), POSITIVE),
+    **dict.fromkeys(("kl_coef", "value_coef", "missing_eos_penalty", "short_margin"), WEIGHT),
+    **dict.fromkeys(("gamma", "gae_lambda"), SHARE),
+    "seed": Bounds(0, 2**32 - 1),  # what numpy takes
+}
+"""Of every number among the settings, by its name: it means the same in each command."""
+
+OF_ANY_KIND = ("dataset", "eval_dataset")
+"""In Python, rows can be given as they are."""
+
+
+def check_settings(config: Any) -> None:
+    """Raises InputError for a setting of another kind than its annotation says, not finite, or out of its bounds.
+
+    What means the same is made the same: a path is its text, an integer of numpy's an int.
+    """
+    for field, hint in typing.get_type_hints(type(config)).items():
+        value = getattr(config, field)
+        if field in OF_ANY_KIND and not isinstance(value, os.PathLike):
+            continue
+        try:
+            taken = _as(hint, value)
+        except ValueError:
+            raise InputError(f"{field} {value!r} cannot be used: {remedy(hint)}") from None
+        object.__setattr__(config, field, taken)
+        if isinstance(taken, int | float) and not isinstance(taken, bool):
+            check_number(field, taken, BOUNDS)
+
+
+def check_number(field: str, value: float, bounds: Mapping[str, Bounds], owner: str = "") -> None:
+    if not bounds[field].hold(value):
+        raise InputError(f"{owner}{field} {value!r} cannot be used: {bounds[field].remedy(value)}")
+
+
+def _as(hint: Any, value: Any) -> Any:
+    """`value` as one of the kinds that `hint` names. Raises ValueError where it is none of them."""
+    for kind in _kinds(hint):
+        if typing.get_origin(kind) is Literal:
+            if isinstance(value, str) and value in typing.get_args(kind):
+                return value
+        elif (found := _AS[typing.get_origin(kind) or kind](value)) is not _NO:
+            return found
+    raise ValueError
+
+
+def _kinds(hint: Any) -> tuple[Any, ...]:
+    return (hint,) if typing.get_origin(hint) in (None, Literal, list, dict) else typing.get_args(hint)
+
+
+_NO = object()
+
+
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, numbers.Integral) and not isinstance(value, bool) else _NO
+
+
+def _number(value: Any) -> Any:
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        return _NO
+    try:
+        return float(value)
+    except OverflowError:  # a whole number of 400 digits
+        return math.inf
+
+
+def _text(value: Any) -> Any:
+    text = os.fspath(value) if isinstance(value, os.PathLike) else value
+    return text if isinstance(text, str) else _NO
+
+
+def _texts(value: Any) -> Any:
+    if not isinstance(value, list | tuple):
+        return _NO
+    texts = [_text(one) for one in value]
+    return _NO if _NO in texts else texts
+
+
+_AS: dict[Any, Any] = {
+    int: _whole,
+    float: _number,
+    bool: lambda value: value if isinstance(value, bool) else _NO,
+    str: _text,
+    list: _texts,
+    dict: lambda value: (
+        dict(value) if isinstance(value, Mapping) and all(isinstance(key, str) for key in value) else _NO
+    ),
+    type(None): lambda value: value if value is None else _NO,
+}
+
+_WORDS: dict[Any, str] = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    list: "a list",
+    dict: "a mapping",
+}
+
+
+def remedy(hint: Any) -> str:
+    """What kind of value to give."""
+    said = []
+    for kind in _kinds(hint):
+        if typing.get_origin(kind) is Literal:
+            said.append(" or ".join(map(str, typing.get_args(kind))))
+        elif kind is not type(None):
+            said.append(_WORDS[typing.get_origin(kind) or kind])
+    return f"give {' or '.join(said)}"
+
+
+# ------------------------------------------------------------------------------------------ settings with a grammar
+
+BASELINES = ("banned_words", "masked_words", "copy", "delete")
+LARGEST_WEIGHT = 1_000_000
+"""Of a reward in a sum."""
+
+
+def check_baselines(config: Any, field: str, samples: int) -> None:
+    for baseline in getattr(config, field) or []:
+        best_of = re.fullmatch(r"best_of_([1-9]\d*)", baseline)
+        if not best_of and baseline not in BASELINES:
+            *some, last = BASELINES
+            raise InputError(
+                f"{field} {baseline!r} cannot be used: give best_of_N (such as best_of_4), {', '.join(some)} or {last}"
+            )
+        if best_of and not 2 <= int(best_of[1]) <= samples:
+            raise InputError(
+                f"{field} {baseline!r} cannot be used: N is 2 or more, and no more than samples ({samples})"
+            )
+
+
+def reward_weights(reward: str | dict[str, float]) -> dict[str, float]:
+    """`"detoxify:original + 0.2*rouge:rougeL"` → `{"detoxify:original": 1.0, "rouge:rougeL": 0.2}`."""
+    if isinstance(reward, dict):
+        return {name: _weight(weight, name) for name, weight in reward.items()}
+    weights: dict[str, float] = {}
+    for term in re.split(r"\s+\+\s+", reward.strip()):
+        match = re.fullmatch(r"(?:([0-9.eE+-]+)\s*\*\s*)?(\S+)", term)
+        if not match:
+            raise InputError(
+                f"reward {reward!r} cannot be read at {term!r}; write it like 'detoxify:original + 0.2*rouge:rougeL'"
+            )
+        if match[2] in weights:
+            raise InputError(f"reward {reward!r} names {match[2]} twice; give it one weight")
+        weights[match[2]] = _weight(match[1] or 1.0, match[2])
+    return weights
+
+
+def _weight(weight: Any, term: str) -> float:
+    """A negative one lowers what the term raises; at 0 the term is logged and no more."""
+    try:
+        number = float(weight)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not abs(number) <= LARGEST_WEIGHT:
+        raise InputError(
+            f"reward {term!r} has the weight {weight!r}; give a finite number, like 0.2, of at most {LARGEST_WEIGHT:,}"
+        )
+    return number
