@@ -20,11 +20,12 @@ from transformers import (
 )
 
 from softspoken.config import SftConfig
+from softspoken.data.labels import ended, label_ids
 from softspoken.data.prompts import PromptFormat, prompt_ids
 from softspoken.data.reading import read_examples, require_references
 from softspoken.models.adapters import add_lora
 from softspoken.models.generation import generation_to_save
-from softspoken.models.languages import speak
+from softspoken.models.languages import require_target, speak
 from softspoken.models.pretrained import (
     load_seq2seq,
     load_tokenizer,
@@ -58,6 +59,7 @@ def sft(config: SftConfig) -> Path:
     require_room_to_answer(model.config, config.max_new_tokens)
     generation = generation_to_save(model.generation_config, config.max_new_tokens)
     prompt_format = fitting(speak(tokenizer, prompt_format, generation), model.config, tokenizer)
+    require_target(tokenizer, generation)
     if config.lora:
         model = add_lora(model, r=config.lora_r, alpha=config.lora_alpha, targets=config.lora_targets)
     if config.overwrite and output.exists():
@@ -66,7 +68,7 @@ def sft(config: SftConfig) -> Path:
     trainer = Seq2SeqTrainer(
         model=model,
         args=_arguments(config, checkpoints),
-        train_dataset=_examples(examples, tokenizer, prompt_format, config.max_new_tokens),
+        train_dataset=_examples(examples, tokenizer, prompt_format, generation, config.max_new_tokens),
         data_collator=DataCollatorForSeq2Seq(tokenizer, model),
         optimizers=_adafactor(model, config, len(examples)) if config.optimizer == "adafactor" else (None, None),
     )
@@ -77,14 +79,18 @@ def sft(config: SftConfig) -> Path:
 
 
 def _examples(
-    examples: list[Example], tokenizer: Any, prompt_format: PromptFormat, max_new_tokens: int
+    examples: list[Example],
+    tokenizer: Any,
+    prompt_format: PromptFormat,
+    generation: GenerationConfig,
+    max_new_tokens: int,
 ) -> list[dict[str, list[int]]]:
     prompts, truncated = prompt_ids(examples, tokenizer, prompt_format)
     if truncated:
         log.warning("cut %d texts to %d tokens", truncated, prompt_format.max_prompt_tokens)
-    references = [example.reference for example in examples]
-    labels = tokenizer(text_target=references, truncation=True, max_length=max_new_tokens)["input_ids"]
-    whole = tokenizer(text_target=references, verbose=False)["input_ids"]
+    references = [example.reference or "" for example in examples]
+    whole = label_ids(references, tokenizer, generation)
+    labels = [ended(label, tokenizer.eos_token_id, max_new_tokens) for label in whole]
     cut = sum(len(before) > len(after) for before, after in zip(whole, labels, strict=True))
     if cut:
         log.warning("cut %d of %d references to %d tokens (max_new_tokens)", cut, len(labels), max_new_tokens)

@@ -34,6 +34,7 @@ INSIDE = {
     "data": {
         "files": set(),
         "words": set(),
+        "labels": set(),
         "columns": set(),
         "reading": {"files", "columns"},
         "prompts": set(),
@@ -44,7 +45,7 @@ INSIDE = {
         "cross_attention": set(),
         "families": set(),
         "generation": set(),
-        "pretrained": {"families"},
+        "pretrained": {"families", "generation"},
         "languages": set(),
         "adapters": {"families", "pretrained"},
         "room": {"pretrained", "adapters"},

@@ -29,6 +29,7 @@ from softspoken.data.files import TABLES, file_suffix, open_text, parse_json_lin
 from softspoken.data.prompts import PromptFormat, encode_prompts
 from softspoken.data.reading import clean, iterate_examples, to_examples
 from softspoken.models.adapters import adapter_folder, tokenizer_source, with_adapter
+from softspoken.models.families import own_cache
 from softspoken.models.generation import end_ids
 from softspoken.models.languages import speak
 from softspoken.models.pretrained import (
@@ -208,7 +209,10 @@ class Generator:
     def _decoded(self, batch: PromptBatch) -> Tensor:
         """Ids [N, T] as the generation config has them, without the decoder's start, which may be the end's id as well."""
         ids: Tensor = self.model.generate(
-            input_ids=batch.input_ids, attention_mask=batch.attention_mask, generation_config=self._greedy_config()
+            input_ids=batch.input_ids,
+            attention_mask=batch.attention_mask,
+            generation_config=self._greedy_config(),
+            **own_cache(self.model),
         )
         return ids[:, 1:]
 

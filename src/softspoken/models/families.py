@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor
+from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
 
 def decoder_of(seq2seq: Any) -> Any:
@@ -49,6 +50,12 @@ def text_parts(seq2seq: Any) -> dict[str, str]:
     encoder = getattr(encoder, "text_model", encoder)  # T5Gemma 2, which has a vision tower beside it
     names = {id(module): name for name, module in seq2seq.named_modules()}
     return {"encoder": names[id(encoder)], "decoder": names[id(decoder)]}
+
+
+def own_cache(seq2seq: Any) -> dict[str, Any]:
+    """What `generate` must be given where a T5's decoder is deeper than the encoder, whose depth it takes for the cache's."""
+    encoder, decoder = (getattr(seq2seq.config, name, 0) or 0 for name in ("num_layers", "num_decoder_layers"))
+    return {"cache": EncoderDecoderCache(DynamicCache(), DynamicCache())} if 0 < encoder < decoder else {}
 
 
 def routes(seq2seq: Any) -> bool:

@@ -63,13 +63,19 @@ def padding_ids(generation: GenerationConfig, config: Any, pad_id: int, ends: li
     return sorted(pad for pad in models if pad is not None and pad not in ends)
 
 
-def require_ids_within(generation: GenerationConfig, tokenizer: Any, size: int) -> None:
-    """Raises InputError for an id, of the tokenizer's or the generation config's, that the model's vocabulary does not reach."""
-    for name in ("pad_token_id", "eos_token_id"):
+def require_special(tokenizer: Any, whose: str) -> None:
+    """Raises InputError for a tokenizer that cannot pad, or cannot end a text."""
+    for name in ("pad_token", "eos_token"):
         if getattr(tokenizer, name, None) is None:
             raise InputError(
-                f"the tokenizer has no {name.removesuffix('_id')}, which tells where a text ends; set it to a token of its own and save it"
+                f"{whose} has no {name}; set it to a token of its vocabulary that texts do not use (tokenizer.{name} = …) and save it"
             )
+
+
+def require_ids_within(generation: GenerationConfig, tokenizer: Any, size: int) -> None:
+    """Raises InputError for an id, of the tokenizer's or the generation config's, that the model's vocabulary does not reach."""
+    require_special(tokenizer, "the tokenizer")
+    for name in ("pad_token_id", "eos_token_id"):
         _require_within(f"the tokenizer's {name}", [getattr(tokenizer, name)], size)
     names = (
         "decoder_start_token_id",

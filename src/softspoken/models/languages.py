@@ -45,6 +45,26 @@ def speak(tokenizer: Any, prompt_format: PromptFormat, generation: GenerationCon
     return replace(prompt_format, template=f"{prefix} {prompt_format.template}")
 
 
+def require_target(tokenizer: Any, generation: GenerationConfig) -> None:
+    """Have a tokenizer that writes languages know the target's, from how the model's responses begin where nobody set it.
+
+    Raises InputError where that says nothing: NLLB's and mBART's would silently take the source's, M2M100's crash.
+    """
+    if not hasattr(tokenizer, "src_lang") or getattr(tokenizer, "tgt_lang", None):
+        return
+    others = {tokenizer.eos_token, tokenizer.bos_token, tokenizer.pad_token, tokenizer.unk_token, tokenizer.mask_token}
+    begins = [
+        one for one in (generation.forced_bos_token_id, generation.decoder_start_token_id) if isinstance(one, int)
+    ]
+    languages = [token for token in tokenizer.convert_ids_to_tokens(begins) if token not in others]
+    if not languages:
+        raise InputError(
+            f"target_language: the model writes several languages and does not say which; give one ({tokenizer.src_lang} is what "
+            "texts are read in)"
+        )
+    tokenizer.tgt_lang = tokenizer.init_kwargs["tgt_lang"] = languages[0].strip("_")
+
+
 def _language_id(tokenizer: Any, language: str, setting: str) -> int:
     """M2M100 writes `fr` as the token `__fr__`, the others as it is."""
     vocabulary = tokenizer.get_vocab()

@@ -15,6 +15,7 @@ from softspoken import mini
 from softspoken.data.prompts import FORMAT_FILE, PromptFormat
 from softspoken.hub import hub_file, require_on_hub
 from softspoken.models.families import keep_attention
+from softspoken.models.generation import require_special
 from softspoken.types import InputError
 
 log = logging.getLogger(__name__)
@@ -41,7 +42,11 @@ def load_tokenizer(model: str) -> Any:
         ("tokenizer*", "vocab*", "*.model"),
         "save the model's tokenizer there, with its save_pretrained",
     )
-    return from_pretrained(AutoTokenizer.from_pretrained, model)
+    tokenizer = from_pretrained(AutoTokenizer.from_pretrained, model)
+    if tokenizer.eos_token is None and tokenizer.sep_token is not None:  # BERT's: what ends a text there
+        tokenizer.eos_token = tokenizer.sep_token
+    require_special(tokenizer, f"the tokenizer of {model}")
+    return tokenizer
 
 
 def load_seq2seq(model: str, dtype: torch.dtype = torch.float32) -> PreTrainedModel:

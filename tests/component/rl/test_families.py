@@ -2,15 +2,19 @@
 
 import json
 import logging
+import shutil
 
 import pytest
 import torch
-from transformers import AutoModelForSeq2SeqLM
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, T5Config, T5ForConditionalGeneration
 
 from benchmarks.families.models import FAMILIES, build
+from softspoken import mini
 from softspoken.config import TrainConfig
 from softspoken.data.prompts import encode_prompts
+from softspoken.inference.generator import Generator
 from softspoken.models.adapters import add_lora
+from softspoken.models.pretrained import load_tokenizer
 from softspoken.rl.policy import load_policy
 from softspoken.rl.rollout import MISMATCH, generate_rollout, score_rows
 from softspoken.types import InputError
@@ -221,3 +225,38 @@ def test_every_family_of_transformers_for_texts_is_in_the_table():
     texts = {name for key, name in KNOWN.items() if not any(part in key for part in speech)}
     built = {type(FAMILIES[family](64)).__name__ for family in FAMILIES}
     assert texts == built
+
+
+def retold(folder, tmp_path, **tokens):
+    """The same model, whose tokenizer says this of its special tokens."""
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    settings = json.loads((copy / "tokenizer_config.json").read_text())
+    settings = {name: value for name, value in (settings | tokens).items() if value is not None}
+    (copy / "tokenizer_config.json").write_text(json.dumps(settings))
+    return copy
+
+
+@pytest.mark.parametrize("name", ["pad_token", "eos_token"])
+def test_a_tokenizer_that_cannot_pad_or_end_is_refused_before_anything_runs(folder_of, tmp_path, name):
+    with pytest.raises(InputError, match=f"the tokenizer of .* has no {name}; set it to a token"):
+        load_tokenizer(str(retold(folder_of("T5"), tmp_path, **{name: None})))
+
+
+def test_what_ends_a_text_of_berts_ends_a_response(folder_of, tmp_path):
+    folder = retold(folder_of("EncoderDecoder (BERT, BERT)"), tmp_path, eos_token=None, sep_token="</s>")
+    assert load_tokenizer(str(folder)).eos_token_id == 1
+
+
+def test_a_decoder_deeper_than_its_encoder_trains_and_generates(tmp_path, dialogues):
+    shape = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_heads": 2, "num_layers": 1, "num_decoder_layers": 3}
+    torch.manual_seed(0)
+    tokenizer = AutoTokenizer.from_pretrained(mini.path)
+    model = T5ForConditionalGeneration(T5Config(vocab_size=len(tokenizer), **shape, decoder_start_token_id=0))
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    policy, _, rollout = rollout_of(tmp_path, dialogues, samples_per_prompt=2)
+    with torch.no_grad():
+        assert (rollout.old_logprobs - own_logprobs(policy, rollout))[rollout.response_mask].abs().max() < 2e-5
+    responses = Generator.from_pretrained(str(tmp_path), max_new_tokens=4)([one.text for one in dialogues])
+    assert len(responses) == len(dialogues)
