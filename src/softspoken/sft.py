@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,7 @@ def sft(config: SftConfig) -> Path:
     prompt_format = prompt_format_for(config.model, default=PromptFormat(task.template), **asked(task, config))
     examples = read_examples(config, task, config.max_examples)
     require_references(examples, config.dataset, "sft")
+    examples = _one_for_each_reference(examples)
     model: Any = load_seq2seq(config.model)
     require_room_to_answer(model.config, config.max_new_tokens)
     generation = generation_to_save(model.generation_config, config.max_new_tokens)
@@ -76,6 +78,18 @@ def sft(config: SftConfig) -> Path:
     _save(trainer.model, generation, tokenizer, prompt_format, output)
     shutil.rmtree(checkpoints)
     return output
+
+
+def _one_for_each_reference(examples: list[Example]) -> list[Example]:
+    """A text with several references is as many examples, which is said."""
+    pairs = [
+        replace(example, reference=reference, further_references=())
+        for example in examples
+        for reference in (example.reference, *example.further_references)
+    ]
+    if len(pairs) > len(examples):
+        log.info("%d texts with %d references: each pair is one example", len(examples), len(pairs))
+    return pairs
 
 
 def _examples(

@@ -151,6 +151,26 @@ def test_a_models_own_prompt_and_an_adapter_come_from_the_hub(world: World, tmp_
     assert json.loads((tmp_path / "run" / "adapter" / "adapter_config.json").read_text(encoding="utf-8"))["r"] == 3
 
 
+def test_a_configuration_of_a_hub_set(world: World, tmp_path: Path) -> None:
+    folder = world.repositories / "datasets" / "someone" / "two"
+    folder.mkdir(parents=True)
+    configs = "".join(f"- config_name: {name}\n  data_files: {name}.csv\n" for name in ("calm", "loud"))
+    (folder / "README.md").write_text(f"---\nconfigs:\n{configs}---\n", encoding="utf-8")
+    for name in ("calm", "loud"):
+        (folder / f"{name}.csv").write_text(f"article,highlights\na {name} text,{name}\n", encoding="utf-8")
+    argv = ["train", "--model", "mini", "--dataset", "someone/two", "--batch_size", "9", "--eval_limit", "0"]
+    with serve(world.repositories, world.port):
+        unnamed = world.softspoken(tmp_path, *argv)
+        named = world.softspoken(tmp_path, *argv, "--dataset_config", "loud")
+        unknown = world.softspoken(tmp_path, *argv, "--dataset_config", "low")
+    assert "Please pick one among the available configs: ['calm', 'loud'] (with --dataset_config)" in unnamed.stderr
+    assert "text from 'article', reference from 'highlights'" in named.stderr
+    assert "larger than the dataset (1 " in named.stderr
+    assert "'calm', 'loud'" in unknown.stderr
+    assert {unnamed.status, named.status, unknown.status} == {2}
+    assert unnamed.stderr.count("\n") == unknown.stderr.count("\n") == 1
+
+
 def test_a_file_of_a_hub_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

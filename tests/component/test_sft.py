@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from softspoken.config import SftConfig
 from softspoken.models.adapters import adapter_folder
 from softspoken.models.pretrained import load_generation_config
 from softspoken.sft import sft
+from softspoken.types import Example
 
 ROWS = [{"article": f"number {n}", "highlights": f"It is {n}."} for n in range(4)]
 
@@ -58,3 +60,22 @@ def test_references_that_are_cut_or_empty_to_the_tokenizer_are_counted(
     caplog.clear()
     sft(config_for(model, tmp_path / "same", dataset=[{**row, "highlights": "It is."} for row in ROWS]))
     assert "all 4 references are the same" in caplog.text
+
+
+def test_each_reference_of_a_text_is_an_example_of_its_own(
+    model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[list[str]] = []
+    module = sys.modules["softspoken.sft"]
+    real = module._examples  # type: ignore[attr-defined]
+
+    def spy(examples: list[Example], *rest: object) -> object:
+        seen.append([f"{example.text}: {example.reference}" for example in examples])
+        return real(examples, *rest)
+
+    monkeypatch.setattr(module, "_examples", spy)
+    rows = [{"text": "a", "target": ["x", "y"]}, {"text": "b", "target": "z"}]
+    with caplog.at_level("INFO", logger="softspoken"):
+        sft(config_for(model, tmp_path / "out", dataset=rows))
+    assert seen == [["a: x", "a: y", "b: z"]]
+    assert "2 texts with 3 references: each pair is one example" in caplog.text

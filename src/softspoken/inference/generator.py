@@ -27,7 +27,7 @@ from softspoken.data.batches import on_device
 from softspoken.data.columns import Columns
 from softspoken.data.files import TABLES, file_suffix, open_text, parse_json_lines, saying_what_is_wrong
 from softspoken.data.prompts import PromptFormat, encode_prompts
-from softspoken.data.reading import clean, iterate_examples, to_examples
+from softspoken.data.reading import iterate_examples, to_examples
 from softspoken.models.adapters import adapter_folder, tokenizer_source, with_adapter
 from softspoken.models.families import own_cache
 from softspoken.models.generation import end_ids
@@ -347,7 +347,7 @@ def generate(config: GenerateConfig, input: TextIO, output: TextIO) -> None:
             if as_json:
                 output.write(json.dumps({"id": example.id, word: text}, ensure_ascii=False) + "\n")
             else:
-                output.write(("\n" if count else "") + clean(text) + "\n")
+                output.write(("\n" if count else "") + _block(text) + "\n")
             output.flush()
             progress.advance(bar)
     if generator.truncated:
@@ -416,6 +416,11 @@ def _lines(stream: Iterable[str], source: str) -> Iterator[str]:
     with saying_what_is_wrong(source):
         for number, line in enumerate(stream):
             yield line if number else line.removeprefix("\ufeff")
+
+
+def _block(text: str) -> str:
+    """Without blank lines, which stand between texts."""
+    return "\n".join(line for line in text.splitlines() if line.strip())
 
 
 def _blocks(lines: Iterable[str]) -> Iterator[str]:
