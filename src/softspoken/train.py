@@ -21,7 +21,7 @@ from transformers import get_scheduler
 from softspoken.config import EvaluateConfig, TrainConfig
 from softspoken.data.batches import one_ahead, padding_share, prompt_batches, require_a_batch
 from softspoken.data.prompts import PromptFormat
-from softspoken.data.reading import is_given, name_of, read_examples, require_references
+from softspoken.data.reading import is_given, read_examples, record_of, require_references
 from softspoken.evaluation.evaluate import evaluate, require_examples
 from softspoken.models.adapters import adapter_folder
 from softspoken.models.cpu import tune_cpu
@@ -200,7 +200,9 @@ def _start_folder(run: Path, config: TrainConfig, task: Task) -> None:
 def _named(config: TrainConfig) -> TrainConfig:
     """With names for rows that were given in Python."""
     others = config.eval_dataset
-    return replace(config, dataset=name_of(config.dataset), eval_dataset=None if others is None else name_of(others))
+    return replace(
+        config, dataset=record_of(config.dataset), eval_dataset=None if others is None else record_of(others)
+    )
 
 
 def _saved_config(run: Path, given: TrainConfig) -> TrainConfig:
@@ -213,7 +215,7 @@ def _saved_config(run: Path, given: TrainConfig) -> TrainConfig:
     for field in ("dataset", "eval_dataset"):
         name, now = getattr(saved, field), getattr(given, field)
         if is_given(name):
-            if now is None or name_of(now) != name:
+            if now is None or record_of(now) != name:
                 raise InputError(
                     f"resume: {field} of {run} is {name}; give the same again, as train(TrainConfig(resume=…, {field}=rows))"
                 )

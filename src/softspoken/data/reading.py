@@ -25,7 +25,7 @@ OnBadRow = Literal["error", "skip"]
 OF_THEIR_OWN = {"literal_summary": "literal_reference", "id": "id", "group": "group"}
 """Columns that go by one name only, and what they are of an example."""
 GIVEN = "rows given in Python"
-"""How a dataset that has no name is recorded."""
+"""What a dataset is called that has no name."""
 
 
 def read_examples(config: Any, task: Any, limit: int | None) -> list[Example]:
@@ -219,11 +219,16 @@ def require_references(examples: list[Example], dataset: Data, purpose: str) -> 
 
 
 def is_given(name: Any) -> bool:
-    """Whether it is the name of rows that were given in Python."""
+    """Whether it is the record of rows that were given in Python."""
     return isinstance(name, str) and name.startswith(f"{GIVEN}: ")
 
 
 def name_of(dataset: Data) -> str:
+    """A name or path as it is, for what is said of it."""
+    return dataset if isinstance(dataset, str) else GIVEN
+
+
+def record_of(dataset: Data) -> str:
     """A name or path as it is; of rows given in Python how many they are, and a digest by which they are known again."""
     if isinstance(dataset, str):
         return dataset

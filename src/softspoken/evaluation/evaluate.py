@@ -25,7 +25,7 @@ import torch
 from softspoken.config import EvaluateConfig
 from softspoken.data.columns import columns_of
 from softspoken.data.prompts import PromptFormat
-from softspoken.data.reading import iterate_examples, name_of, read_examples, require_references
+from softspoken.data.reading import iterate_examples, read_examples, record_of, require_references
 from softspoken.evaluation import resampling
 from softspoken.evaluation.analysis import analyse, collect
 from softspoken.evaluation.metrics import (
@@ -143,7 +143,7 @@ def evaluate(config: EvaluateConfig) -> EvalReport:
         terms=terms,
         seed=config.seed,
         similarity=similarity.cosine if similarity else None,
-        dataset={"id": name_of(config.dataset), "split": config.split},
+        dataset={"id": record_of(config.dataset), "split": config.split},
         config=_recorded(config),
         files=_stamps(
             [config.model, *adapters, *(config.system or []), *specs, config.similarity or "", *measured_by.values()]
@@ -271,7 +271,7 @@ def _notes(config: EvaluateConfig, prompt_format: PromptFormat) -> list[str]:
 
 def _recorded(config: EvaluateConfig) -> dict[str, Any]:
     """A reward only where there is one: the report shows it as such."""
-    named = replace(config, dataset=name_of(config.dataset))
+    named = replace(config, dataset=record_of(config.dataset))
     settings = {name: value for name, value in asdict(named).items() if name not in ABOUT_THE_FOLDER}
     return settings if config.reward else {name: value for name, value in settings.items() if name != "reward"}
 

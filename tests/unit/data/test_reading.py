@@ -16,7 +16,7 @@ import pyarrow.parquet
 import pytest
 
 from softspoken.data.columns import Columns
-from softspoken.data.reading import iterate_examples, load_examples, name_of, require_references, to_examples
+from softspoken.data.reading import iterate_examples, load_examples, record_of, require_references, to_examples
 from softspoken.types import Example, InputError
 
 ROWS = [
@@ -267,13 +267,13 @@ def test_rows_given_in_python() -> None:
     assert load_examples(ROWS, "any") == expected
     assert load_examples(rows, "any") == expected
     assert load_examples(datasets.DatasetDict({"x": rows}), "x") == expected
-    assert name_of(ROWS) == name_of(rows)  # so that a run on one can go on with the other
-    assert name_of(ROWS).startswith("rows given in Python: 2, SHA-256 ")
-    assert name_of(ROWS[:1]) != name_of(ROWS)
+    assert record_of(ROWS) == record_of(rows)  # so that a run on one can go on with the other
+    assert record_of(ROWS).startswith("rows given in Python: 2, SHA-256 ")
+    assert record_of(ROWS[:1]) != record_of(ROWS)
     for wrong, match in (
         ([ROWS[0], "x"], "row 2 is no dict"),
         (7, "dataset is a int; give a name, a path, a list of dicts"),
-        (name_of(ROWS), "which are not here; give them again"),
+        (record_of(ROWS), "which are not here; give them again"),
         ([], "has no usable rows"),
     ):
         with pytest.raises(InputError, match=match):
@@ -286,7 +286,7 @@ def test_what_was_taken_is_said_once_unless_it_was_named(caplog: pytest.LogCaptu
     rows = [{"article": "x", "highlights": "y"}, {"article": "z", "highlights": "w"}]
     with caplog.at_level(logging.INFO, logger="softspoken"):
         load_examples(rows, "any", limit=1)
-        assert caplog.messages == [f"{name_of(rows)}: text from 'article', reference from 'highlights'"]
+        assert caplog.messages == ["rows given in Python: text from 'article', reference from 'highlights'"]
         caplog.clear()
         load_examples(rows, "any", columns=Columns("article", "highlights"))
         load_examples("mini", "validation", limit=2)
