@@ -1,4 +1,7 @@
-"""Kinds of files → rows: JSON, JSONL, CSV, TSV, text and Parquet, gzip or not, read a row at a time."""
+"""Kinds of files → rows: JSON, JSONL, CSV, TSV, text and Parquet, gzip or not, read a row at a time.
+
+Whoever made the file, reading it takes bounded memory: a line, a JSON file and what a gzip file unpacks to have a greatest length.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,14 @@ SUFFIXES = (*TABLES, ".txt")
 KINDS = "JSON, JSONL, CSV, TSV, Parquet or text (one text a line) file"
 TEXT = "text"
 """The one column of a text file."""
+LONGEST_LINE = 10_000_000
+"""Characters of a line, of a CSV file's field, and of a text between blank lines."""
+LONGEST_JSON = 200_000_000
+"""Characters of a JSON file, which is read whole; JSONL has no such end."""
+MOST_UNPACKED = (100_000_000, 200)
+"""A gzip file may unpack to so many bytes, or to so many times its own size: text comes to 5 or 20 times, a bomb to 1,000."""
+LARGEST_GROUP = 4 << 30
+"""Bytes of a Parquet file's row group, unpacked, which is read at once."""
 EXCELS = "cp1252"
 """What Excel writes in Western Europe unless it is asked for UTF-8."""
 
@@ -34,6 +45,30 @@ def open_text(path: Path) -> IO[str]:
     if path.suffix == ".gz":
         return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
     return path.open(encoding="utf-8-sig", newline="")
+
+
+def lines_of(stream: IO[str], source: str) -> Iterator[str]:
+    """The lines of a file or of standard input. Raises InputError for one that is longer than LONGEST_LINE, and where a gzip file
+    unpacks to more than any text does."""
+    packed = getattr(stream, "buffer", None)
+    most = _most_unpacked(packed) if isinstance(packed, gzip.GzipFile) else None
+    number = 0
+    while line := stream.readline(LONGEST_LINE + 1):
+        number += 1
+        if len(line) > LONGEST_LINE:
+            raise InputError(
+                f"{source}: line {number} has more than {LONGEST_LINE:,} characters; put a row on each line"
+            )
+        if most is not None and packed is not None and packed.tell() > most:
+            raise InputError(
+                f"{source} unpacks to more than {most:,} bytes, far more than text does; unpack it yourself"
+            )
+        yield line
+
+
+def _most_unpacked(packed: gzip.GzipFile) -> int:
+    at_least, times = MOST_UNPACKED
+    return max(at_least, times * Path(packed.name).stat().st_size)
 
 
 def file_rows(path: Path) -> Iterator[Mapping[str, Any]]:
@@ -80,13 +115,13 @@ def not_utf8(source: str, error: UnicodeDecodeError) -> InputError:
 
 
 def _json_rows(path: Path) -> Iterator[Mapping[str, Any]]:
-    try:
-        with open_text(path) as file:
-            rows = json.load(file)
-    except json.JSONDecodeError as error:
+    with open_text(path) as file:
+        text = file.read(LONGEST_JSON + 1)
+    if len(text) > LONGEST_JSON:
         raise InputError(
-            f"{path} is not JSON (line {error.lineno}: {error.msg}); one object a line is JSONL"
-        ) from error
+            f"{path} has more than {LONGEST_JSON:,} characters; write it as JSONL, a row a line, which has no such end"
+        )
+    rows = parse_json(text, str(path), "; one object a line is JSONL")
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise InputError(f"{path} must hold a list of objects, each with the columns of a row")
     yield from rows
@@ -94,17 +129,27 @@ def _json_rows(path: Path) -> Iterator[Mapping[str, Any]]:
 
 def _jsonl_rows(path: Path) -> Iterator[Mapping[str, Any]]:
     with open_text(path) as file:
-        yield from parse_json_lines(file, source=str(path))
+        yield from parse_json_lines(lines_of(file, str(path)), source=str(path))
+
+
+def parse_json(text: str, source: str, hint: str = "") -> Any:
+    """Raises InputError for what is no JSON, and for what no data is: nested by the thousand, or numbers of thousands of digits."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}: " if hint else ""
+        raise InputError(f"{source} is not JSON ({place}{error.msg}){hint}") from error
+    except RecursionError as error:
+        raise InputError(f"{source} is nested too deep to be read; give rows of plain values") from error
+    except ValueError as error:  # Python's own limit
+        raise InputError(f"{source} has a number of more digits than can be read; write it as text") from error
 
 
 def parse_json_lines(lines: Iterable[str], *, source: str) -> Iterator[Mapping[str, Any]]:
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InputError(f"{source}: line {number} is not JSON ({error.msg})") from error
+        row = parse_json(line, f"{source}: line {number}")
         if not isinstance(row, dict):
             raise InputError(f"{source}: line {number} must be an object with the columns of a row")
         yield row
@@ -113,26 +158,29 @@ def parse_json_lines(lines: Iterable[str], *, source: str) -> Iterator[Mapping[s
 def _csv_rows(path: Path) -> Iterator[Mapping[str, Any]]:
     """Separated by commas or, as Excel does it where the comma is the decimal point, by semicolons."""
     with open_text(path) as file:
-        first = file.readline()
+        lines = lines_of(file, str(path))
+        first = next(lines, "")
         if said := re.fullmatch(r"sep=(.)\r?\n", first):  # a line of Excel's own
-            yield from _separated(path, file, said[1])
+            yield from _separated(path, lines, said[1])
         else:
             separator = max(",", ";", key=lambda one: len(next(csv.reader([first], delimiter=one))))
-            yield from _separated(path, chain([first], file), separator)
+            yield from _separated(path, chain([first], lines), separator)
 
 
 def _tsv_rows(path: Path) -> Iterator[Mapping[str, Any]]:
     """Where each line has as many tabs as the first, lines are rows and quotes are themselves, unless they frame a field whole;
     elsewhere quotes hold tabs and line breaks together, as in a CSV."""
     with open_text(path) as file:
-        tabs = next(file).count("\t")
-        lines_are_rows = all(line.count("\t") == tabs for line in file if line.strip())
+        lines = lines_of(file, str(path))
+        tabs = next(lines, "").count("\t")
+        lines_are_rows = all(line.count("\t") == tabs for line in lines if line.strip())
     with open_text(path) as file:
+        lines = lines_of(file, str(path))
         if not lines_are_rows:
-            yield from _separated(path, file, "\t")
+            yield from _separated(path, lines, "\t")
             return
-        names = _tsv_fields(next(file))
-        for line in file:
+        names = _tsv_fields(next(lines))
+        for line in lines:
             if line.strip():
                 yield dict(zip(names, _tsv_fields(line), strict=True))
 
@@ -145,7 +193,7 @@ def _tsv_fields(line: str) -> list[str]:
 
 
 def _separated(path: Path, lines: Iterable[str], separator: str) -> Iterator[Mapping[str, Any]]:
-    csv.field_size_limit(10_000_000)
+    csv.field_size_limit(LONGEST_LINE)
     reader = csv.DictReader(lines, delimiter=separator, strict=separator == "\t")
     try:
         yield from reader
@@ -156,7 +204,7 @@ def _separated(path: Path, lines: Iterable[str], separator: str) -> Iterator[Map
 
 def _text_rows(path: Path) -> Iterator[Mapping[str, Any]]:
     with open_text(path) as file:
-        yield from ({TEXT: line.rstrip("\r\n")} for line in file)
+        yield from ({TEXT: line.rstrip("\r\n")} for line in lines_of(file, str(path)))
 
 
 def _parquet_rows(path: Path) -> Iterator[Mapping[str, Any]]:
@@ -164,10 +212,27 @@ def _parquet_rows(path: Path) -> Iterator[Mapping[str, Any]]:
     import pyarrow.parquet as parquet
 
     try:
-        for batch in parquet.ParquetFile(path).iter_batches(batch_size=1024):
-            yield from batch.to_pylist()
-    except (pyarrow.ArrowInvalid, OSError) as error:
+        file = parquet.ParquetFile(path)
+        groups = [file.metadata.row_group(number).total_byte_size for number in range(file.metadata.num_row_groups)]
+        if max(groups, default=0) > LARGEST_GROUP:
+            raise InputError(
+                f"{path} has a row group of {max(groups):,} bytes; write it with smaller ones (row_group_size)"
+            )
+        for batch in file.iter_batches(batch_size=1024):
+            columns = {name: _values(batch[name], name, path) for name in batch.schema.names}
+            yield from (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
+    except (pyarrow.ArrowException, OSError) as error:
         raise InputError(f"{path} cannot be read as Parquet ({first_line(error)})") from error
+
+
+def _values(column: Any, name: str, path: Path) -> list[Any]:
+    """As Python's own; a date of the year 50,000, say, has no such form."""
+    try:
+        return column.to_pylist()
+    except (ValueError, OverflowError) as error:  # pyarrow's ArrowInvalid is a ValueError
+        raise InputError(
+            f"{path}: the column {name!r} has a value that cannot be read ({first_line(error)}); take the column out of the file"
+        ) from error
 
 
 def first_line(error: BaseException) -> str:

@@ -25,7 +25,15 @@ from transformers.generation import GenerationMode
 from softspoken.config import GenerateConfig, TrainConfig
 from softspoken.data.batches import on_device
 from softspoken.data.columns import Columns
-from softspoken.data.files import TABLES, file_suffix, open_text, parse_json_lines, saying_what_is_wrong
+from softspoken.data.files import (
+    LONGEST_LINE,
+    TABLES,
+    file_suffix,
+    lines_of,
+    open_text,
+    parse_json_lines,
+    saying_what_is_wrong,
+)
 from softspoken.data.prompts import PromptFormat, encode_prompts
 from softspoken.data.reading import iterate_examples, to_examples
 from softspoken.models.adapters import adapter_folder, tokenizer_source, with_adapter
@@ -387,7 +395,7 @@ def _read(config: GenerateConfig, input: TextIO, reading: Reading, *, say: bool)
         return True, iterate_examples(file, "", columns=reading.columns, say=say, **how)
     if file != "-" and (path.is_dir() or not path.exists()):
         raise InputError(f"no file at {file}; give a text, JSON, JSONL, CSV or Parquet file, or - for standard input")
-    lines = _lines(input if file == "-" else _open(path), _name(file))
+    lines = _lines(lines_of(input, _name(file)) if file == "-" else _open(path), _name(file))
     start = list(islice((line for line in lines if line.strip()), 1))
     lines = chain(start, lines)
     if start and start[0].lstrip().startswith("{"):
@@ -409,12 +417,12 @@ def _checked_count(config: GenerateConfig, reading: Reading) -> int | None:
 
 def _open(path: Path) -> Iterator[str]:
     with open_text(path) as file:
-        yield from file
+        yield from lines_of(file, str(path))
 
 
-def _lines(stream: Iterable[str], source: str) -> Iterator[str]:
+def _lines(lines: Iterable[str], source: str) -> Iterator[str]:
     with saying_what_is_wrong(source):
-        for number, line in enumerate(stream):
+        for number, line in enumerate(lines):
             yield line if number else line.removeprefix("\ufeff")
 
 
@@ -426,9 +434,15 @@ def _block(text: str) -> str:
 def _blocks(lines: Iterable[str]) -> Iterator[str]:
     """Runs of lines between blank ones."""
     block: list[str] = []
+    length = 0
     for line in chain(lines, [""]):
         if line.strip():
             block.append(line)
+            length += len(line)
+            if length > LONGEST_LINE:
+                raise InputError(
+                    f"there are more than {LONGEST_LINE:,} characters before a blank line; put one between any two texts"
+                )
         elif block:
             yield "".join(block).rstrip("\r\n")
-            block = []
+            block, length = [], 0

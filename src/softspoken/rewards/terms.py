@@ -34,7 +34,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from softspoken.config import ScoreConfig
-from softspoken.data.files import not_utf8, open_text
+from softspoken.data.files import lines_of, open_text, saying_what_is_wrong
 from softspoken.data.words import count_words
 from softspoken.models.pretrained import from_pretrained
 from softspoken.progress import Speed, progress_bar
@@ -351,11 +351,9 @@ def _opened(file: str, input: TextIO) -> AbstractContextManager[IO[str]]:
 
 
 def _lines(source: IO[str], name: str) -> Iterator[str]:
-    try:
-        for number, line in enumerate(source):
+    with saying_what_is_wrong(name):
+        for number, line in enumerate(lines_of(source, name)):
             yield line.rstrip("\r\n").removeprefix("" if number else "\ufeff")
-    except UnicodeDecodeError as error:
-        raise not_utf8(name, error) from error
 
 
 def _count_lines(source: IO[str], name: str) -> int | None:
