@@ -2,25 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 from benchmarks.effect.figures import WAYS, Results, mean_of, shown
-from benchmarks.effect.settings import RECIPE
 from benchmarks.pages import Row, table
 
 DEFAULT = "default"
-CHOICES = {
-    "adapter_scope": ("Where the adapter lies", "{adapter_scope} alone"),
-    "kl_coef": ("Weight of the KL penalty", "{kl_coef}"),
-    "ppo_epochs": ("Passes over a step's samples", "{ppo_epochs}"),
-    "reward": ("Reward", "{reward}"),
-    "samples_per_prompt": (
-        "Summaries sampled for each dialogue, at 48 a step",
-        "{samples_per_prompt} of {batch_size} dialogues",
-    ),
-    "algorithm": ("Algorithm", "{algorithm}"),
-}
-"""Results file → its title, and how its default reads."""
 LABELS = {"everywhere": "encoder and decoder"}
 """Other rows say what differs."""
 
@@ -35,11 +20,9 @@ def choice_row(results: Results, name: str, way: str, default: str) -> Row:
         return shown(results.difference(other, name, way, metric), digits, signed=True)
 
     label = LABELS.get(name) or changes(results, name)
-    if name == DEFAULT:
-        label = f"**{default.format(**asdict(RECIPE))} (default)**"
     metrics = (results.part(name, way) or {})["metrics"]
     return [
-        ("", label),
+        ("", f"**{default} (default)**" if name == DEFAULT else label),
         ("decoding", way),
         ("toxicity", shown(metrics["toxicity"])),
         ("of the base's", shown(results.ratio(name, way))),

@@ -9,7 +9,6 @@ snapshots/step-000010/, each an adapter with its seconds.json. Seconds are those
 
 from __future__ import annotations
 
-import math
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -60,8 +59,6 @@ class Settings:
     """summaries for each of TRL's optimizer steps"""
     ppo_epochs: int = 4
     """passes over the samples of a step; TRL's default is 4"""
-    max_seconds: float = math.inf
-    """end after so many seconds of training"""
 
     def __post_init__(self) -> None:
         if (self.batch * self.samples) % self.mini_batch:
@@ -106,8 +103,6 @@ def train(settings: Settings, watch: Callable[[Path], bool] | None = None) -> Re
                 save(snapshot)
                 if watch and watch(snapshot):
                     break
-            if seconds >= settings.max_seconds:
-                break
         save(output / "adapter")
     except Ended as ended:
         if DIVERGED not in str(ended):

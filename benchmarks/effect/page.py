@@ -19,6 +19,7 @@ from benchmarks.effect.figures import (
     shown,
     times,
 )
+from benchmarks.effect.parts import CHOICES
 from benchmarks.effect.settings import RECIPE, Settings
 from benchmarks.pages import MISSING, Row, draw, fill, table
 
@@ -64,10 +65,10 @@ def page(settings: Settings, picture: str | None = None) -> str:
     """The template calls what this module holds, and the modules it has imported, by name."""
     return fill(
         TEMPLATE,
-        **globals() | {"heated": heated, "steps": RECIPE.steps},
+        **globals() | {"heated": heated, "choice_tables": choice_tables, "RECIPE": RECIPE},
         works=read(settings, SETS),
         trl=read(settings, TRL),
-        choices=read(settings, choice_tables.CHOICES, "choices-"),
+        choices=read(settings, CHOICES, "choices-"),
         curve=Results.read(settings.results, "curve"),
         picture=picture,
     )

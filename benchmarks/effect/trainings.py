@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 import time
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
@@ -16,14 +14,18 @@ from typing import Any, Literal
 import torch
 import yaml
 
+from benchmarks.effect import legacy_train
 from benchmarks.effect.settings import RECIPE
 from benchmarks.provenance import commit
 from benchmarks.records import read_json, read_lines, write_json
 from softspoken.config import SftConfig, TrainConfig
-from softspoken.types import RunError
+from softspoken.sft import sft
+from softspoken.train import train as run
 
 DONE_FILE = "done.json"
 LEGACY = "benchmarks.effect.legacy_train"
+Ended = tuple[float, int | None]
+"""Seconds of the steps alone, and the steps after which it diverged, which TRL's may."""
 STEP_SECONDS = {"ppo": 2.4, "sft": 0.7, "trl": 6.0}
 """Guesses, for the time that is left."""
 OF_THE_FOLDER = ("output", "overwrite", "resume")
@@ -56,10 +58,9 @@ class Training:
     def record(self) -> dict[str, Any] | None:
         """What done.json says; None where it was not done, or with other settings. One that diverged is done and has no adapter."""
         done = read_json(self.folder / DONE_FILE)
-        there = (
-            done and done["config"] == self.config and (self.adapter.is_dir() or done.get("diverged_after") is not None)
-        )
-        return done if there else None
+        if not done or done["config"] != self.config:
+            return None
+        return done if self.adapter.is_dir() or done.get("diverged_after") is not None else None
 
     @property
     def expected_seconds(self) -> float:
@@ -73,7 +74,8 @@ class Training:
     def command(self) -> str:
         """What does the same without this benchmark."""
         if self.kind == "trl":
-            return " ".join(["python", "-m", LEGACY, *_legacy_arguments(self)])
+            options = {"output": self.folder, "seed": self.seed, **self.changes}
+            return " ".join([f"python -m {LEGACY}", *(f"--{name} {value}" for name, value in options.items())])
         if self.kind == "sft":
             return command_line("softspoken sft", config_of(self), SftConfig(output=""))
         return command_line("softspoken train", config_of(self), RECIPE)
@@ -106,30 +108,27 @@ def _quoted(value: Any) -> str:
 
 def train(training: Training) -> None:
     """A run that was stopped goes on from its last checkpoint if its settings are the same."""
-    {"ppo": _train_ppo, "sft": _train_sft, "trl": _train_trl}[training.kind](training)
-    write_json(
-        training.folder / DONE_FILE,
-        {
-            "config": training.config,
-            "seconds": round(_seconds(training), 1),
-            "threads": torch.get_num_threads(),
-            "command": training.command,
-            "commit": commit(),
-            "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "diverged_after": _diverged_after(training),
-        },
-    )
+    seconds, diverged_after = {"ppo": _train_ppo, "sft": _train_sft, "trl": _train_trl}[training.kind](training)
+    record = {
+        "config": training.config,
+        "seconds": round(seconds, 1),
+        "threads": torch.get_num_threads(),
+        "command": training.command,
+        "commit": commit(),
+        "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "diverged_after": diverged_after,
+    }
+    write_json(training.folder / DONE_FILE, record)
 
 
-def _train_ppo(training: Training) -> None:
-    from softspoken.train import train as run
-
+def _train_ppo(training: Training) -> Ended:
     config = train_config(training)
     if may_resume(training.folder, training.config):
         config = replace(config, resume=str(training.folder))
     elif training.folder.exists():
         config = replace(config, overwrite=True)
     run(config)
+    return sum(row["time/step"] for row in read_metrics(training.folder)), None
 
 
 def may_resume(folder: Path, config: dict[str, Any]) -> bool:
@@ -142,39 +141,19 @@ def _without_folder(config: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in config.items() if name not in OF_THE_FOLDER}
 
 
-def _train_sft(training: Training) -> None:
-    from softspoken.sft import sft
-
+def _train_sft(training: Training) -> Ended:
     shutil.rmtree(training.folder, ignore_errors=True)
     start = time.perf_counter()
     sft(config_of(training))
-    write_json(training.folder / "seconds.json", {"seconds": time.perf_counter() - start})
+    return time.perf_counter() - start, None
 
 
-def _train_trl(training: Training) -> None:
-    """In an environment of its own, which the script sees to. It may diverge, which the script says and leaves no adapter of."""
+def _train_trl(training: Training) -> Ended:
+    """One that diverged leaves no adapter."""
     shutil.rmtree(training.folder, ignore_errors=True)
-    ended = subprocess.run([sys.executable, "-m", LEGACY, *_legacy_arguments(training)])
-    if ended.returncode and _diverged_after(training) is None:
-        raise RunError(f"{LEGACY} ended with status {ended.returncode}; what it said is above and in {training.folder}")
-
-
-def _diverged_after(training: Training) -> int | None:
-    """Steps, of TRL's trainer alone."""
-    record = read_json(training.folder / "seconds.json") or {}
-    return record["steps"] if record.get("diverged") else None
-
-
-def _legacy_arguments(training: Training) -> list[str]:
-    options = {"output": training.folder, "seed": training.seed, **training.changes}
-    return [part for name, value in options.items() for part in (f"--{name}", str(value))]
-
-
-def _seconds(training: Training) -> float:
-    """Of the steps alone, without loading; softspoken's own record of them also covers those before a stop."""
-    if training.kind != "ppo":
-        return float(read_json(training.folder / "seconds.json")["seconds"])
-    return sum(row["time/step"] for row in read_metrics(training.folder))
+    settings = legacy_train.Settings(output=str(training.folder), seed=training.seed, **training.changes)
+    record = legacy_train.train(settings)
+    return record["seconds"], record["steps"] if record["diverged"] else None
 
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:

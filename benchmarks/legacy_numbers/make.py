@@ -20,6 +20,9 @@ import legacy_case  # noqa: E402
 TARGET = ROOT / "tests" / "legacy_numbers.json"
 
 
+PACKAGES = ("trl", "transformers", "peft", "accelerate", "torch", "numpy")
+
+
 def rounded(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: rounded(entry) for name, entry in value.items()}
@@ -29,18 +32,8 @@ def rounded(value: Any) -> Any:
     return float(f"{value:.7g}") if isinstance(value, float) or hasattr(value, "dtype") else value
 
 
-def main() -> None:
-    warnings.simplefilter("ignore")
-    made: dict[str, Any] = {
-        "versions": {name: version(name) for name in ("trl", "transformers", "peft", "accelerate", "torch", "numpy")},
-        "cases": {},
-    }
-    for name, case in legacy_case.CASES.items():
-        made["cases"][name] = rounded(legacy_case.run(trl, case))
-        print(name, made["cases"][name]["losses"])
-    TARGET.write_text(json.dumps(made, separators=(",", ":"), allow_nan=False) + "\n", encoding="utf-8")
-    print(TARGET.relative_to(ROOT), TARGET.stat().st_size, "bytes")
-
-
 if __name__ == "__main__":
-    main()
+    warnings.simplefilter("ignore")
+    cases = {name: rounded(legacy_case.run(trl, case)) for name, case in legacy_case.CASES.items()}
+    made = {"versions": {name: version(name) for name in PACKAGES}, "cases": cases}
+    TARGET.write_text(json.dumps(made, separators=(",", ":"), allow_nan=False) + "\n", encoding="utf-8")

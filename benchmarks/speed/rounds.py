@@ -64,9 +64,8 @@ def _sample(cell: Cell, number: int, group: Group, workers: dict[Cell, Worker], 
     if cell not in workers:
         workers[cell] = start_worker(cell, settings)
         if group.stay:
-            workers[cell].ask(
-                round=number, brief=cell.device == "cpu"
-            )  # a GPU prepares for the lengths that are to come
+            brief = cell.device == "cpu"  # a GPU prepares for the lengths that are to come
+            workers[cell].ask(round=number, brief=brief)
     worker = workers[cell]
     rated = group.rated and cell.side == "softspoken"
     # On a GPU, which is rented by the minute, once: its rate is steady.
@@ -105,7 +104,7 @@ def _rate(cell: Cell, settings: Settings) -> dict[str, float]:
         if watch.share() <= load.LIMIT:
             return {"flops": json.loads(found.stdout)}
     settings.say(
-        f"{cell.model} {cell.dtype}: no rate of matrix products, under other load; the next sample has no floor"
+        f"{cell.model} {cell.dtype}: no rate of matrix products under other load; the next sample has no floor"
     )
     return {}
 

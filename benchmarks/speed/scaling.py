@@ -10,7 +10,6 @@ Written to benchmarks/speed/results/scaling.jsonl. The picture needs Chromium (D
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import random
 import statistics
@@ -21,7 +20,7 @@ from pathlib import Path
 
 from benchmarks.pages import draw
 from benchmarks.provenance import ROOT, describe_machine
-from benchmarks.records import append, read_lines
+from benchmarks.records import append, read_lines, write_lines
 from benchmarks.speed.cells import FIRST_WORD, WORDS
 from benchmarks.speed.models import model_folder
 from benchmarks.speed.page import RESULTS, write_page
@@ -29,6 +28,7 @@ from benchmarks.speed.rounds import WORK, Settings, measure, record_machine
 from benchmarks.speed.scaling_page import figure, long_run_rows, long_run_words
 from benchmarks.speed.sweeps import LONG_RUN, groups
 from benchmarks.speed.timing import memory_bytes
+from benchmarks.workers import environment
 
 PICTURE = ROOT / "docs" / "scaling.png"
 EVERY = 20
@@ -43,13 +43,12 @@ def run_long(steps: int, threads: int) -> list[dict[str, float]]:
     command += ["--dataset", str(dataset), "--reward", "length:3-8", "--steps", str(steps), "--batch_size", "4"]
     command += ["--max_new_tokens", "16", "--eval_limit", "0", "--output", str(run), "--overwrite", "true"]
     rows: list[dict[str, float]] = []
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
     with (WORK / "long.log").open("w") as log:
-        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
+        process = subprocess.Popen(command, cwd=ROOT, env=environment(threads), stdout=log, stderr=log)
         (run / "metrics.jsonl").unlink(missing_ok=True)  # an earlier run's
         while process.poll() is None:
             time.sleep(0.2)
-            seconds = _step_seconds(run / "metrics.jsonl")
+            seconds = [record["time/step"] for record in read_lines(run / "metrics.jsonl", growing=True)]
             if len(seconds) >= EVERY + (rows[-1]["step"] if rows else 0):
                 latest = statistics.median(seconds[-EVERY:])
                 if held := memory_bytes(process.pid, "VmRSS"):
@@ -62,14 +61,8 @@ def run_long(steps: int, threads: int) -> list[dict[str, float]]:
 def write_dialogues(path: Path) -> None:
     """Synthetic ones, of 8 to 120 tokens."""
     draws = random.Random(0)
-    with path.open("w", encoding="utf-8") as file:
-        for number in range(400):
-            words = " ".join(f"w{draws.randrange(FIRST_WORD, WORDS)}" for _ in range(draws.randint(8, 120)))
-            file.write(json.dumps({"id": str(number), "dialogue": words}) + "\n")
-
-
-def _step_seconds(metrics: Path) -> list[float]:
-    return [record["time/step"] for record in read_lines(metrics, growing=True)]
+    words = [[f"w{draws.randrange(FIRST_WORD, WORDS)}" for _ in range(draws.randint(8, 120))] for _ in range(400)]
+    write_lines(path, [{"id": str(number), "dialogue": " ".join(said)} for number, said in enumerate(words)])
 
 
 def main() -> None:

@@ -80,12 +80,12 @@ def figure(records: list[Record]) -> Any:
     drawing = make_subplots(2, last, vertical_spacing=0.08, horizontal_spacing=0.035)
 
     def line(
-        row: int, column: int, x: list[float], y: list[float], name: str, colour: str, dash: str = "solid"
+        place: tuple[int, int], x: list[float], y: list[float], name: str, colour: str, dash: str = "solid"
     ) -> None:
-        style = {"color": colour, "dash": dash}
-        mode = "lines+markers" if dash == "solid" and column < last else "lines"
-        trace = go.Scatter(x=x, y=y, name=name, line=style, mode=mode, showlegend=row == column == 1)
-        drawing.add_trace(trace, row, column)
+        mode = "lines+markers" if dash == "solid" and place[1] < last else "lines"
+        trace = go.Scatter(x=x, y=y, name=name, mode=mode, showlegend=place == (1, 1))
+        trace.update(line={"color": colour, "dash": dash})
+        drawing.add_trace(trace, *place)
 
     for column, sweep in enumerate(SWEEPS, start=1):
         for scope, colour in zip(SCOPES, (PALETTE[0], PALETTE[3]), strict=True):
@@ -94,15 +94,15 @@ def figure(records: list[Record]) -> Any:
             x = [sweep.place(cell) for cell in cells]
             seconds = [results.seconds(cell).mean for cell in cells]
             operations = [cell_flops(cell) / cell_flops(cells[-1]) * seconds[-1] for cell in cells]
-            line(1, column, x, seconds, f"adapter: {scope}", colour)
-            line(1, column, x, operations, "growing as the operations", colour, dash="dot")
-            line(2, column, x, [results.peak(cell) / 1e9 for cell in cells], scope, colour)
+            line((1, column), x, seconds, f"adapter: {scope}", colour)
+            line((1, column), x, operations, "growing as the operations", colour, dash="dot")
+            line((2, column), x, [results.peak(cell) / 1e9 for cell in cells], scope, colour)
             drawing.update_xaxes(type="log", tickvals=x, ticktext=[f"{value:.0f}" for value in x], col=column)
         drawing.update_xaxes(title_text=sweep.label, row=2, col=column)
         drawing.update_yaxes(type="log", dtick=1, row=1, col=column)
     steps = long_run_rows(records)
     for row, name, unit in ((1, "seconds", 1.0), (2, "bytes", 1e9)):
-        line(row, last, [one["step"] for one in steps], [one[name] / unit for one in steps], "long run", PALETTE[2])
+        line((row, last), [one["step"] for one in steps], [one[name] / unit for one in steps], "long run", PALETTE[2])
     drawing.update_yaxes(rangemode="tozero", row=1, col=last)
     drawing.update_yaxes(rangemode="tozero", row=2)
     drawing.update_xaxes(title_text="steps done (tiny model)", row=2, col=last)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -136,37 +135,30 @@ def figure(base_record: Record, runs: list[Record]) -> Any:
     from softspoken.report.charts import PALETTE
 
     base = point_of(base_record["point"])
-    rates = list(dict.fromkeys(_rate(record) for record in runs))
-    named: Counter[float | None] = Counter()
+    colours = dict(zip(dict.fromkeys(map(_rate, runs)), PALETTE, strict=False))
     drawing = make_subplots(
         1, 2, subplot_titles=["decoded greedily", "sampled at temperature 1"], horizontal_spacing=0.05
     )
+    named = set()
     for record in runs:
         rate, points, time = _rate(record), points_of(record), time_to_effect(record, base)
         label = _side(record) + (f", learning rate {rate:g}" if rate else "")
-        colour = PALETTE[rates.index(rate) % len(PALETTE)]
+        x = [point.seconds for point in points]
         for column, decoding in enumerate(("greedy", "sampled"), start=1):
-            x = [point.seconds for point in points]
             y = [getattr(point, decoding).toxicity for point in points]
-            shown = {"name": label, "legendgroup": label, "showlegend": column == 1 and not named[rate]}
-            line: dict[str, Any] = {"color": colour, "width": 2}
-            drawing.add_trace(
-                go.Scatter(x=x, y=y, mode="lines+markers", marker={"size": 4}, line=line, **shown), 1, column
-            )
+            line = go.Scatter(x=x, y=y, name=label, legendgroup=label, showlegend=column == 1 and rate not in named)
+            line.update(mode="lines+markers", marker={"size": 4}, line={"color": colours[rate], "width": 2})
+            drawing.add_trace(line, 1, column)
             if not time.censored:
-                star = {"symbol": "star", "size": 15, "color": colour}
-                at = y[x.index(time.seconds)]
-                drawing.add_trace(
-                    go.Scatter(x=[time.seconds], y=[at], mode="markers", marker=star, showlegend=False), 1, column
-                )
-        named[rate] += 1
+                star = go.Scatter(x=[time.seconds], y=[y[x.index(time.seconds)]], mode="markers", showlegend=False)
+                star.update(marker={"symbol": "star", "size": 15, "color": colours[rate]})
+                drawing.add_trace(star, 1, column)
+        named.add(rate)
     for column, figures in enumerate((base.greedy, base.sampled), start=1):
         drawing.add_hline(figures.toxicity, line={"color": "#dd7a1f", "dash": "dot"}, row=1, col=column)
         drawing.add_hline(FIFTH * figures.toxicity, line={"color": "#444", "dash": "dash"}, row=1, col=column)
     ticks = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000]
-    drawing.update_xaxes(
-        type="log", tickvals=ticks, ticktext=[str(tick) for tick in ticks], title_text="seconds of training"
-    )
+    drawing.update_xaxes(type="log", tickvals=ticks, ticktext=list(map(str, ticks)), title_text="seconds of training")
     drawing.update_yaxes(rangemode="tozero")
     drawing.update_yaxes(title_text="mean toxicity (dotted: base; dashed: a fifth)", row=1, col=1)
     lay_out(drawing, 1600, 620, top=80, legend=1.15, font=12)
