@@ -34,12 +34,17 @@ def _first(rollout, rows):
     return replace(rollout, prompt_index=rollout.prompt_index[:rows])
 
 
+def _word(tokenizer):
+    """An id whose text is long enough to be judged."""
+    return next(place for place in range(100, len(tokenizer)) if len(tokenizer.decode([place]).strip()) >= 4)
+
+
 @pytest.mark.parametrize("dropped", [True, False])
 def test_a_policy_that_cannot_please_learns_to_write_nothing_only_where_that_costs_nothing(tiny_t5, dialogues, dropped):
     """The preset's way (one sample, whitened advantages). One of two dialogues scores 0 whatever is written, the other 1.
 
-    Not in the update, nothing is the one answer to the first that is never pushed down: in eight steps P(empty) goes from
-    0.10 to above 0.9 (of three seeds, 0.92 at least).
+    Not in the update, nothing is the one answer to the first that is never pushed down: in ten steps P(empty) goes from
+    0.10 to 0.93 and more, and with the floor to 0.05 and less (three seeds).
     """
     config = TrainConfig(
         model=str(tiny_t5),
@@ -57,26 +62,33 @@ def test_a_policy_that_cannot_please_learns_to_write_nothing_only_where_that_cos
     )
     policy = load_policy(config)
     ids = torch.arange(len(policy.forbidden))
-    policy.forbid(~torch.isin(ids, torch.tensor(policy.tokenizer("coffee").input_ids)))  # that word and the end
-    optimizer = optimizer_for(policy, 2e-2)
+    policy.forbid(~torch.isin(ids, torch.tensor([_word(policy.tokenizer), policy.eos_id])))
+    optimizer = optimizer_for(policy, 5e-3)
     prompts = encode_prompts(
         [Example("0", "idiot " * 8), Example("1", "Friday at nine " * 8)] * 8, policy.tokenizer, policy.prompt_format
     )
     hopeless = torch.arange(16) % 2 == 0
+
+    @torch.no_grad()
+    def share_of_nothing():
+        read = policy.encode(prompts.input_ids, prompts.attention_mask)
+        start = torch.full((16, 1), policy.eos_id)
+        first = policy.logits(policy.decode(start, read, prompts.attention_mask), 1.0)[:, 0]
+        return first.softmax(dim=-1)[hopeless, policy.eos_id].mean()
+
+    # Whatever the random weights make of it, one in ten is empty at first.
+    plain, lift = policy.logits, torch.tensor(0.1).logit() - share_of_nothing().logit()
+    policy.logits = lambda states, temperature: plain(states, temperature) + lift * (ids == policy.eos_id)
     shares = []
-    for step in range(8):
+    for step in range(10):
         rollout = generate_rollout(policy, prompts, config, torch.Generator().manual_seed(step))
         short = too_short(rollout, 4)
         judged = (~hopeless).float()[~short]
         scores = with_floor(Scores(judged, {}), short, rollout, config.short_margin)
         if dropped:  # as it was before: not in the update at all
             rollout = replace(rollout, response_mask=rollout.response_mask & ~short[:, None])
-        with torch.no_grad():
-            read = policy.encode(prompts.input_ids, prompts.attention_mask)
-            start = torch.full((16, 1), policy.eos_id)
-            first = policy.logits(policy.decode(start, read, prompts.attention_mask), 1.0)[:, 0]
-            shares.append(first.softmax(dim=-1)[hopeless, policy.eos_id].mean().item())
+        shares.append(share_of_nothing().item())
         experience = ppo.build_experience(rollout, scores, config, 0.0)
         ppo.update(policy, optimizer, experience, config, torch.Generator().manual_seed(step))
     assert shares[0] == pytest.approx(0.1, abs=0.01)
-    assert shares[-1] > 0.8 if dropped else max(shares[2:]) < 0.1
+    assert shares[-1] > 0.8 if dropped else shares[-1] < 0.08
