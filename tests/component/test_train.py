@@ -273,7 +273,11 @@ def test_rows_given_in_python_reach_reward_and_evaluation_and_must_be_given_agai
     run = train(config_for(tiny_t5, "", tmp_path / "run", dataset=rows, **changes))
     saved = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["config"]["dataset"]
     assert re.fullmatch(r"rows given in Python: 8, SHA-256 [0-9a-f]{16}", saved)
-    assert json.loads((run / "eval.json").read_text())["dataset"]["id"] == saved
+    evaluation = json.loads((run / "eval.json").read_text())
+    assert evaluation["dataset"]["id"] == saved
+    assert evaluation["notes"][0].startswith(
+        "2 of 2 dialogues have several references: what compares with them takes the best"
+    )
     assert saved in (run / "README.md").read_text()
     shutil.rmtree(run / "checkpoints")
     for given in ({}, {"dataset": rows[:7]}, {"dataset": "mini"}):

@@ -71,7 +71,8 @@ INSIDE = {
         "rows": set(),
         "analysis": {"resampling", "metrics"},
         "systems": {"metrics"},
-        "evaluate": {"systems", "rows", "analysis", "metrics", "resampling"},
+        "measure": {"metrics", "rows", "systems"},
+        "evaluate": {"measure", "systems", "rows", "analysis", "metrics", "resampling"},
     },
     "tasks": {"task": set(), "summarization": {"task"}},
     "report": {

@@ -8,19 +8,15 @@ report.html.
 from __future__ import annotations
 
 import contextlib
-import gc
 import hashlib
 import importlib.metadata
 import json
 import logging
-import math
 import platform
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, astuple, dataclass, replace
+from dataclasses import asdict, astuple, replace
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from softspoken.config import EvaluateConfig
 from softspoken.data.columns import columns_of
@@ -28,26 +24,13 @@ from softspoken.data.prompts import PromptFormat
 from softspoken.data.reading import iterate_examples, read_examples, record_of, require_references
 from softspoken.evaluation import resampling
 from softspoken.evaluation.analysis import analyse, collect
-from softspoken.evaluation.metrics import (
-    WINDOW,
-    Judge,
-    Similarity,
-    Slices,
-    judge_texts,
-    reference_metrics,
-    similarity_metrics,
-    slice_examples,
-    surface_metrics,
-    toxicity_metrics,
-)
+from softspoken.evaluation.measure import Job, Term, forget, measure
+from softspoken.evaluation.metrics import Judge, Similarity, slice_examples
 from softspoken.evaluation.rows import ROWS_FILE, RowsFile, discard, is_started
 from softspoken.evaluation.systems import (
     BASE,
-    HUMAN,
-    Generate,
     Score,
     System,
-    Window,
     human,
     named_adapters,
     named_systems,
@@ -64,7 +47,7 @@ from softspoken.report.report import read_report as read_report
 from softspoken.rewards.terms import load_judge, load_reward, load_similarity
 from softspoken.tasks.summarization import TASK as SUMMARIZATION
 from softspoken.tasks.task import Task, asked, load_task, reward_of, terms_of, told
-from softspoken.types import Decoding, EvalReport, Example, InputError, Response, one_line
+from softspoken.types import EvalReport, Example, InputError, one_line
 
 log = logging.getLogger(__name__)
 
@@ -74,29 +57,6 @@ PACKAGES = (
 )
 ABOUT_THE_FOLDER = ("output", "overwrite", "resume")
 """Settings that say where the evaluation goes, not what is in it."""
-
-
-@dataclass(frozen=True)
-class Term:
-    """A reward that is measured of each response under a name of its own."""
-
-    score: Score
-    needs_reference: bool
-
-
-@dataclass(frozen=True)
-class Job:
-    """What all systems are measured on and by, and where their rows and the progress go."""
-
-    task: Task
-    examples: list[Example]
-    slices: Slices
-    judges: list[Judge]
-    terms: dict[str, Term]
-    similarity: Similarity | None
-    seed: int
-    rows: RowsFile
-    advance: Callable[[str, int], None]
 
 
 def evaluate(config: EvaluateConfig) -> EvalReport:
@@ -109,14 +69,15 @@ def evaluate(config: EvaluateConfig) -> EvalReport:
     for adapter in adapters:
         adapter_folder(adapter)  # one that is not there is better said before the base has run
     require_seq2seq(config.model)  # and a base before anything is written
-    for folder in (None, *map(adapter_folder, adapters)):
-        require_fit(config.model, folder)
     prompt_format = _prompt_format(config, task, next(iter(adapters), None))
     notes = _notes(config, prompt_format)
     if not config.own_settings:  # each system's own may be others, and differences would come from them
         length = config.max_new_tokens or length_limit(config.model, next(iter(adapters), None))
         config = replace(config, max_new_tokens=length, **_settings(prompt_format))
+    for folder in (None, *map(adapter_folder, adapters)):
+        require_fit(config.model, folder, config.max_new_tokens)
     examples = read_examples(config, task, config.limit)
+    notes += _of_several_references(examples, task)
     device = str(resolve_device(config.device))
     specs = list(dict.fromkeys(config.judge or filter(None, [task.judge])))
     judges = [load_judge(spec, device=device, detoxify_sha256=config.detoxify_sha256) for spec in specs]
@@ -208,7 +169,7 @@ def evaluate_systems(
             slices = slice_examples(task, examples, next(iter(judges), None), lambda done: advance("slices", done))
         with _progress(total, task.words.responses) as advance:
             job = Job(task, examples, slices, list(judges), terms or {}, similarity, seed, rows, advance)
-            _forget(job)
+            forget(job)
             for system in systems:
                 measure(system, job)
         trainings = [(system.name, training) for system in systems for training in system.trainings]
@@ -269,6 +230,16 @@ def _notes(config: EvaluateConfig, prompt_format: PromptFormat) -> list[str]:
     ]
 
 
+def _of_several_references(examples: list[Example], task: Task) -> list[str]:
+    count = sum(bool(example.further_references) for example in examples)
+    if not count:
+        return []
+    return [
+        f"{count} of {len(examples)} {task.words.texts} have several references: what compares with them takes the best over all "
+        "(ROUGE, chrF, similarity), the length their mean."
+    ]
+
+
 def _recorded(config: EvaluateConfig) -> dict[str, Any]:
     """A reward only where there is one: the report shows it as such."""
     named = replace(config, dataset=record_of(config.dataset))
@@ -312,121 +283,6 @@ def _term(name: str, spec: str, config: EvaluateConfig, device: str, examples: l
     if reward.needs_references:
         require_references(examples, config.dataset, f"{name} ({reward.needs_references[0]})")
     return Term(lambda texts, owners: reward(texts, owners).total.tolist(), bool(reward.needs_references))
-
-
-# ------------------------------------------------------------------------------------------------------ measure
-
-
-def measure(system: System, job: Job) -> None:
-    """Answer, score and write all examples, a window at a time; windows that were written before the stop are left out."""
-    several = len(system.trainings) > 1
-    for training in system.trainings:
-        generate: Generate | None = None
-        for decoding, samples in system.ways.items():
-            for first in range(0, len(job.examples), WINDOW):
-                examples = job.examples[first : first + WINDOW]
-                window = Window(examples, first, decoding, samples, job.seed + first)
-                name = _window_name(system.name, training, decoding, first)
-                if name not in job.rows:
-                    generate = generate or _start(system, training, job)
-                    before = getattr(generate, "truncated", 0)
-                    responses = generate(window)
-                    cut = getattr(generate, "truncated", 0) - before
-                    rows = _rows(system.name, training if several else None, window, responses, job)
-                    job.rows.add(name, rows, cut)
-                    _forget(job)
-                job.advance(f"{system.name} {decoding or ''}", len(examples) * samples)
-        del generate
-        _free_memory()
-
-
-def _start(system: System, training: int, job: Job) -> Generate:
-    if system.rework is None:
-        return system.loads[training]()
-    rework = system.rework
-
-    def generate(window: Window) -> list[list[Response]]:
-        texts: list[list[str]] = [[] for _ in window.examples]
-        for row in job.rows.read(_window_name(BASE, 0, window.decoding, window.first)):
-            texts[row["row"] - window.first].append(row[job.task.words.response])
-        return [[Response(text) for text in own] for own in rework(window, texts)]
-
-    return generate
-
-
-def _window_name(system: str, training: int, decoding: Decoding | None, first: int) -> str:
-    return "|".join(map(str, (system, decoding, training, first)))
-
-
-def _rows(
-    system: str, training: int | None, window: Window, responses: list[list[Response]], job: Job
-) -> list[dict[str, Any]]:
-    places = [(place, sample) for place, own in enumerate(responses) for sample in range(len(own))]
-    texts = [responses[place][sample].text for place, sample in places]
-    owners = [window.examples[place] for place, _ in places]
-    two_references = any(example.literal_reference for example in job.examples)
-    is_human = system == HUMAN  # a reference proves nothing about itself
-    words, task = job.task.words, job.task
-    alike: list[dict[str, float]] = [{} for _ in texts]
-    if job.similarity:
-        alike = similarity_metrics(job.similarity, texts, owners, words.text, to_reference=not is_human)
-    terms = _term_metrics(job, texts, owners, is_human)
-    rows = []
-    for (place, sample), scored, similarities, measured in zip(
-        places, judge_texts(job.judges, texts), alike, terms, strict=True
-    ):
-        example, response = window.examples[place], responses[place][sample]
-        number = window.first + place
-        metrics = toxicity_metrics(scored, job.judges) | surface_metrics(response, example) | similarities | measured
-        if example.reference and not is_human:
-            metrics |= reference_metrics(response.text, example, two_references)
-        metrics |= task.metrics(response.text, replace(example, reference=None) if is_human else example)
-        rows.append(
-            {
-                "row": number,
-                "id": example.id,
-                "system": system,
-                "seed": training,
-                "decoding": window.decoding,
-                "sample": sample if window.decoding == "sampled" else None,
-                "slices": [name for name, members in job.slices.items() if members[number]],
-                words.text: example.text,
-                "reference": example.reference,
-                words.response: response.text,
-                "scores": {
-                    name: {label: round(p, 6) for label, p in labels.items()} for name, labels in scored.items()
-                },
-                "metrics": {metric: round(value, 6) for metric, value in metrics.items()},
-            }
-        )
-    return rows
-
-
-def _term_metrics(job: Job, texts: list[str], owners: list[Example], is_human: bool) -> list[dict[str, float]]:
-    """For each text the task's terms by their names, and the products of them."""
-    rows: list[dict[str, float]] = [{} for _ in texts]
-    for name, term in job.terms.items():
-        if texts and not (is_human and term.needs_reference):
-            for row, value in zip(rows, term.score(texts, owners), strict=True):
-                row[name] = value
-    for name, factors in job.task.products.items():
-        for row in rows:
-            if all(factor in row for factor in factors):
-                row[name] = math.prod(row[factor] for factor in factors)
-    return rows
-
-
-def _forget(job: Job) -> None:
-    """A score depends, in its last digits, on the texts it was computed with: a run that goes on after a stop must have no
-    other batches than one that was not stopped."""
-    for judge in job.judges:
-        judge.clear_cache()
-
-
-def _free_memory() -> None:
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 # ------------------------------------------------------------------------------------------------ files, terminal

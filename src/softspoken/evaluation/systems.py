@@ -201,7 +201,7 @@ class _Model:
             adapter_folder(self.adapter)
         elif self.model:
             require_seq2seq(self.model)
-            require_fit(self.model)
+            require_fit(self.model, max_new_tokens=self.config.max_new_tokens)
 
     def __call__(self) -> Generate:
         config = self.config

@@ -50,11 +50,14 @@ def _positions(config: Any, part: str) -> int | None:
     return next((int(rows) for rows in found if rows), None)
 
 
-def require_fit(model: str, adapter: Path | None = None) -> None:
-    """`require_embeddings`, by the files of a model and its adapter, before anything is loaded."""
+def require_fit(model: str, adapter: Path | None = None, max_new_tokens: int | None = None) -> None:
+    """`require_embeddings` and `require_room_to_answer`, by the files of a model and its adapter, before anything is loaded."""
     tokenizer = load_tokenizer(tokenizer_source(model, adapter))
-    config = from_pretrained(AutoConfig.from_pretrained, model).get_text_config(decoder=True)
-    require_embeddings((adapter and saved_embeddings(adapter)) or config.vocab_size, tokenizer, model)
+    config = from_pretrained(AutoConfig.from_pretrained, model)
+    rows = config.get_text_config(decoder=True).vocab_size
+    require_embeddings((adapter and saved_embeddings(adapter)) or rows, tokenizer, model)
+    if max_new_tokens:
+        require_room_to_answer(config, max_new_tokens)
 
 
 def require_embeddings(rows: int, tokenizer: Any, model: str) -> None:

@@ -15,6 +15,7 @@ from transformers import GenerationConfig
 
 from softspoken.config import EvaluateConfig
 from softspoken.evaluation import evaluate as evaluation
+from softspoken.evaluation import measure
 from softspoken.evaluation import systems as systems_module
 from softspoken.evaluation.evaluate import evaluate, evaluate_systems, read_report
 from softspoken.evaluation.rows import PARTIAL_FILE, STATE_FILE
@@ -167,7 +168,7 @@ def test_every_text_is_kept_and_the_rows_average_to_the_figures(rows, tmp_path):
 
 
 def test_systems_are_in_memory_one_at_a_time_and_windows_have_their_own_seed(rows, tmp_path, monkeypatch):
-    monkeypatch.setattr(evaluation, "WINDOW", 5)
+    monkeypatch.setattr(measure, "WINDOW", 5)
     alive: list[weakref.ref] = []
     calls: list[tuple] = []
 
@@ -205,7 +206,7 @@ def test_few_dialogues_and_cut_ones_are_said(rows, tmp_path, caplog, monkeypatch
             self.truncated += 2
             return super().__call__(window)
 
-    monkeypatch.setattr(evaluation, "WINDOW", 6)
+    monkeypatch.setattr(measure, "WINDOW", 6)
     report = evaluate_systems(systems(3, base=[lambda: Cutting("x")] * 2), rows, [WordJudge()], output=tmp_path)
     assert "only 12 dialogues" in caplog.text
     assert "4 of 12 dialogues were longer" in caplog.text
@@ -268,7 +269,7 @@ class Dying(Writer):
 
 @pytest.mark.parametrize("after", [1, 4, 7, 9])
 def test_a_stopped_evaluation_goes_on_and_ends_in_the_same(after, rows, tmp_path, monkeypatch):
-    monkeypatch.setattr(evaluation, "WINDOW", 5)
+    monkeypatch.setattr(measure, "WINDOW", 5)
 
     def run(folder, calls, after, resume):
         both = systems(

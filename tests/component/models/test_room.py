@@ -19,8 +19,9 @@ from transformers import (
 
 from softspoken import mini
 from softspoken.cli import main as cli
-from softspoken.config import SftConfig, TrainConfig
+from softspoken.config import EvaluateConfig, SftConfig, TrainConfig
 from softspoken.data.prompts import PromptFormat
+from softspoken.evaluation.evaluate import evaluate
 from softspoken.inference.generator import Summarizer
 from softspoken.models.room import fitting, require_embeddings, require_room_to_answer
 from softspoken.rl.policy import load_policy
@@ -77,7 +78,10 @@ def test_a_response_longer_than_the_decoder_takes_is_refused_before_anything_run
     with pytest.raises(InputError, match=match):
         load_policy(TrainConfig(model=str(blenderbot), device="cpu", max_new_tokens=25))
     with pytest.raises(InputError, match=match):
+        evaluate(EvaluateConfig(output=str(tmp_path / "out"), model=str(blenderbot), max_new_tokens=25))
+    with pytest.raises(InputError, match=match):
         sft(SftConfig(output=str(tmp_path / "out"), model=str(blenderbot), max_new_tokens=25, max_examples=1))
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_limit_is_the_least_of_format_tokenizer_and_table() -> None:

@@ -1,0 +1,162 @@
+"""One system at a time: its responses to all examples, a window at a time, scored and written as rows."""
+
+from __future__ import annotations
+
+import gc
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from softspoken.evaluation.metrics import (
+    WINDOW,
+    Judge,
+    Similarity,
+    Slices,
+    judge_texts,
+    reference_metrics,
+    similarity_metrics,
+    surface_metrics,
+    toxicity_metrics,
+)
+from softspoken.evaluation.rows import RowsFile
+from softspoken.evaluation.systems import BASE, HUMAN, Generate, Score, System, Window
+from softspoken.tasks.task import Task
+from softspoken.types import Decoding, Example, Response
+
+
+@dataclass(frozen=True)
+class Term:
+    """A reward that is measured of each response under a name of its own."""
+
+    score: Score
+    needs_reference: bool
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all systems are measured on and by, and where their rows and the progress go."""
+
+    task: Task
+    examples: list[Example]
+    slices: Slices
+    judges: list[Judge]
+    terms: dict[str, Term]
+    similarity: Similarity | None
+    seed: int
+    rows: RowsFile
+    advance: Callable[[str, int], None]
+
+
+def measure(system: System, job: Job) -> None:
+    """Answer, score and write all examples, a window at a time; windows that were written before the stop are left out."""
+    several = len(system.trainings) > 1
+    for training in system.trainings:
+        generate: Generate | None = None
+        for decoding, samples in system.ways.items():
+            for first in range(0, len(job.examples), WINDOW):
+                examples = job.examples[first : first + WINDOW]
+                window = Window(examples, first, decoding, samples, job.seed + first)
+                name = _window_name(system.name, training, decoding, first)
+                if name not in job.rows:
+                    generate = generate or _start(system, training, job)
+                    before = getattr(generate, "truncated", 0)
+                    responses = generate(window)
+                    cut = getattr(generate, "truncated", 0) - before
+                    rows = _rows(system.name, training if several else None, window, responses, job)
+                    job.rows.add(name, rows, cut)
+                    forget(job)
+                job.advance(f"{system.name} {decoding or ''}", len(examples) * samples)
+        del generate
+        _free_memory()
+
+
+def _start(system: System, training: int, job: Job) -> Generate:
+    if system.rework is None:
+        return system.loads[training]()
+    rework = system.rework
+
+    def generate(window: Window) -> list[list[Response]]:
+        texts: list[list[str]] = [[] for _ in window.examples]
+        for row in job.rows.read(_window_name(BASE, 0, window.decoding, window.first)):
+            texts[row["row"] - window.first].append(row[job.task.words.response])
+        return [[Response(text) for text in own] for own in rework(window, texts)]
+
+    return generate
+
+
+def _window_name(system: str, training: int, decoding: Decoding | None, first: int) -> str:
+    return "|".join(map(str, (system, decoding, training, first)))
+
+
+def _rows(
+    system: str, training: int | None, window: Window, responses: list[list[Response]], job: Job
+) -> list[dict[str, Any]]:
+    places = [(place, sample) for place, own in enumerate(responses) for sample in range(len(own))]
+    texts = [responses[place][sample].text for place, sample in places]
+    owners = [window.examples[place] for place, _ in places]
+    two_references = any(example.literal_reference for example in job.examples)
+    is_human = system == HUMAN  # a reference proves nothing about itself
+    words, task = job.task.words, job.task
+    alike: list[dict[str, float]] = [{} for _ in texts]
+    if job.similarity:
+        alike = similarity_metrics(job.similarity, texts, owners, words.text, to_reference=not is_human)
+    terms = _term_metrics(job, texts, owners, is_human)
+    rows = []
+    for (place, sample), scored, similarities, measured in zip(
+        places, judge_texts(job.judges, texts), alike, terms, strict=True
+    ):
+        example, response = window.examples[place], responses[place][sample]
+        number = window.first + place
+        metrics = toxicity_metrics(scored, job.judges) | surface_metrics(response, example) | similarities | measured
+        if example.reference and not is_human:
+            metrics |= reference_metrics(response.text, example, two_references)
+        metrics |= task.metrics(response.text, replace(example, reference=None) if is_human else example)
+        rows.append(
+            {
+                "row": number,
+                "id": example.id,
+                "system": system,
+                "seed": training,
+                "decoding": window.decoding,
+                "sample": sample if window.decoding == "sampled" else None,
+                "slices": [name for name, members in job.slices.items() if members[number]],
+                words.text: example.text,
+                "reference": example.reference,
+                words.response: response.text,
+                "scores": {
+                    name: {label: round(p, 6) for label, p in labels.items()} for name, labels in scored.items()
+                },
+                "metrics": {metric: round(value, 6) for metric, value in metrics.items()},
+            }
+        )
+    return rows
+
+
+def _term_metrics(job: Job, texts: list[str], owners: list[Example], is_human: bool) -> list[dict[str, float]]:
+    """For each text the task's terms by their names, and the products of them."""
+    rows: list[dict[str, float]] = [{} for _ in texts]
+    for name, term in job.terms.items():
+        if texts and not (is_human and term.needs_reference):
+            for row, value in zip(rows, term.score(texts, owners), strict=True):
+                row[name] = value
+    for name, factors in job.task.products.items():
+        for row in rows:
+            if all(factor in row for factor in factors):
+                row[name] = math.prod(row[factor] for factor in factors)
+    return rows
+
+
+def forget(job: Job) -> None:
+    """A score depends, in its last digits, on the texts it was computed with: a run that goes on after a stop must have no
+    other batches than one that was not stopped."""
+    for judge in job.judges:
+        judge.clear_cache()
+
+
+def _free_memory() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
