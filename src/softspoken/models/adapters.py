@@ -15,7 +15,7 @@ import torch
 
 from softspoken.hub import require_on_hub
 from softspoken.models.families import text_parts
-from softspoken.models.pretrained import first_line, resolve
+from softspoken.models.pretrained import first_line, require_finite, resolve
 from softspoken.types import InputError
 
 log = logging.getLogger(__name__)
@@ -85,6 +85,7 @@ def with_adapter(seq2seq: Any, folder: Path, model: str, *, trainable: bool = Fa
         ]
         if dropped:
             raise ValueError(f"there is no place for its {dropped[0]}")
+        require_finite(adapted, f"adapter {folder}")
         return adapted
     except (InputError, torch.OutOfMemoryError):
         raise

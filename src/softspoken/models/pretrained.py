@@ -117,7 +117,23 @@ def from_pretrained(loader: Any, model: str, *args: Any, ways_on: str = WAYS_ON,
         raise InputError(f"cannot get {model!r} from the hub ({reason}); {ways_on}") from error
     if getattr(loaded, "auto_map", None) or "auto_map" in getattr(loaded, "init_kwargs", {}):
         _say_code_is_left_alone(model)
+    for part in loaded if isinstance(loaded, tuple) else (loaded,):
+        if isinstance(part, torch.nn.Module):
+            require_finite(part, model)
     return loaded
+
+
+def require_finite(module: torch.nn.Module, source: str) -> None:
+    """Raises InputError for weights of which one is NaN or infinite: what comes of them is said nowhere, or where none expects it."""
+    for name, weight in module.named_parameters():
+        if not weight.is_floating_point() or weight.is_meta or not weight.numel():
+            continue
+        low, high = torch.aminmax(weight.detach())  # both are NaN where one is
+        if not (torch.isfinite(low) and torch.isfinite(high)):
+            raise InputError(
+                f"the weights of {source} are damaged: {name} has {int((~torch.isfinite(weight)).sum())} of "
+                f"{weight.numel()} values that are no finite numbers; fetch or train it again"
+            )
 
 
 @functools.cache  # once a model, which is loaded in parts

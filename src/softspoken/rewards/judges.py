@@ -29,7 +29,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from softspoken import mini
-from softspoken.models.pretrained import first_line, from_pretrained, resolve_device
+from softspoken.models.pretrained import first_line, from_pretrained, require_finite, resolve_device
 from softspoken.types import InputError
 
 JUDGES = "mini, detoxify:VARIANT, detoxify:VARIANT:LABEL, profanity, hf:MODEL:LABEL, hf:MODEL:-LABEL"
@@ -268,6 +268,7 @@ def _load_detoxify(variant: str, sha256: str | None) -> tuple[Any, Any, list[str
         raise InputError(
             f"{path} lacks the weights of {min(loaded['missing_keys'])}; delete it to have it downloaded again"
         )
+    require_finite(model, str(path))
     # The names that all of Detoxify's variants share. Unbiased ones have more outputs (identities); they come after these.
     shared = {"toxic": "toxicity", "severe_toxic": "severe_toxicity", "identity_hate": "identity_attack"}
     return model, tokenizer, [shared.get(name, name) for name in classes]

@@ -22,7 +22,7 @@ import logging
 import math
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
@@ -80,6 +80,9 @@ class WeightedReward:
         total = torch.zeros(len(responses), dtype=torch.float64)
         for name, values in terms.items():
             total += self.weights[name] * values
+        for number in (~torch.isfinite(total.float())).nonzero().flatten().tolist():
+            parts = " + ".join(f"{self.weights[name]:g} * {terms[name][number]:g} ({name})" for name in terms)
+            raise RunError(f"the rewards of {_quoted(responses[number])} add up to more than float32 holds: {parts}")
         return Scores(total.float(), {name: values.float() for name, values in terms.items()})
 
     @property
@@ -100,35 +103,39 @@ def _checked(name: str, term: Reward, responses: list[str], examples: list[Examp
         return torch.zeros(0, dtype=torch.float64)
     try:
         returned: Any = term(list(responses), list(examples))  # copies: a term may do to them what it likes
+        values = list(returned) if _is_list(returned) else None  # a generator runs only now
     except (InputError, RunError):
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # sys.exit() in a reward is no way to end a run well
         raise RunError(
             f"reward {name!r} failed with {type(error).__name__}: {error} ({_quoted(responses[0])} is the first text)"
         ) from error
-    if (
-        not isinstance(returned, Iterable)
-        or isinstance(returned, str | dict)
-        or (isinstance(returned, Tensor) and returned.ndim != 1)
-    ):
+    if values is None:
         raise RunError(
             f"reward {name!r} must return a list, one number for each text; for {_quoted(responses[0])} it returned {returned!r}"
         )
-    values = list(returned)
     if len(values) != len(responses):
         raise RunError(
             f"reward {name!r} returned {len(values)} scores for {len(responses)} texts, of which {_quoted(responses[0])} is the first"
         )
     for value, response in zip(values, responses, strict=True):
         if not _is_finite(value):
-            raise RunError(f"reward {name!r} returned {value!r} for {_quoted(response)}; it must be a finite number")
+            raise RunError(
+                f"reward {name!r} returned {value!r} for {_quoted(response)}; it must be a finite number, and one of float32"
+            )
     return torch.tensor([float(value) for value in values], dtype=torch.float64)
+
+
+def _is_list(returned: Any) -> bool:
+    """Whether it may hold a number for each text, in their order: a set has none, nor a mapping, and a text's letters are no numbers."""
+    flat = not isinstance(returned, Tensor) or returned.ndim == 1
+    return flat and isinstance(returned, Iterable) and not isinstance(returned, str | bytes | Mapping | Set)
 
 
 def _is_finite(value: Any) -> bool:
     try:
-        return math.isfinite(value)
-    except TypeError:
+        return math.isfinite(value) and abs(value) <= torch.finfo(torch.float32).max
+    except (TypeError, OverflowError):
         return False
 
 
@@ -284,7 +291,7 @@ def _load_function(spec: str) -> Reward:
         sys.path.append(str(Path.cwd()))
     try:
         function: Any = functools.reduce(getattr, path.split("."), importlib.import_module(module))
-    except Exception as error:  # importing runs the user's code, which can fail in any way
+    except (Exception, SystemExit) as error:  # importing runs the user's code, which can fail in any way
         raise InputError(
             f"reward {spec!r} cannot be imported ({type(error).__name__}: {error}); use {REWARDS}"
         ) from error

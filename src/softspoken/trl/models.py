@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModelForSeq2SeqLM, BitsAndBytesConfig, 
 
 from softspoken.hub import hub_file
 from softspoken.models.adapters import adapter_folder, require_no_prompt
-from softspoken.models.pretrained import from_pretrained, resolve
+from softspoken.models.pretrained import from_pretrained, require_finite, resolve
 from softspoken.rl.policy import VALUE_HEAD_FILE
 from softspoken.trl.checkpointing import checkpoint_layers, keep_activations
 from softspoken.trl.publish import push
@@ -267,7 +267,9 @@ def _load(source: str, model_args: tuple, options: dict[str, Any], is_trainable:
     folder = adapter_folder(source)
     require_no_prompt(folder)
     base = _seq2seq(PeftConfig.from_pretrained(str(folder)).base_model_name_or_path, model_args, options)
-    return PeftModel.from_pretrained(base, str(folder), is_trainable=is_trainable)
+    adapted = PeftModel.from_pretrained(base, str(folder), is_trainable=is_trainable)
+    require_finite(adapted, f"adapter {folder}")
+    return adapted
 
 
 def _seq2seq(source: str, model_args: tuple, options: dict[str, Any]) -> Any:

@@ -76,6 +76,17 @@ def test_needs_one_dialogue_for_each_response() -> None:
         ("ab", "first one", "returned 'ab'"),
         (torch.tensor([1.0, math.nan]), "second one", "nan"),
         (torch.ones(2, 1), "first one", "one number for each text"),
+        ({1.0, 2.0}, "first one", "must return a list"),
+        (frozenset({1.0, 2.0}), "first one", "must return a list"),
+        ({"first one": 1.0, "second one": 2.0}, "first one", "must return a list"),
+        (b"ab", "first one", "must return a list"),
+        (
+            [1.0, 1e39],
+            "second one",
+            "returned 1e[+]39 for 'second one'; it must be a finite number, and one of float32",
+        ),
+        ([10**400, 1.0], "first one", "must be a finite number"),
+        (iter([1.0, 2.0, 3.0]), "first one", "returned 3 scores for 2 texts"),
     ],
 )
 def test_a_wrong_return_stops_with_the_term_and_the_text(returned: Any, text: str, says: str) -> None:
@@ -92,6 +103,35 @@ def test_a_term_that_raises_stops_with_its_name() -> None:
 
     with pytest.raises(RunError, match=r"'mine:f' failed with KeyError: 'colour'.*'text one'"):
         WeightedReward({"mine:f": broken}, {"mine:f": 1.0})(["text one"], [about(None)])
+
+
+def test_a_generator_that_raises_and_a_way_out_of_python_have_their_name_too() -> None:
+    def late(responses: list[str], dialogues: list[Example]) -> Any:
+        yield 1.0
+        raise KeyError("colour")
+
+    def leaves(responses: list[str], dialogues: list[Example]) -> list[float]:
+        sys.exit(0)
+
+    for term, says in ((late, "KeyError: 'colour'"), (leaves, "SystemExit: 0")):
+        with pytest.raises(RunError, match=f"'mine:f' failed with {says}.*'text one'"):
+            WeightedReward({"mine:f": term}, {"mine:f": 1.0})(["text one"], [about(None)])
+
+
+def test_a_module_that_leaves_python_is_no_reward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "leaving.py").write_text("import sys\nsys.exit(0)\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(InputError, match=r"'leaving:f' cannot be imported \(SystemExit: 0\)"):
+        load_reward("leaving:f")
+
+
+def test_a_sum_that_float32_does_not_hold_is_named_with_its_terms() -> None:
+    reward = WeightedReward({"a": constant(1.0, 3e38), "b": constant(1.0, 3e38)}, {"a": 1.0, "b": 1.0})
+    with pytest.raises(
+        RunError, match=r"'y' add up to more than float32 holds: 1 \* 3e\+38 \(a\) \+ 1 \* 3e\+38 \(b\)"
+    ):
+        reward(["x", "y"], [about(None)] * 2)
 
 
 def test_arrays_are_as_good_as_lists() -> None:
