@@ -15,8 +15,10 @@ from transformers import (
     DataCollatorForSeq2Seq,
     GenerationConfig,
     PreTrainedModel,
+    PrinterCallback,
     Seq2SeqTrainer,
     Seq2SeqTrainingArguments,
+    TrainerCallback,
     get_scheduler,
 )
 
@@ -34,6 +36,7 @@ from softspoken.models.pretrained import (
     require_seq2seq,
 )
 from softspoken.models.room import fitting, require_fit, require_room_to_answer
+from softspoken.progress import progress_bar
 from softspoken.tasks.task import asked, load_task
 from softspoken.types import Example, InputError
 
@@ -67,17 +70,50 @@ def sft(config: SftConfig) -> Path:
     if config.overwrite and output.exists():
         shutil.rmtree(output)
     checkpoints = output / "checkpoints"
+    bar = _Bar()
     trainer = Seq2SeqTrainer(
         model=model,
         args=_arguments(config, checkpoints),
         train_dataset=_examples(examples, tokenizer, prompt_format, generation, config.max_new_tokens),
         data_collator=DataCollatorForSeq2Seq(tokenizer, model),
         optimizers=_adafactor(model, config, len(examples)) if config.optimizer == "adafactor" else (None, None),
+        callbacks=[bar],
     )
-    trainer.train(resume_from_checkpoint=config.resume)
+    trainer.remove_callback(PrinterCallback)  # which prints to standard output
+    try:
+        trainer.train(resume_from_checkpoint=config.resume)
+    finally:
+        bar.bar.stop()  # or what is said of a failure would be drawn over
     _save(trainer.model, generation, tokenizer, prompt_format, output)
     shutil.rmtree(checkpoints)
     return output
+
+
+class _Bar(TrainerCallback):
+    """The bar of every command in place of the Trainer's; where stderr is no terminal, a line for each tenth of the steps."""
+
+    def __init__(self) -> None:
+        self.bar = progress_bar("sft", "{task.fields[figures]}")
+        self.loss = ""
+        self.said = 0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.bar.start()
+        self.task = self.bar.add_task("sft", total=state.max_steps, completed=state.global_step, figures="")
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        if "loss" in (logs or {}):
+            self.loss = f"loss {float(logs['loss']):.3f}"
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.bar.update(self.task, completed=state.global_step, figures=self.loss)
+        tenth = 10 * state.global_step // state.max_steps
+        if self.bar.disable and tenth > self.said:
+            log.info("sft: step %d of %d%s", state.global_step, state.max_steps, f", {self.loss}" if self.loss else "")
+        self.said = max(self.said, tenth)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.bar.stop()
 
 
 def _one_for_each_reference(examples: list[Example]) -> list[Example]:
@@ -128,6 +164,7 @@ def _arguments(config: SftConfig, checkpoints: Path) -> Seq2SeqTrainingArguments
         save_total_limit=2,
         logging_steps=50,
         report_to=[],
+        disable_tqdm=True,
         seed=config.seed,
         use_cpu=not torch.cuda.is_available(),
         remove_unused_columns=False,

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from softspoken.ranges import check_settings
 from softspoken.types import Example, InputError, PromptBatch
 
 FORMAT_FILE = "softspoken.json"
@@ -34,6 +35,7 @@ class PromptFormat:
     """As the tokenizer names them; None leaves it as it was saved."""
 
     def __post_init__(self) -> None:
+        check_settings(self)  # it may come from a file that was edited
         if sum(self.template.count(place) for place in PLACES) != 1:
             raise InputError(f"prompt_template {self.template!r} must contain {{text}} exactly once")
 
@@ -54,7 +56,7 @@ class PromptFormat:
             return None
         try:
             return cls(**json.loads(path.read_text(encoding="utf-8"))["prompt_format"])
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(
                 f"{path} is not a prompt format as softspoken writes it ({error}); restore or remove it"
             ) from error

@@ -14,7 +14,7 @@ from softspoken.report.charts import PALETTE, Chart, Styles, plane, system_style
 from softspoken.report.curves import overlaid_curves
 from softspoken.report.measures import BASE, DECODINGS, HUMAN, overview, slice_label, task_of
 from softspoken.report.page import Charts, render
-from softspoken.report.report import REPORT_FILE, Run, evaluated_on, read_run, titles
+from softspoken.report.report import REPORT_FILE, Run, evaluated_on, naming_what_is_damaged, read_run, titles
 from softspoken.report.tables import Entry, Table, entries, part_of, systems_table, with_judges
 from softspoken.report.verdict import Verdict, judged_systems, remarks, verdicts
 from softspoken.tasks.task import Words
@@ -47,7 +47,17 @@ def compare(folders: Sequence[Path], output: Path) -> Path:
         raise InputError(f"{twice[0]} is given twice; give each run once")
     if output.is_dir():
         raise InputError(f"output {output} is a folder; give the name of a file, such as {output / 'compare.html'}")
-    runs = dict(zip(run_names(folders), map(read_run, folders), strict=True))
+    runs = dict(zip(run_names(folders), map(_read, folders), strict=True))
+    with naming_what_is_damaged(" or ".join(map(str, folders))):
+        return _write(runs, output)
+
+
+def _read(folder: Path) -> Run:
+    with naming_what_is_damaged(folder):
+        return read_run(folder)
+
+
+def _write(runs: dict[str, Run], output: Path) -> Path:
     reports = {name: run.report for name, run in runs.items() if run.report}
     tasks = {name: run.task for name, run in runs.items()}
     first = next(iter(tasks.values()))

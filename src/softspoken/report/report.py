@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +61,7 @@ def read_report(folder: Path | str) -> EvalReport:
         systems = [_system(one) for one in saved["systems"]]
         comparisons = [_comparison(one) for one in saved["comparisons"]]
         return EvalReport(**_known(EvalReport, saved) | {"systems": systems, "comparisons": comparisons})
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
             f"{path} is not an evaluation of softspoken ({error}); evaluate again with --overwrite true"
         ) from error
@@ -89,9 +91,28 @@ def _intervals(metrics: dict[str, dict[str, float]]) -> dict[str, Interval]:
 # --------------------------------------------------------------------------------------------------- report.html
 
 
+@contextlib.contextmanager
+def naming_what_is_damaged(folder: Path | str) -> Iterator[None]:
+    """Whatever a page of the folder fails by is in its files, which may be cut, edited or a stranger's: an InputError says so."""
+    try:
+        yield
+    except (InputError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [""])[0]
+        raise InputError(
+            f"{folder} cannot be shown ({type(error).__name__}: {reason}): one of its files ({EVAL_FILE}, the rows, {METRICS_FILE}, "
+            "config.yaml) is damaged or was edited; restore it, or evaluate again with --overwrite true"
+        ) from error
+
+
 def write_report(folder: Path | str) -> Path:
     """report.html from whatever lies in the folder: an evaluation, a run's metrics and configuration, or all of them."""
-    folder = Path(folder)
+    with naming_what_is_damaged(folder):
+        return _write_report(Path(folder))
+
+
+def _write_report(folder: Path) -> Path:
     run = read_run(folder)
     report, metrics, record = run.report, run.metrics, run.record
     rows = read_rows(_rows_file(folder, report), report) if report else None
@@ -213,7 +234,9 @@ def _metrics(path: Path) -> list[dict[str, float]]:
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
         try:
             step = json.loads(line)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
+            continue
+        if not isinstance(step, dict):
             continue
         steps.append(
             {name: value for name, value in step.items() if isinstance(value, int | float) and math.isfinite(value)}
@@ -223,7 +246,10 @@ def _metrics(path: Path) -> list[dict[str, float]]:
 
 def _record(folder: Path) -> dict[str, Any]:
     path = folder / "config.yaml"
-    return yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    record = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if not isinstance(record, dict):
+        raise InputError(f"{path} is not a run's record; restore it")
+    return record
 
 
 def _training_remarks(metrics: list[dict[str, float]], words: Words) -> list[str]:

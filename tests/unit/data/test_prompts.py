@@ -93,3 +93,21 @@ def test_a_tokenizer_that_does_not_say_which_characters_a_token_stands_for(kind:
     assert ("word1 " in prompt, "word80" in prompt) == ((True, False) if side == "right" else (False, True))
     with pytest.raises(InputError, match="max_prompt_tokens 5 leaves no room"):
         encode_prompts([Example("a", words(1, 80))], tokenizer, PromptFormat("Start. {dialogue} End.", 5))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"prompt_format": {"template": null}}',
+        '{"prompt_format": {"max_prompt_tokens": "x"}}',
+        '{"prompt_format": {"max_prompt_tokens": -5}}',
+        '{"prompt_format": {"truncation_side": "up"}}',
+        '{"prompt_format": ' + "[" * 50_000,
+        '{"prompt_format": []}',
+        "[]",
+    ],
+)
+def test_a_saved_format_that_was_edited_is_named(content: str, tmp_path: Path) -> None:
+    (tmp_path / "softspoken.json").write_text(content, encoding="utf-8")
+    with pytest.raises(InputError, match=r"softspoken\.json is not a prompt format as softspoken writes it"):
+        PromptFormat.load(tmp_path)
