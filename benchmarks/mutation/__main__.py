@@ -142,9 +142,9 @@ Reached = dict[str, tuple[float, list[tuple[str, int]]]]
 
 def _reached(folder: str) -> Reached:
     """Of the folder's tests that are no unit tests, by one run without a mutant; kept until a test or a source of it changes."""
-    kept = RESULTS.with_name(f"mutation-{folder}.json")
     slow = [test for test in FOLDERS[folder] if not test.startswith(UNIT)]
-    stamp = _digest([*_test_files(folder), *_sources(folder)])
+    kept = RESULTS.with_name(f"mutation-{folder}.json")
+    stamp = _digest([*_test_files(slow), *_sources(folder)])
     if not kept.is_file() or json.loads(kept.read_text(encoding="utf-8"))["stamp"] != stamp:
         print(f"{folder}: all but the unit tests, without a mutant", flush=True)
         child = os.fork()
@@ -258,8 +258,8 @@ def _run(tests: list[str], *plugins: object) -> int:
     return int(pytest.main([*options, *tests], plugins=list(plugins)))
 
 
-def _test_files(folder: str) -> list[Path]:
-    places = [ROOT / place for place in FOLDERS[folder]]
+def _test_files(tests: list[str]) -> list[Path]:
+    places = [ROOT / place for place in tests]
     return [path for place in places for path in (sorted(place.rglob("*.py")) if place.is_dir() else [place])]
 
 
@@ -269,7 +269,7 @@ def _digest(paths: Iterable[Path]) -> str:
 
 def _stamp(file: str) -> str:
     """Of what it depends on that a mutant survives: the file and the tests of its folder."""
-    return _digest([SOURCE / file, *_test_files(file.split("/")[0])])
+    return _digest([SOURCE / file, *_test_files(FOLDERS[file.split("/")[0]])])
 
 
 def _results(every: dict[str, list[Mutant]]) -> dict[Place, str]:

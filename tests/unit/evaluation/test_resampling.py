@@ -136,6 +136,10 @@ def test_a_percentiles_draws_move_whole_groups():
     assert ends(interval) == (0, 0, 1)
 
 
+def test_a_percentile_of_one_group_has_no_other_to_draw():
+    assert ends(quantile_interval(np.array([[1.0, 2.0, 3.0]]), np.array([0]), 0.99, seed=0)) == (3, 3, 3)
+
+
 def test_equal_names_are_one_group():
     assert group_numbers(["b", "a", "b"]).tolist() == [1, 0, 1]
 
@@ -192,7 +196,20 @@ def test_distinct_is_kinds_by_all_with_a_jackknife_interval():
     assert distinct_interval([nothing], 2) is None
 
 
+def test_distinct_without_a_group_that_wrote_all_is_as_it_is():
+    # Group 0 alone wrote: a a b. Without it nothing is left to be distinct of; without group 1 all is.
+    assert ends(distinct_interval([(np.array([7, 7, 8]), np.array([0, 0, 0]))], 2)) == pytest.approx((2 / 3,) * 3)
+
+
 # ---------------------------------------------------------------------------------------------------------- permutation
+
+
+@pytest.mark.parametrize(("permutations", "counted"), [(7, True), (6, False)])
+def test_swaps_are_counted_where_there_are_no_more_than_would_be_drawn(permutations, counted):
+    # The eight of three groups, of which two do as much: a quarter; of six drawn and the observed one, some sevenths.
+    p_value = permutation_p_values(column(1, 1, 1), np.arange(3), seed=0, permutations=permutations)[0]
+    assert (p_value == 0.25) == counted
+    assert p_value * (8 if counted else 7) == pytest.approx(round(p_value * (8 if counted else 7)))
 
 
 def test_p_value_counts_the_swaps_that_do_as_much():

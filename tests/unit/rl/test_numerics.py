@@ -177,6 +177,10 @@ def test_gae_by_hand():
     assert torch.allclose(advantages, tensor([[-0.25 + 0.5 * 0.75, 0.75, 0.0]]))
 
 
+def test_gae_of_a_single_token_is_the_reward_less_the_value():
+    assert numerics.gae(tensor([[1.0]]), tensor([[0.25]]), tensor([[True]]), 0.9, 0.9).tolist() == [[0.75]]
+
+
 def test_gae_discounts():
     advantages = numerics.gae(tensor([[0.0, 1.0]]), torch.zeros(1, 2), torch.ones(1, 2, dtype=torch.bool), 0.9, 1.0)
     assert torch.allclose(advantages, tensor([[0.9, 1.0]]))

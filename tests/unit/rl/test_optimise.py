@@ -1,6 +1,7 @@
 """Step 4 on weights and losses made up for the purpose: what a mini-batch weighs, what is clipped, and what is counted."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -95,6 +96,14 @@ def test_explained_variance_is_of_the_values_before_the_update():
     )
 
 
+def test_without_a_critic_no_variance_is_explained():
+    policy = made_policy(adapter=Parameter(torch.zeros(1)))
+    experience = replace(made_experience(made_rollout([2]), returns=torch.tensor([[1.0, 2.0]])), returns=None)
+    assert run(policy, experience, made_config(), per_row(policy, slope=(1.0,))).explained_variance == 0
+    blind = made_experience(replace(made_rollout([2]), old_values=None), returns=torch.tensor([[1.0, 2.0]]))
+    assert run(policy, blind, made_config(), per_row(policy, slope=(1.0,))).explained_variance == 0
+
+
 def test_the_update_stops_where_the_mean_kl_of_a_mini_batch_passes_the_target():
     """0.3 nats a token in the second row; what has been applied is kept, what is left is counted."""
     rollout = made_rollout([2, 2], index=[0, 0])  # side by side, in their order
@@ -145,6 +154,18 @@ def test_approx_kl_is_of_the_old_policy_to_the_new_under_the_olds_samples():
     """Schulman's k3 with r = new / old: r − 1 − ln r, which is e^½ − 1 − ½ = 0.14872; the other way round it were 0.10653."""
     assert parts_of([0.5], [1.0])[1]["approx_kl"] == pytest.approx(0.14872, abs=1e-5)
     assert parts_of([-0.5, 0.0], [1.0, 1.0])[1]["approx_kl"] == pytest.approx(0.10653, abs=1e-5)
+
+
+def test_the_kl_in_the_loss_is_summed_over_the_tokens_that_count():
+    """½ nat of drift at each of three tokens, before the update: 0.1 · k3 = 0.1 · (e^−½ − 1 + ½) each, and none off the mask."""
+    rollout = made_rollout(THREE_AND_ONE, logratio=0.5)
+    experience = made_experience(rollout, kl_coef=0.1)
+    logprobs = torch.where(rollout.response_mask, rollout.old_logprobs, 2.0)
+    for place, expected in (("loss", 0.1 * (math.exp(-0.5) - 0.5) * 4), ("reward", 0.0)):
+        config = made_config(kl_in=place, kl_estimator="k3")
+        found = optimise.kl_loss(logprobs, experience, torch.tensor([0, 1]), config)
+        assert found.item() == pytest.approx(expected, rel=1e-5)
+    assert optimise.kl_loss(logprobs, replace(experience, kl_coef=0.0), torch.tensor([0, 1]), config).item() == 0
 
 
 def test_what_the_mask_hides_has_no_part_in_the_loss():

@@ -56,6 +56,26 @@ def test_the_discount_and_lambda_are_the_configurations():
     assert experience.advantages.tolist() == [[0.25, 1]]
 
 
+def test_the_siblings_or_where_there_are_none_the_others_are_what_a_row_is_compared_with():
+    """First advantages 1, 3 of one prompt, 5 and 7 of two more: 3, 1, and the means of 1, 3, 7 and of 1, 3, 5."""
+    rollout = made_rollout([2] * 4, index=[0, 0, 1, 2])
+    advantages = torch.tensor([[1.0, 9.0], [3.0, 9.0], [5.0, 9.0], [7.0, 9.0]])
+    assert ppo.sibling_baseline(advantages, rollout).tolist() == [[3], [1], [pytest.approx(11 / 3)], [3]]
+    assert ppo.sibling_baseline(advantages[:1], made_rollout([2])).tolist() == [[0]]
+    config = made_config(sibling_baseline=True)
+    experience = ppo.build_experience(rollout, scored(1.0, 3.0, 5.0, 7.0), config, 0.0)
+    assert experience.advantages[:, 1].tolist() == pytest.approx([-2, 2, 4 / 3, 4])
+
+
+@pytest.mark.parametrize(
+    ("kl", "samples", "weight"),
+    [(0.1, 100, 0.5), (0.11, 100, 0.505), (9.0, 100, 0.51), (0.0, 100, 0.49), (0.0, 5000, 0.4), (9.0, 5000, 0.6)],
+)
+def test_the_adaptive_weight_moves_with_the_kl_by_a_fifth_at_most(kl, samples, weight):
+    config = made_config(kl_controller="adaptive", kl_coef=0.5, kl_target=0.1, kl_horizon=1000)
+    assert ppo.next_kl_coef(0.5, kl, samples, config) == pytest.approx(weight)
+
+
 # ---------------------------------------------------------------------------------------------------------- value loss
 
 
