@@ -3,7 +3,7 @@
     python -m benchmarks.mutation --sample 200            # so many, drawn at random over all three folders
     python -m benchmarks.mutation rl/ppo.py rl/groups.py  # all of these files
 
-A mutant is shown to the unit tests of its file, then to those of its folder, which take seconds. What survives them is shown to those of its other tests that come
+A mutant is shown to the unit tests of its file, then to those of its folder, then to its file's component tests. What survives them is shown to those of its other tests that come
 through the mutated function, the quickest first, until one turns red; which those are says one run of them all without a mutant.
 
 Mutants that no test can tell from the original are listed with the reason in equivalent.txt and do not count. Where a run
@@ -66,7 +66,7 @@ class _Mutated(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def __init__(self, file: str, mutant: Mutant) -> None:
         self.path = SOURCE / file
         self.name = "softspoken." + file.removesuffix(".py").replace("/", ".")
-        self.tree = mutant.tree
+        self.tree = mutant.tree()
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
         if name != self.name:
@@ -123,7 +123,11 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--sample", type=int, default=0, help="so many mutants, drawn at random; by default all")
     parser.add_argument("--seed", type=int, default=0, help="of the draw")
     parser.add_argument("--list", action="store_true", help="say which they are, and run nothing")
-    parser.add_argument("--quick", action="store_true", help="the unit tests alone; what they let pass is not recorded")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="the unit tests and the file's own others alone; what they let pass is not recorded",
+    )
     parser.add_argument("--fresh", action="store_true", help="forget earlier results")
     return parser.parse_args(argv)
 
@@ -219,8 +223,9 @@ def _outcome(file: str, mutant: Mutant, *, quick: bool) -> str:
     """`killed`, `timeout` or `survived`."""
     folder = file.split("/")[0]
     unit = [test for test in FOLDERS[folder] if test.startswith(UNIT)]
-    own = f"{UNIT}/{folder}/test_{file.split('/')[1]}"
-    stages = [[own] if (ROOT / own).is_file() else [], unit]
+    own = [f"tests/{kind}/{folder}/test_{file.split('/')[1]}" for kind in ("unit", "component")]
+    first, last = ([test] if (ROOT / test).is_file() else [] for test in own)
+    stages = [first, unit, last]
     outcome = "survived"
     while outcome == "survived" and stages:
         outcome = _shown(file, mutant, stages.pop(0))

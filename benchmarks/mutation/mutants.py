@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ast
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,6 +47,10 @@ NO_MATTER = {"strict", "stacklevel", "encoding", "device", "dtype", "level", "ca
 """Keywords that change no result, or are checks of what cannot be."""
 
 
+Change = Callable[[Any], ast.AST]
+"""A node, which it may change, → what stands in its place."""
+
+
 @dataclass(frozen=True)
 class Mutant:
     line: int
@@ -54,23 +58,28 @@ class Mutant:
     """Among those of its file."""
     what: str
     """`a + b → a - b`, as Python writes it."""
-    tree: ast.Module
+    source: str
+    route: Route
+    change: Change
+
+    def tree(self) -> ast.Module:
+        whole = ast.parse(self.source)
+        holder, field, place = _at(whole, self.route)
+        if place is None:
+            setattr(holder, field, self.change(getattr(holder, field)))
+        else:
+            getattr(holder, field)[place] = self.change(getattr(holder, field)[place])
+        return ast.fix_missing_locations(whole)
 
 
 def mutants(source: str) -> Iterator[Mutant]:
-    """Each with a tree of its own, in the order of the file."""
-    found = list(_sites(ast.parse(source)))
-    for number, (path, change) in enumerate(found):
-        tree = ast.parse(source)
-        holder, field, place = _at(tree, path)
+    """In the order of the file."""
+    whole = ast.parse(source)
+    for number, (route, change) in enumerate(_sites(whole)):
+        holder, field, place = _at(whole, route)
         before = getattr(holder, field) if place is None else getattr(holder, field)[place]
         after = change(copy.deepcopy(before))
-        if place is None:
-            setattr(holder, field, after)
-        else:
-            getattr(holder, field)[place] = after
-        what = f"{_short(before)} → {_short(after)}"
-        yield Mutant(before.lineno, number, what, ast.fix_missing_locations(tree))
+        yield Mutant(before.lineno, number, f"{_short(before)} → {_short(after)}", source, route, change)
 
 
 Route = tuple[tuple[str, int | None], ...]
@@ -84,7 +93,7 @@ def _at(tree: ast.AST, path: Route) -> tuple[Any, str, int | None]:
     return node, *path[-1]
 
 
-def _sites(node: ast.AST, path: Route = (), *, inside: bool = False) -> Iterator[tuple[Route, Any]]:
+def _sites(node: ast.AST, path: Route = (), *, inside: bool = False) -> Iterator[tuple[Route, Change]]:
     """Where something is changed, and how: a function of the node there. `inside` a function."""
     for field, value in ast.iter_fields(node):
         if field in ("annotation", "returns", "decorator_list", "type_comment"):
@@ -111,7 +120,7 @@ def _is_said(node: ast.AST) -> bool:
     return isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[0] in SAID
 
 
-def _changes(node: ast.AST, parent: ast.AST) -> Iterator[Any]:
+def _changes(node: ast.AST, parent: ast.AST) -> Iterator[Change]:
     if isinstance(node, (ast.BinOp, ast.BoolOp)) and type(node.op) in OPERATORS and not _is_text(node):
         yield lambda old: _with(old, op=OPERATORS[type(old.op)]())
     if isinstance(node, ast.Compare) and type(node.ops[0]) in OPERATORS:

@@ -44,5 +44,5 @@ def test_the_mutants_of_a_function_by_hand():
 def test_each_differs_from_the_source_in_its_own_place_alone():
     plain = ast.unparse(ast.parse(SOURCE)).splitlines()
     for mutant in mutants(SOURCE):
-        mutated = ast.unparse(mutant.tree).splitlines()
+        mutated = ast.unparse(mutant.tree()).splitlines()
         assert sum(one != other for one, other in zip(plain, mutated, strict=True)) == 1
