@@ -226,8 +226,8 @@ def test_what_is_too_short_is_not_judged_and_its_floor_is_in_the_mean_score(tiny
 
 
 def test_logits_that_are_not_finite_end_the_run_in_a_sentence_with_the_step(tiny_t5, data, tmp_path, monkeypatch):
-    def broken(config):
-        policy = load_policy(config)
+    def broken(*given):
+        policy = load_policy(*given)
         policy.seq2seq.get_decoder().final_layer_norm.weight.data[0] = float("nan")
         return policy
 
