@@ -75,6 +75,12 @@ def test_the_worst_of_several_samples():
         assert "expected_max_toxicity" not in other.metrics
 
 
+def test_of_one_sample_there_is_no_worst():
+    one = measured("base", "sampled", toxicity=[[0.1], [0.2]], toxic_rate=[[0], [0]], length=[[1]] * 2)
+    [result], _ = analyse([one], np.arange(2), {"all": np.ones(2, dtype=bool)}, seed=0)
+    assert not {"expected_max_toxicity", "toxicity_probability"} & set(result.metrics)
+
+
 def test_a_dialogues_value_is_the_mean_of_what_its_samples_have():
     systems = [
         measured("base", "sampled", toxicity=[[0, 0]] * 2, length=[[1, 1]] * 2, copied_share=[[0.5, np.nan], [1, 0]])

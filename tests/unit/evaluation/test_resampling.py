@@ -181,6 +181,8 @@ def test_two_systems_have_their_own_luck_and_what_is_never_negative_stays_so():
     first, second = (over_seeds(two, seed=0, system=number) for number in (0, 1))
     assert abs(np.corrcoef(first, second)[0, 1]) < 0.2
     assert min(first.min(), second.min()) == 0, "toxicity is never below 0"
+    none = np.array([[0.0] * 500, [0.4] * 500])
+    assert over_seeds(none, seed=0, system=0).min() == 0, "nor where a training never fails"
     assert over_seeds(two - 1, seed=0, system=0).min() < -1, "a log-probability may be"
 
 
@@ -192,7 +194,11 @@ def test_distinct_is_kinds_by_all_with_a_jackknife_interval():
     assert ends(interval) == pytest.approx((0.6, 0.6 - 1.96 / 6, 0.6 + 1.96 / 6))
     other = np.array([1, 2]), np.array([0, 1])  # a training that never repeats
     assert distinct_interval([pieces, other], 2).mean == pytest.approx(0.8)
+    # Left out in turn, the other leaves 1 and 1: together 1 and 5/6, mean 11/12; √(1/2 · 2 · (1/12)²) = 1/12.
+    both = ends(distinct_interval([pieces, other], 2))
+    assert both == pytest.approx((0.8, 0.8 - 1.96 / 12, 0.8 + 1.96 / 12))
     nothing = np.array([], dtype=np.int64), np.array([], dtype=np.int64)
+    assert distinct_interval([pieces, nothing], 2) is None
     assert distinct_interval([nothing], 2) is None
 
 
@@ -225,6 +231,11 @@ def test_up_to_13_groups_every_swap_is_counted():
     assert permutation_p_values(differences[:, None], np.arange(13), seed=0)[0] == 2 / 2**13
     differences[0] = -1
     assert permutation_p_values(differences[:, None], np.arange(13), seed=0)[0] == 4 / 2**13
+
+
+def test_swaps_that_are_drawn_in_chunks_are_as_many_as_are_asked_for(monkeypatch):
+    monkeypatch.setattr("softspoken.evaluation.resampling.CHUNK", 14 * 4)  # four at once, four, and one
+    assert permutation_p_values(np.zeros((14, 1)), np.arange(14), seed=0, permutations=9)[0] == 1
 
 
 def test_p_value_is_1_without_a_difference_and_never_0():
