@@ -1,4 +1,4 @@
-"""A process that answers each line of JSON with one: how it is asked, and how it answers. Standard library and torch: TRL's
+"""A process that answers each line of JSON with one: how it is asked, and how it answers. Standard library only: TRL's
 processes import it in the legacy environment."""
 
 from __future__ import annotations
@@ -66,6 +66,7 @@ class Worker:
 
 
 def environment(threads: int) -> dict[str, str]:
+    """torch takes its number of threads from it."""
     return os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
 
 
@@ -76,11 +77,8 @@ def make_legacy_environment() -> None:
 
 def serve(prepare: Callable[[Record], Callable[[Record], Record]], *packages: str) -> None:
     """In the process: say that all is ready, with the versions, then answer each line of standard input."""
-    import torch
-
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what libraries print goes to the log
-    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     answer = prepare(json.loads(sys.argv[1]))
     versions = {name: importlib.metadata.version(name) for name in (*packages, *PACKAGES)}
     print(json.dumps({"ready": True, "versions": versions}), file=answers)
