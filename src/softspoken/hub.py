@@ -23,8 +23,19 @@ def require_on_hub(repo: str, kind: Kind, ways_on: str) -> None:
     """
     from huggingface_hub import constants
 
+    _require_name(repo, ways_on)
     if not constants.HF_HUB_OFFLINE and not _is_cached(repo, kind):
         _ask(repo, kind, ways_on)
+
+
+def _require_name(repo: str, ways_on: str) -> None:
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(repo)
+    except HFValidationError as error:
+        raise InputError(f"{repo!r} is neither a folder here nor a name that a hub could have; {ways_on}") from error
 
 
 def _is_cached(repo: str, kind: Kind) -> bool:
@@ -58,6 +69,7 @@ def hub_file(repo: str, name: str, ways_on: str) -> Path | None:
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import HfHubHTTPError, RemoteEntryNotFoundError
 
+    _require_name(repo, ways_on)
     cached = try_to_load_from_cache(repo, name)
     if cached is not None:  # the file, or the note that there is none
         return Path(cached) if isinstance(cached, str) else None

@@ -137,7 +137,7 @@ def _number(value: Any) -> Any:
 
 def _text(value: Any) -> Any:
     text = os.fspath(value) if isinstance(value, os.PathLike) else value
-    return text if isinstance(text, str) else _NO
+    return text if isinstance(text, str) and "\0" not in text else _NO  # no path has one in it
 
 
 def _texts(value: Any) -> Any:

@@ -87,6 +87,7 @@ def test_a_number_longer_than_python_reads(digits: int, tmp_path: Path) -> None:
         ({"fast": 1}, "fast 1 cannot be used: give true or false"),
         ({"model": 5}, "model 5 cannot be used: give text"),
         ({"model": b"mini"}, "model b'mini' cannot be used: give text"),
+        ({"model": "a\0b"}, r"model 'a\x00b' cannot be used: give text"),
         ({"output": 5}, "output 5 cannot be used: give text"),
         ({"judge": "mini"}, "judge 'mini' cannot be used: give a list"),
         ({"judge": [5]}, "judge [5] cannot be used: give a list"),

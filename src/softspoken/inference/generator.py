@@ -45,6 +45,7 @@ from softspoken.models.pretrained import (
     load_seq2seq,
     load_tokenizer,
     prompt_format_for,
+    require_seq2seq,
     resolve_device,
 )
 from softspoken.models.room import fitting, require_fit, require_room_to_answer
@@ -131,6 +132,7 @@ class Generator:
             target_language=target_language or prompt_format.target_language,
         )
         place = resolve_device(device)
+        require_seq2seq(model)  # first: a folder that is no model at all is not one that lacks a tokenizer
         require_fit(model, folder)
         seq2seq: Any = load_seq2seq(model, dtype)
         tokenizer = load_tokenizer(tokenizer_source(model, folder))

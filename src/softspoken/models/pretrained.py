@@ -61,7 +61,7 @@ def load_generation_config(model: str) -> GenerationConfig:
     """What load_seq2seq's model has as its own, without its weights."""
     try:
         return GenerationConfig.from_pretrained(resolve(model))
-    except OSError:  # it has no file of that name
+    except (OSError, ValueError):  # it has no file of that name, or is none that a hub could have
         return GenerationConfig.from_model_config(from_pretrained(AutoConfig.from_pretrained, model))
 
 

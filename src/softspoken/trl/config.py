@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from math import ceil
+from math import ceil, isfinite
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +162,9 @@ class PPOConfig:
             folder = {"logging_dir": self.accelerator_kwargs["logging_dir"]}
             self.project_kwargs = folder | self.project_kwargs
             self.accelerator_kwargs = {k: v for k, v in self.accelerator_kwargs.items() if k not in folder}
+        for name, value in vars(self).items():
+            if isinstance(value, float) and not isfinite(value):
+                raise InputError(f"PPOConfig.{name} {value} cannot be used: give a finite number")
         for name in ("batch_size", "mini_batch_size", "gradient_accumulation_steps", "ppo_epochs", "compare_steps"):
             if getattr(self, name) < 1:
                 raise InputError(f"PPOConfig.{name} {getattr(self, name)} cannot be used: give 1 or more")

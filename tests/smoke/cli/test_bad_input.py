@@ -53,6 +53,9 @@ def folder(tmp_path: Path, tiny_t5: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     ("command", "words"),
     [
         # usage
+        ("score --reward hf:a?b:x", "'a?b' is neither a folder here nor a name that a hub could have"),
+        ("train --dataset a?b", "'a?b' is neither a folder here nor a name that a hub could have"),
+        ("generate good.jsonl --model a?b", "'a?b' is neither a folder here nor a name that a hub could have"),
         ("", "no command given"),
         ("trian", "did you mean 'train'?"),
         ("train --preset flan", "no preset 'flan'; there is"),
