@@ -121,7 +121,7 @@ class TrainConfig:
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     """how the learning rates fall over the run"""
     warmup_steps: int = 0
-    """steps over which the learning rate rises from 0"""
+    """steps over which the learning rate rises evenly to its peak; combines with every schedule"""
     weight_decay: float = 0.0
     """AdamW's weight decay, on the adapter and the value head"""
     adam_epsilon: float = 1e-5
@@ -277,7 +277,7 @@ class SftConfig:
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     """how the learning rate changes after the warm-up"""
     warmup_steps: int = 0
-    """steps over which the learning rate rises from 0"""
+    """steps over which the learning rate rises evenly to its peak; combines with every schedule"""
     max_grad_norm: float = 1.0
     """gradients are scaled down to this norm"""
     save_every: int = 500

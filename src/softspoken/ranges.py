@@ -94,6 +94,8 @@ def check_settings(config: Any) -> None:
             taken = _as(hint, value)
         except ValueError:
             raise InputError(f"{field} {value!r} cannot be used: {remedy(hint)}") from None
+        if any(isinstance(text, str) and not text.strip() for text in (taken if isinstance(taken, list) else [taken])):
+            raise InputError(f"{field} is empty; give a value or leave it out (is a shell variable not set?)")
         object.__setattr__(config, field, taken)
         if isinstance(taken, int | float) and not isinstance(taken, bool):
             check_number(field, taken, BOUNDS)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
-import shutil
-from dataclasses import replace
+import math
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import PeftModel
+from safetensors.torch import load_file
 from transformers import (
     Adafactor,
     DataCollatorForSeq2Seq,
@@ -19,16 +22,16 @@ from transformers import (
     Seq2SeqTrainer,
     Seq2SeqTrainingArguments,
     TrainerCallback,
-    get_scheduler,
 )
 
 from softspoken.config import SftConfig
 from softspoken.data.labels import ended, label_ids
 from softspoken.data.prompts import PromptFormat, prompt_ids
-from softspoken.data.reading import read_examples, require_references
+from softspoken.data.reading import name_of, read_examples, record_of, require_references
 from softspoken.models.adapters import add_lora
 from softspoken.models.generation import generation_to_save
 from softspoken.models.languages import require_target, speak
+from softspoken.models.learning_rates import learning_rates
 from softspoken.models.pretrained import (
     load_seq2seq,
     load_tokenizer,
@@ -37,20 +40,36 @@ from softspoken.models.pretrained import (
 )
 from softspoken.models.room import fitting, require_fit, require_room_to_answer
 from softspoken.progress import progress_bar
+from softspoken.run_folder import RunFolder, require_place
 from softspoken.tasks.task import asked, load_task
 from softspoken.types import Example, InputError
 
 log = logging.getLogger(__name__)
 
+CHECKPOINTS = "checkpoints"
+KEEP = 2
+SETTINGS = "sft.json"
+"""There while a training is not at its end: the settings that it was started with."""
+
 
 def sft(config: SftConfig) -> Path:
     """Train and write the model (with `lora`, the adapter) to `config.output`; returns that folder.
 
-    While it trains, its checkpoints lie in OUTPUT/checkpoints; `resume` goes on from the last of them.
+    While it trains, its checkpoints lie in OUTPUT/checkpoints; `resume` goes on from the last of them that is whole.
     """
-    output = Path(config.output)
-    if output.exists() and any(output.iterdir()) and not (config.overwrite or config.resume):
-        raise InputError(f"output {output} is not empty; pass --overwrite to replace it or --resume true to go on")
+    require_place(config.output, [config.model, name_of(config.dataset)])
+    go_on = "--resume true"
+    with RunFolder(config.output, replace=config.overwrite, add=config.resume, go_on=go_on) as folder:
+        if config.resume and _is_finished(folder):
+            log.info("resume: the training in %s had come to its end", folder.path)
+            folder.begin()
+        else:
+            _train(config, folder)
+        folder.remove(CHECKPOINTS)
+        return folder.path
+
+
+def _train(config: SftConfig, folder: RunFolder) -> None:
     torch.manual_seed(config.seed)
     require_seq2seq(config.model)
     require_fit(config.model)
@@ -60,6 +79,8 @@ def sft(config: SftConfig) -> Path:
     examples = read_examples(config, task, config.max_examples)
     require_references(examples, config.dataset, "sft")
     examples = _one_for_each_reference(examples)
+    if config.resume:
+        _require_same(config, examples, folder.path)
     model: Any = load_seq2seq(config.model)
     require_room_to_answer(model.config, config.max_new_tokens)
     generation = generation_to_save(model.generation_config, config.max_new_tokens)
@@ -67,26 +88,112 @@ def sft(config: SftConfig) -> Path:
     require_target(tokenizer, generation)
     if config.lora:
         model = add_lora(model, r=config.lora_r, alpha=config.lora_alpha, targets=config.lora_targets)
-    if config.overwrite and output.exists():
-        shutil.rmtree(output)
-    checkpoints = output / "checkpoints"
+    rows = _examples(examples, tokenizer, prompt_format, generation, config.max_new_tokens)
+
+    folder.begin()
+    if not folder.has(SETTINGS):
+        folder.write(SETTINGS, json.dumps(_settings(config, examples), indent=1) + "\n")
     bar = _Bar()
     trainer = Seq2SeqTrainer(
         model=model,
-        args=_arguments(config, checkpoints),
-        train_dataset=_examples(examples, tokenizer, prompt_format, generation, config.max_new_tokens),
+        args=_arguments(config, folder.scratch("trainer")),
+        train_dataset=rows,
         data_collator=DataCollatorForSeq2Seq(tokenizer, model),
-        optimizers=_adafactor(model, config, len(examples)) if config.optimizer == "adafactor" else (None, None),
-        callbacks=[bar],
+        optimizers=(_adafactor(model, config) if config.optimizer == "adafactor" else None, None),
+        callbacks=[bar, _Keep(folder)],
     )
     trainer.remove_callback(PrinterCallback)  # which prints to standard output
+    steps = math.ceil(config.epochs * math.ceil(len(rows) / trainer.args.train_batch_size))
+    trainer.lr_scheduler = learning_rates(trainer.create_optimizer(), config.schedule, config.warmup_steps, steps)
+    checkpoint = _last_whole(folder.path)
     try:
-        trainer.train(resume_from_checkpoint=config.resume)
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     finally:
         bar.bar.stop()  # or what is said of a failure would be drawn over
-    _save(trainer.model, generation, tokenizer, prompt_format, output)
-    shutil.rmtree(checkpoints)
-    return output
+    _save(trainer.model, generation, tokenizer, prompt_format, folder)
+    folder.remove(SETTINGS)  # before the checkpoints: without it the training is at its end
+
+
+# ------------------------------------------------------------------------------------------------- going on after a stop
+
+
+class _Keep(TrainerCallback):
+    """What the Trainer saved becomes a checkpoint of ours at once, or not at all; the last two are kept."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+
+    def on_save(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        with self.folder.replacing(f"{CHECKPOINTS}/step-{state.global_step:06d}") as beside:
+            beside.rmdir()
+            (Path(args.output_dir) / f"checkpoint-{state.global_step}").replace(beside)
+        for old in _checkpoints(self.folder.path)[:-KEEP]:
+            self.folder.remove(f"{CHECKPOINTS}/{old.name}")
+
+
+def _checkpoints(output: Path) -> list[Path]:
+    """Oldest first."""
+    return sorted((output / CHECKPOINTS).glob("step-*"))
+
+
+def _last_whole(output: Path) -> Path | None:
+    """The last checkpoint that can be read; None, for a start from the beginning, where there is none yet."""
+    for checkpoint in reversed(_checkpoints(output)):
+        try:
+            json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+            weights = [load_file(path) for path in checkpoint.glob("*.safetensors")]
+            for name in ("optimizer.pt", "scheduler.pt"):
+                torch.load(checkpoint / name, weights_only=True, map_location="cpu")
+            if weights:
+                return checkpoint
+            reason = "it has no weights"
+        except Exception as error:  # torch.load has no list of what it raises for a damaged file
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        log.warning("%s cannot be read (%s); going on from the checkpoint before it", checkpoint, reason)
+    return None
+
+
+def _is_finished(folder: RunFolder) -> bool:
+    path = folder.path
+    return not (path / SETTINGS).is_file() and any(
+        (path / name).is_file() for name in ("config.json", "adapter_config.json")
+    )
+
+
+def _settings(config: SftConfig, examples: list[Example]) -> dict[str, Any]:
+    """What a training that goes on must have as it was."""
+    settings = {
+        name: value
+        for name, value in asdict(replace(config, dataset=record_of(config.dataset))).items()
+        if name not in ("output", "overwrite", "resume")
+    }
+    rows = json.dumps([[example.text, example.reference] for example in examples])
+    return {**settings, "rows": hashlib.sha256(rows.encode()).hexdigest()}
+
+
+def _require_same(config: SftConfig, examples: list[Example], output: Path) -> None:
+    path = output / SETTINGS
+    if not path.is_file():
+        log.info("resume: no training was begun in %s; starting one", output)
+        return
+    try:
+        saved = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"resume: {path} cannot be read ({error}); start again with --overwrite true") from error
+    now = _settings(config, examples)
+    other = [name for name in now if saved.get(name) != now[name]]
+    if other == ["rows"]:
+        raise InputError(
+            f"resume: the rows of {name_of(config.dataset)} are not those the training in {output} was started with; restore them"
+        )
+    if other:
+        raise InputError(
+            f"resume: the training in {output} was started with {other[0]} {saved.get(other[0])!r}, not {now[other[0]]!r}; "
+            "give the same, or --overwrite true to start again"
+        )
+
+
+# ------------------------------------------------------------------------------------------------------------- training
 
 
 class _Bar(TrainerCallback):
@@ -150,18 +257,16 @@ def _examples(
     return [{"input_ids": prompt, "labels": label} for prompt, label in zip(prompts, labels, strict=True)]
 
 
-def _arguments(config: SftConfig, checkpoints: Path) -> Seq2SeqTrainingArguments:
+def _arguments(config: SftConfig, folder: Path) -> Seq2SeqTrainingArguments:
     return Seq2SeqTrainingArguments(
-        output_dir=str(checkpoints),
+        output_dir=str(folder),
         per_device_train_batch_size=config.batch_size,
         num_train_epochs=config.epochs,
         learning_rate=config.learning_rate,
-        lr_scheduler_type=config.schedule,
-        warmup_steps=config.warmup_steps,
         max_grad_norm=config.max_grad_norm,
         train_sampling_strategy="group_by_length",
         save_steps=config.save_every,
-        save_total_limit=2,
+        save_total_limit=1,  # the others have been moved
         logging_steps=50,
         report_to=[],
         disable_tqdm=True,
@@ -172,27 +277,20 @@ def _arguments(config: SftConfig, checkpoints: Path) -> Seq2SeqTrainingArguments
     )
 
 
-def _adafactor(model: PreTrainedModel, config: SftConfig, rows: int) -> tuple[Any, Any]:
+def _adafactor(model: PreTrainedModel, config: SftConfig) -> Adafactor:
     """Updates relative to each weight's size, as T5 was trained; the Trainer's own `adafactor` switches that off."""
     weights = [weight for weight in model.parameters() if weight.requires_grad]
-    optimizer = Adafactor(weights, lr=config.learning_rate, scale_parameter=True, relative_step=False)
-    steps = int(config.epochs * -(-rows // config.batch_size))
-    scheduler = get_scheduler(
-        config.schedule, optimizer, num_warmup_steps=config.warmup_steps, num_training_steps=steps
-    )
-    return optimizer, scheduler
+    return Adafactor(weights, lr=config.learning_rate, scale_parameter=True, relative_step=False)
 
 
-def _save(model: Any, generation: GenerationConfig, tokenizer: Any, prompt_format: PromptFormat, output: Path) -> None:
-    """Written beside and moved in, so that a crash leaves no half a model."""
-    beside = output / ".saving"
+def _save(
+    model: Any, generation: GenerationConfig, tokenizer: Any, prompt_format: PromptFormat, folder: RunFolder
+) -> None:
     model.config.use_cache = generation.use_cache = True  # the Trainer switches it off, and it is slow without
     whole = model.get_base_model() if isinstance(model, PeftModel) else model
     whole.generation_config = generation  # as it was: the Trainer makes the tokenizer's ids its own
-    model.save_pretrained(beside)
-    generation.save_pretrained(beside)  # PEFT leaves it out
-    tokenizer.save_pretrained(beside)
-    prompt_format.save(beside)
-    for file in beside.iterdir():
-        file.replace(output / file.name)
-    beside.rmdir()
+    with folder.replacing(".") as beside:
+        model.save_pretrained(beside)
+        generation.save_pretrained(beside)  # PEFT leaves it out
+        tokenizer.save_pretrained(beside)
+        prompt_format.save(beside)

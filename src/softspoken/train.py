@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
-import shutil
+import logging
 import sys
 import time
 from contextlib import closing
@@ -16,41 +16,51 @@ from typing import Any
 import torch
 import yaml
 from torch import Tensor
-from transformers import get_scheduler
 
-from softspoken.config import EvaluateConfig, TrainConfig
+from softspoken.config import EvaluateConfig, TrainConfig, reward_weights
 from softspoken.data.batches import one_ahead, padding_share, prompt_batches, require_a_batch
 from softspoken.data.prompts import PromptFormat
-from softspoken.data.reading import is_given, read_examples, record_of, require_references
-from softspoken.evaluation.evaluate import evaluate, require_examples
+from softspoken.data.reading import is_given, name_of, read_examples, record_of, require_references
+from softspoken.evaluation.evaluate import measure_prepared, prepare, recorded, require_examples
+from softspoken.evaluation.rows import ROWS_FILE, OtherEvaluation, discard, is_started
 from softspoken.models.adapters import adapter_folder
 from softspoken.models.cpu import tune_cpu
-from softspoken.models.pretrained import prompt_format_for, require_seq2seq
-from softspoken.report.report import write_model_card, write_report
-from softspoken.rewards.terms import WeightedReward, default_judge, judge_term, load_reward
+from softspoken.models.learning_rates import learning_rates
+from softspoken.models.pretrained import prompt_format_for, require_seq2seq, resolve_device
+from softspoken.report.report import CARD_FILE, EVAL_FILE, REPORT_FILE, model_card, read_report, report_page
+from softspoken.rewards.terms import WeightedReward, default_judge, judge_term, load_judge, load_reward
 from softspoken.rl import groups, numerics, ppo
-from softspoken.rl.checkpoint import Progress, load_checkpoint, save_checkpoint
+from softspoken.rl.checkpoint import Progress, load_checkpoint, save_checkpoint, saved_config
 from softspoken.rl.numerics import masked_mean
 from softspoken.rl.policy import Policy, load_policy, require_moved
 from softspoken.rl.ppo import next_kl_coef
 from softspoken.rl.rollout import generate_rollout, require_finite, too_short, with_floor
 from softspoken.rl.tracking import METRICS_FILE, Tracker
+from softspoken.run_folder import RunFolder, require_place
 from softspoken.tasks.task import Task, asked, load_task, reward_of, told
 from softspoken.types import Example, Experience, InputError, Rollout, RunError, Scores, UpdateStats
 
+log = logging.getLogger(__name__)
+
+CONFIG_FILE = "config.yaml"
+ADAPTER = "adapter"
 PACKAGES = ("softspoken", "torch", "transformers", "peft", "accelerate", "datasets", "tokenizers")
 
 
 def train(config: TrainConfig) -> Path:
     """Run `config` (or go on with the run it resumes), write the run's folder (design: config, metrics, checkpoints, adapter,
     evaluation, report) and return it. Raises InputError before anything is written if something it needs is missing."""
-    resumed = Path(config.resume) if config.resume else None
-    if resumed:
-        config = _saved_config(resumed, config)
-    task = load_task(config.task)
-    if config.reward is None:
-        config = replace(config, reward=reward_of(task, config.measure))
-    run = resumed or _output_folder(config)
+    with _folder(config) as folder:
+        if config.resume:
+            config = _with_rows(saved_config(folder.path / CONFIG_FILE), config)
+        task = load_task(config.task)
+        if config.reward is None:
+            config = replace(config, reward=reward_of(task, config.measure))
+        _run(config, task, folder)
+        return folder.path
+
+
+def _run(config: TrainConfig, task: Task, folder: RunFolder) -> None:
     if config.fast:
         tune_cpu()
     require_seq2seq(config.model)
@@ -59,37 +69,39 @@ def train(config: TrainConfig) -> Path:
     assert config.reward
     prompt_format = _prompt_format(config, task)
     if config.eval_limit != 0:
-        require_examples(_evaluation(config, task, prompt_format, run))
+        _require_evaluation(config, _evaluation(config, task, prompt_format, folder.path))
     reward = load_reward(config.reward, device=config.device, detoxify_sha256=config.detoxify_sha256)
     if reward.needs_references:
         require_references(examples, config.dataset, reward.needs_references[0])
-    _learn(config, task, prompt_format, run, examples, reward, fresh=resumed is None)
+    _learn(config, task, prompt_format, folder, examples, reward)
     if config.eval_limit != 0:
-        evaluate(_evaluation(config, task, prompt_format, run))
-    write_model_card(run)
-    shutil.copy(run / "README.md", run / "adapter" / "README.md")
-    write_report(run)
-    return run
+        _evaluate(_evaluation(config, task, prompt_format, folder.path), folder)
+    card = model_card(folder.path)
+    folder.write(CARD_FILE, card)
+    folder.write(f"{ADAPTER}/{CARD_FILE}", card)
+    folder.write(REPORT_FILE, report_page(folder.path))
 
 
 def _learn(
     config: TrainConfig,
     task: Task,
     prompt_format: PromptFormat,
-    run: Path,
+    folder: RunFolder,
     examples: list[Example],
     reward: WeightedReward,
-    *,
-    fresh: bool,
 ) -> None:
     """The steps, and the adapter they end in; a function of its own, so that their memory is free for the evaluation."""
     # The largest comes last: what is wrong with the rest is said in seconds.
     policy = load_policy(config, prompt_format)
     optimizer, scheduler = _optimizer(policy, config)
 
-    if fresh:
-        _start_folder(run, config, task)
-    progress = load_checkpoint(run, policy, optimizer) or Progress(0, config.kl_coef, scheduler.state_dict())
+    folder.begin()
+    if not folder.has(CONFIG_FILE):
+        folder.write(CONFIG_FILE, _record(config, task))
+    progress = load_checkpoint(folder.path, policy, optimizer) or Progress(0, config.kl_coef, scheduler.state_dict())
+    if progress.step < config.steps:  # what an end that is none any more left
+        discard(folder)
+        folder.remove(ADAPTER, EVAL_FILE, ROWS_FILE, CARD_FILE, REPORT_FILE)
     scheduler.load_state_dict(progress.schedule)
     for group, rate in zip(optimizer.param_groups, scheduler.get_last_lr(), strict=True):
         group["lr"] = rate  # a scheduler's state does not bring the optimizer's rate with it
@@ -108,7 +120,7 @@ def _learn(
     )
     if config.fast and policy.device.type == "cuda":  # on a CPU the thread would take from what it runs beside
         batches = one_ahead(batches, policy.device)
-    with closing(batches), Tracker(run, first_step=progress.step, steps=config.steps) as tracker:
+    with closing(batches), Tracker(folder, first_step=progress.step, steps=config.steps) as tracker:
         for step, prompts in enumerate(batches, start=progress.step + 1):
             clock = _Clock()
             rollout = generate_rollout(policy, prompts, config, _generator(config, step, purpose=0))  # 1 sample
@@ -143,15 +155,18 @@ def _learn(
             )
             scheduler.step()
             if step % config.save_every == 0 or step == config.steps:  # 6 evaluate and checkpoint when due
-                save_checkpoint(run, Progress(step, kl_coef, scheduler.state_dict()), policy, optimizer)
+                tracker.sync()
+                save_checkpoint(folder, Progress(step, kl_coef, scheduler.state_dict()), policy, optimizer)
                 reward.clear_cache()  # a resumed run starts without one, and must give the same last digits
         if not tracker.optimizer_steps:
             raise RunError(
-                f"none of the {config.steps} steps of {run} trained: all their summaries were shorter than min_response_chars "
+                f"none of the {config.steps} steps of {folder.path} trained: all their summaries were shorter than min_response_chars "
                 f"{config.min_response_chars} (tokens/short in its {METRICS_FILE}), or their updates were left out (ppo/skipped)"
             )
 
-    policy.save(run / "adapter", config.max_new_tokens)
+    if not folder.has(f"{ADAPTER}/adapter_config.json"):
+        with folder.replacing(ADAPTER) as beside:
+            policy.save(beside, config.max_new_tokens)
     policy.sampling_buffers.clear()  # they refer to the policy, and it to them
 
 
@@ -165,26 +180,25 @@ def _optimizer(policy: Policy, config: TrainConfig) -> tuple[torch.optim.Optimiz
     ]
     optimizer = torch.optim.AdamW(groups, eps=config.adam_epsilon, weight_decay=config.weight_decay)
     # One step more than there are, so that the last one still trains.
-    scheduler = get_scheduler(config.schedule, optimizer, config.warmup_steps, config.steps + 1)
-    return optimizer, scheduler
+    return optimizer, learning_rates(optimizer, config.schedule, config.warmup_steps, config.steps + 1)
 
 
-def _output_folder(config: TrainConfig) -> Path:
+def _folder(config: TrainConfig) -> RunFolder:
+    if config.resume is not None:
+        path = Path(config.resume) / CONFIG_FILE
+        if not path.is_file():
+            raise InputError(f"resume: no run at {path.parent} (it has no {CONFIG_FILE}); give the folder of a run")
+        return RunFolder(path.parent, add=True)
     if config.output is None:
-        name = Path(config.model).name
-        return Path("runs") / f"{name}-{datetime.now().strftime('%Y%m%d-%H%M%S')}"
-    output = Path(config.output)
-    if output.exists() and any(output.iterdir()) and not config.overwrite:
-        raise InputError(
-            f"output {output} is not empty; pass --overwrite true to replace it, or --resume {output} to go on with it"
-        )
-    return output
+        name = f"{Path(config.model).name}-{datetime.now().strftime('%Y%m%d-%H%M%S')}"
+        return RunFolder(Path("runs") / name, numbered=True)
+    sets = [name_of(rows) for rows in (config.dataset, config.eval_dataset) if rows is not None]
+    rewards = list(reward_weights(config.reward)) if config.reward else []
+    require_place(config.output, [config.model, config.adapter, *sets, *rewards, *(config.judge or [])])
+    return RunFolder(config.output, replace=config.overwrite, go_on=f"--resume {config.output}")
 
 
-def _start_folder(run: Path, config: TrainConfig, task: Task) -> None:
-    if run.exists():
-        shutil.rmtree(run)
-    run.mkdir(parents=True)
+def _record(config: TrainConfig, task: Task) -> str:
     record = {
         "config": asdict(_named(config)),
         "task": told(task),
@@ -192,9 +206,7 @@ def _start_folder(run: Path, config: TrainConfig, task: Task) -> None:
         "threads": torch.get_num_threads(),
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     }
-    beside = run / ".config.yaml.saving"
-    beside.write_text(yaml.safe_dump(record, sort_keys=False), encoding="utf-8")
-    beside.replace(run / "config.yaml")
+    return yaml.safe_dump(record, sort_keys=False)
 
 
 def _named(config: TrainConfig) -> TrainConfig:
@@ -205,19 +217,16 @@ def _named(config: TrainConfig) -> TrainConfig:
     )
 
 
-def _saved_config(run: Path, given: TrainConfig) -> TrainConfig:
-    """The configuration of the run; rows that it was given in Python must be `given` again."""
-    path = run / "config.yaml"
-    if not path.is_file():
-        raise InputError(f"resume: no run at {run} (it has no config.yaml); give the folder of a run")
-    saved = TrainConfig(**yaml.safe_load(path.read_text(encoding="utf-8"))["config"])
+def _with_rows(saved: TrainConfig, given: TrainConfig) -> TrainConfig:
+    """The configuration of a run; rows that it was given in Python must be `given` again."""
     rows: dict[str, Any] = {}
     for field in ("dataset", "eval_dataset"):
         name, now = getattr(saved, field), getattr(given, field)
         if is_given(name):
             if now is None or record_of(now) != name:
                 raise InputError(
-                    f"resume: {field} of {run} is {name}; give the same again, as train(TrainConfig(resume=…, {field}=rows))"
+                    f"resume: {field} of {given.resume} is {name}; give the same again, as "
+                    f"train(TrainConfig(resume=…, {field}=rows))"
                 )
             rows[field] = now
     return replace(saved, **rows)
@@ -228,6 +237,15 @@ def _prompt_format(config: TrainConfig, task: Task) -> PromptFormat:
     return prompt_format_for(config.model, start, default=PromptFormat(task.template), **asked(task, config))
 
 
+def _require_evaluation(config: TrainConfig, evaluation: EvaluateConfig) -> None:
+    """Open what the evaluation after the training will need, and let it go again; the reward's own judges are opened anyway."""
+    assert config.reward
+    require_examples(evaluation)
+    device = str(resolve_device(config.device))
+    for spec in {*(evaluation.judge or [])} - {*reward_weights(config.reward)}:
+        load_judge(spec, device=device, detoxify_sha256=config.detoxify_sha256)
+
+
 def _evaluation(config: TrainConfig, task: Task, prompt_format: PromptFormat, run: Path) -> EvaluateConfig:
     assert config.reward
     term = judge_term(config.reward)
@@ -236,7 +254,7 @@ def _evaluation(config: TrainConfig, task: Task, prompt_format: PromptFormat, ru
         output=str(run),
         task=config.task,
         model=config.model,
-        adapter=[str(run / "adapter")],
+        adapter=[str(run / ADAPTER)],
         dataset=config.dataset if config.eval_dataset is None else config.eval_dataset,
         split=config.eval_split or "test",
         dataset_config=config.dataset_config if config.eval_dataset is None else None,
@@ -258,8 +276,20 @@ def _evaluation(config: TrainConfig, task: Task, prompt_format: PromptFormat, ru
         batch_size=config.eval_batch_size,
         device=config.device,
         seed=config.seed,
-        overwrite=True,
     )
+
+
+def _evaluate(evaluation: EvaluateConfig, folder: RunFolder) -> None:
+    """Unless a run that was stopped has it already, whole or in part."""
+    prepared = prepare(evaluation)
+    whole = folder.has(EVAL_FILE) and not is_started(folder.path)
+    if whole and read_report(folder.path).config == recorded(prepared.config):
+        return
+    try:
+        measure_prepared(prepared, folder, resume=True)
+    except OtherEvaluation as error:
+        log.warning("%s; measuring again", str(error).partition(";")[0])
+        measure_prepared(prepared, folder, resume=False)
 
 
 # --------------------------------------------------------------------------------------------------- in the loop

@@ -14,6 +14,7 @@ FOUNDATION = {
     "progress": set(),
     "hub": {"types"},
     "mini": {"types"},
+    "run_folder": {"types"},
 }
 """Any room may import these."""
 MAY_IMPORT = FOUNDATION | {
@@ -42,6 +43,7 @@ INSIDE = {
     },
     "models": {
         "cpu": set(),
+        "learning_rates": set(),
         "cross_attention": set(),
         "families": set(),
         "generation": set(),

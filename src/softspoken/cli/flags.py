@@ -21,7 +21,7 @@ import yaml
 from jsonargparse import ArgumentParser
 
 from softspoken.config import EvaluateConfig, GenerateConfig, ScoreConfig, SftConfig, TrainConfig
-from softspoken.ranges import BOUNDS, remedy
+from softspoken.ranges import BOUNDS, check_settings, remedy
 from softspoken.types import InputError
 
 
@@ -32,6 +32,9 @@ class ReportConfig:
     dir: str
     """folder of the run or the evaluation"""
 
+    def __post_init__(self) -> None:
+        check_settings(self)
+
 
 @dataclasses.dataclass(frozen=True)
 class CompareConfig:
@@ -40,7 +43,10 @@ class CompareConfig:
     runs: list[str]
     """folders of two runs or evaluations, or more"""
     output: str = "compare.html"
-    """file to write the page to; one that is there is replaced"""
+    """file to write the page to; a comparison that is there is replaced"""
+
+    def __post_init__(self) -> None:
+        check_settings(self)
 
 
 CONFIGS: dict[str, type] = {
@@ -134,6 +140,9 @@ def parse(argv: Sequence[str]) -> tuple[str, Any]:
 
 def _config(command: str, parser: ArgumentParser, flags: dict[str, Any]) -> Any:
     preset, file = flags.pop("preset", None), flags.pop("config", None)
+    for name, given in (("preset", preset), ("config", file)):
+        if given is not None and not given.strip():
+            raise InputError(f"{name} is empty; give a value or leave it out (is a shell variable not set?)")
     settings = {**(_preset(preset) if preset else {}), **(_from_file(command, parser, file) if file else {}), **flags}
     settings = {**ALWAYS.get(command, {}), **settings}
     config_class = CONFIGS[command]

@@ -10,23 +10,24 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.metadata
+import itertools
 import json
 import logging
 import platform
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, astuple, replace
+from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from softspoken.config import EvaluateConfig
 from softspoken.data.columns import columns_of
 from softspoken.data.prompts import PromptFormat
-from softspoken.data.reading import iterate_examples, read_examples, record_of, require_references
+from softspoken.data.reading import iterate_examples, name_of, read_examples, record_of, require_references
 from softspoken.evaluation import resampling
 from softspoken.evaluation.analysis import analyse, collect
 from softspoken.evaluation.measure import Job, Term, forget, measure
 from softspoken.evaluation.metrics import Judge, Similarity, slice_examples
-from softspoken.evaluation.rows import ROWS_FILE, RowsFile, discard, is_started
+from softspoken.evaluation.rows import PARTIAL_FILE, ROWS_FILE, STATE_FILE, RowsFile, discard, is_started
 from softspoken.evaluation.systems import (
     BASE,
     Score,
@@ -42,9 +43,10 @@ from softspoken.models.cpu import tune_cpu
 from softspoken.models.pretrained import prompt_format_for, require_seq2seq, resolve_device
 from softspoken.models.room import require_fit
 from softspoken.progress import Speed, progress_bar
-from softspoken.report.report import EVAL_FILE, write_report
+from softspoken.report.report import EVAL_FILE, REPORT_FILE, report_page
 from softspoken.report.report import read_report as read_report
 from softspoken.rewards.terms import load_judge, load_reward, load_similarity
+from softspoken.run_folder import RunFolder, local_paths, require_place
 from softspoken.tasks.summarization import TASK as SUMMARIZATION
 from softspoken.tasks.task import Task, asked, load_task, reward_of, terms_of, told
 from softspoken.types import EvalReport, Example, InputError, one_line
@@ -55,16 +57,41 @@ FEW_EXAMPLES = 100
 PACKAGES = (
     *("softspoken", "torch", "transformers", "peft", "detoxify", "rouge-score", "sacrebleu", "alt-profanity-check"),
 )
+WRITTEN = (EVAL_FILE, ROWS_FILE, PARTIAL_FILE, STATE_FILE, REPORT_FILE)
 ABOUT_THE_FOLDER = ("output", "overwrite", "resume")
 """Settings that say where the evaluation goes, not what is in it."""
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """All that an evaluation needs, opened and checked."""
+
+    config: EvaluateConfig
+    task: Task
+    examples: list[Example]
+    judges: Sequence[Judge]
+    terms: dict[str, Term]
+    similarity: Similarity | None
+    systems: list[System]
+    files: dict[str, Any]
+    notes: list[str]
+
+
 def evaluate(config: EvaluateConfig) -> EvalReport:
     """The command: human, base and other systems on one dataset; writes eval.json, eval_rows.jsonl and report.html."""
+    given = [*(config.adapter or []), *(config.system or []), *(config.judge or []), config.similarity, config.reward]
+    require_place(config.output, [config.model, name_of(config.dataset), *given], WRITTEN)
+    with RunFolder(config.output, add=True) as folder:
+        _require_free(config, folder.path)
+        prepared = prepare(config)
+        folder.begin()
+        return measure_prepared(prepared, folder, resume=config.resume)
+
+
+def prepare(config: EvaluateConfig) -> Prepared:
+    """Open and check everything, before anything is written. Raises InputError for what cannot be had."""
     tune_cpu()
     task = load_task(config.task)
-    output = Path(config.output)
-    _require_free(config, output)
     adapters = [folder for folders in named_adapters(config.adapter or []).values() for folder in folders]
     for adapter in adapters:
         adapter_folder(adapter)  # one that is not there is better said before the base has run
@@ -93,41 +120,47 @@ def evaluate(config: EvaluateConfig) -> EvalReport:
         judge,
         _score(config, task, judge, device, examples),
     )
-    if config.overwrite:
-        discard(output)
+    sources = [*adapters, *(config.system or []), *specs, config.similarity or "", *measured_by.values()]
+    cosine = similarity.cosine if similarity else None
+    return Prepared(config, task, examples, judges, terms, cosine, systems, _stamps([config.model, *sources]), notes)
+
+
+def measure_prepared(prepared: Prepared, folder: RunFolder, *, resume: bool) -> EvalReport:
+    config = prepared.config
     report = evaluate_systems(
-        systems,
-        examples,
-        judges,
-        output=output,
-        task=task,
-        terms=terms,
+        prepared.systems,
+        prepared.examples,
+        prepared.judges,
+        folder=folder,
+        task=prepared.task,
+        terms=prepared.terms,
         seed=config.seed,
-        similarity=similarity.cosine if similarity else None,
+        similarity=prepared.similarity,
         dataset={"id": record_of(config.dataset), "split": config.split},
-        config=_recorded(config),
-        files=_stamps(
-            [config.model, *adapters, *(config.system or []), *specs, config.similarity or "", *measured_by.values()]
-        ),
-        notes=notes,
-        resume=config.resume,
+        config=recorded(config),
+        files=prepared.files,
+        notes=prepared.notes,
+        resume=resume,
     )
-    write_report(output)
+    folder.write(REPORT_FILE, report_page(folder.path))
     return report
 
 
 def require_examples(config: EvaluateConfig) -> None:
-    """Raises InputError for a dataset, split or column that is not there: better before a training than after it."""
+    """Raises InputError for a dataset, split, column or row that cannot be had: better before a training than after it."""
     reading = iterate_examples(
         config.dataset,
         config.split,
         dataset_config=config.dataset_config,
         columns=columns_of(config, load_task(config.task)),
-        on_bad_row="skip",
+        on_bad_row=config.on_bad_row,
         say=False,
     )
     with contextlib.closing(reading):
-        next(reading, None)
+        if not sum(1 for _ in itertools.islice(reading, config.limit)):
+            raise InputError(
+                f"eval_dataset {name_of(config.dataset)!r} has no usable rows; give one with at least one row"
+            )
 
 
 def evaluate_systems(
@@ -135,7 +168,7 @@ def evaluate_systems(
     examples: list[Example],
     judges: Sequence[Judge],
     *,
-    output: Path,
+    folder: RunFolder,
     task: Task = SUMMARIZATION,
     terms: dict[str, Term] | None = None,
     seed: int = 0,
@@ -148,12 +181,12 @@ def evaluate_systems(
 ) -> EvalReport:
     """Measure each system in turn, compare all with `base`; writes eval.json and eval_rows.jsonl.
 
-    The first judge's main label is the toxicity; without a judge there is none. References, where there are any, are the system `human`. With `resume`, what
-    an evaluation of the same things (`files` say which weights) that was stopped has left in `output` is gone on with.
+    The first judge's main label is the toxicity; without a judge there is none. References, where there are any, are the system
+    `human`. With `resume`, what an evaluation of the same things (`files` say which weights) that was stopped has left in `folder`
+    is gone on with.
     """
     if len(examples) < FEW_EXAMPLES:
         log.warning("only %d %s: differences between systems may well be chance", len(examples), task.words.texts)
-    output.mkdir(parents=True, exist_ok=True)
     if any(example.reference for example in examples):
         systems = [human(examples), *systems]
     made_of = {
@@ -164,7 +197,7 @@ def evaluate_systems(
         "versions": _versions(),
     }
     total = len(examples) * sum(len(system.trainings) * sum(system.ways.values()) for system in systems)
-    with RowsFile(output, made_of, resume=resume) as rows:
+    with RowsFile(folder, made_of, resume=resume) as rows:
         with _progress(None, "texts") as advance:
             slices = slice_examples(task, examples, next(iter(judges), None), lambda done: advance("slices", done))
         with _progress(total, task.words.responses) as advance:
@@ -182,11 +215,10 @@ def evaluate_systems(
         report = EvalReport(
             dataset, names, results, comparisons, ROWS_FILE, told(task), notes or [], config or {}, _versions()
         )
-        beside = output / f".{EVAL_FILE}.saving"
         text = json.dumps(asdict(report), indent=1, allow_nan=False, ensure_ascii=False)
-        beside.write_text(text + "\n", encoding="utf-8")
         rows.finish()
-        beside.replace(output / EVAL_FILE)
+        folder.write(EVAL_FILE, text + "\n")
+        discard(folder)
     _warn(report, systems, task)
     return report
 
@@ -240,7 +272,7 @@ def _of_several_references(examples: list[Example], task: Task) -> list[str]:
     ]
 
 
-def _recorded(config: EvaluateConfig) -> dict[str, Any]:
+def recorded(config: EvaluateConfig) -> dict[str, Any]:
     """A reward only where there is one: the report shows it as such."""
     named = replace(config, dataset=record_of(config.dataset))
     settings = {name: value for name, value in asdict(named).items() if name not in ABOUT_THE_FOLDER}
@@ -311,14 +343,10 @@ def _warn(report: EvalReport, systems: Sequence[System], task: Task) -> None:
 
 
 def _stamps(sources: list[str]) -> dict[str, Any]:
-    """Size and time of each local file that responses and scores come from: an adapter trained anew is another. A source is a
-    path, or has one in it: NAME=PATH, hf:PATH:LABEL."""
+    """Size and time of each local file that responses and scores come from: an adapter trained anew is another."""
     stamps = {}
-    for source in filter(None, sources):
-        parts = (source, source.partition("=")[2], source.removeprefix("hf:").rpartition(":")[0])
-        place = next((Path(part) for part in parts if part and Path(part).exists()), None)
-        files = sorted(filter(Path.is_file, place.iterdir())) if place and place.is_dir() else [place] if place else []
-        for path in files:
+    for place in (place for source in sources for place in local_paths(source)[:1]):
+        for path in sorted(filter(Path.is_file, place.iterdir())) if place.is_dir() else [place]:
             stamps[str(path)] = [path.stat().st_size, path.stat().st_mtime_ns]
     return stamps
 

@@ -17,6 +17,7 @@ from softspoken.report.page import Charts, render
 from softspoken.report.report import REPORT_FILE, Run, evaluated_on, naming_what_is_damaged, read_run, titles
 from softspoken.report.tables import Entry, Table, entries, part_of, systems_table, with_judges
 from softspoken.report.verdict import Verdict, judged_systems, remarks, verdicts
+from softspoken.run_folder import saying_what_is_wrong, write_file
 from softspoken.tasks.task import Words
 from softspoken.types import EvalReport, InputError
 
@@ -45,11 +46,13 @@ def compare(folders: Sequence[Path], output: Path) -> Path:
     twice = [str(folder) for folder in folders if [one.resolve() for one in folders].count(folder.resolve()) > 1]
     if twice:
         raise InputError(f"{twice[0]} is given twice; give each run once")
-    if output.is_dir():
-        raise InputError(f"output {output} is a folder; give the name of a file, such as {output / 'compare.html'}")
+    _require_free(output)
     runs = dict(zip(run_names(folders), map(_read, folders), strict=True))
     with naming_what_is_damaged(" or ".join(map(str, folders))):
-        return _write(runs, output)
+        page = _page(runs, output)
+    with saying_what_is_wrong(output):
+        output.parent.mkdir(parents=True, exist_ok=True)
+        return write_file(output, page)
 
 
 def _read(folder: Path) -> Run:
@@ -57,7 +60,7 @@ def _read(folder: Path) -> Run:
         return read_run(folder)
 
 
-def _write(runs: dict[str, Run], output: Path) -> Path:
+def _page(runs: dict[str, Run], output: Path) -> str:
     reports = {name: run.report for name, run in runs.items() if run.report}
     tasks = {name: run.task for name, run in runs.items()}
     first = next(iter(tasks.values()))
@@ -72,9 +75,7 @@ def _write(runs: dict[str, Run], output: Path) -> Path:
             {name: run.metrics for name, run in runs.items() if run.metrics}, colours, first.words
         ),
     }
-    output.parent.mkdir(parents=True, exist_ok=True)
     return render(
-        output,
         "compare.html.j2",
         charts,
         runs=[_compared(name, run, output) for name, run in runs.items()],
@@ -83,6 +84,17 @@ def _write(runs: dict[str, Run], output: Path) -> Path:
         systems=list(_tables(reports)),
         differences=_differences(runs),
     )
+
+
+def _require_free(output: Path) -> None:
+    """Only a page of this kind is replaced."""
+    with saying_what_is_wrong(output):
+        if output.is_dir():
+            raise InputError(f"output {output} is a folder; give the name of a file, such as {output / 'compare.html'}")
+        if output.is_file():
+            with output.open("rb") as file:
+                if b"softspoken comparison</title>" not in file.read(100_000):
+                    raise InputError(f"output {output} is there and no comparison of softspoken's; give another name")
 
 
 def run_names(folders: Sequence[Path]) -> list[str]:

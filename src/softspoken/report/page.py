@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template, select_autoescape
@@ -15,10 +14,10 @@ Charts = dict[str, list[Chart]]
 """By section of the page."""
 
 
-def render(path: Path, template_name: str, charts: Charts, **content: Any) -> Path:
-    """Write the page; Plotly's four megabytes come along only where something is drawn."""
+def render(template_name: str, charts: Charts, **content: Any) -> str:
+    """The page; Plotly's four megabytes come along only where something is drawn."""
     plotly = _plotly_js() if any(charts.values()) else ""
-    return write_text(path, template(template_name).render(charts=charts, plotly=plotly, **content))
+    return template(template_name).render(charts=charts, plotly=plotly, **content)
 
 
 def template(name: str) -> Template:
@@ -50,10 +49,3 @@ def _plotly_js() -> str:
     from plotly.offline import get_plotlyjs
 
     return get_plotlyjs()
-
-
-def write_text(path: Path, text: str) -> Path:
-    """Whole or not at all."""
-    beside = path.with_name(f".{path.name}.saving")
-    beside.write_text(text, encoding="utf-8")
-    return beside.replace(path)

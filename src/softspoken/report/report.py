@@ -20,7 +20,7 @@ from softspoken.report.charts import Chart, Styles, distributions, plane, slice_
 from softspoken.report.curves import curve_rows, curves, smoothing
 from softspoken.report.examples import read_rows
 from softspoken.report.measures import BASE, HUMAN, measure, metrics_of, overview, sliced, task_of
-from softspoken.report.page import render, template, write_text
+from softspoken.report.page import render, template
 from softspoken.report.tables import (
     Table,
     decodings,
@@ -32,6 +32,7 @@ from softspoken.report.tables import (
     with_judges,
 )
 from softspoken.report.verdict import judged_systems, remarks, verdicts
+from softspoken.run_folder import RunFolder
 from softspoken.tasks.summarization import TASK as SUMMARIZATION
 from softspoken.tasks.task import Task, Words, retold
 from softspoken.types import (
@@ -109,10 +110,13 @@ def naming_what_is_damaged(folder: Path | str) -> Iterator[None]:
 def write_report(folder: Path | str) -> Path:
     """report.html from whatever lies in the folder: an evaluation, a run's metrics and configuration, or all of them."""
     with naming_what_is_damaged(folder):
-        return _write_report(Path(folder))
+        page = report_page(Path(folder))
+    with RunFolder(folder, add=True) as own:
+        own.begin()
+        return own.write(REPORT_FILE, page)
 
 
-def _write_report(folder: Path) -> Path:
+def report_page(folder: Path) -> str:
     run = read_run(folder)
     report, metrics, record = run.report, run.metrics, run.record
     rows = read_rows(_rows_file(folder, report), report) if report else None
@@ -125,7 +129,6 @@ def _write_report(folder: Path) -> Path:
         "slices": _slice_charts(report, styles) if report else [],
     }
     return render(
-        folder / REPORT_FILE,
         "report.html.j2",
         charts,
         name=folder.resolve().name,
@@ -334,9 +337,8 @@ def _print(console: Console, sentences: str) -> None:
 # ---------------------------------------------------------------------------------------------------- model card
 
 
-def write_model_card(folder: Path | str) -> Path:
+def model_card(folder: Path) -> str:
     """README.md of a run: what it is, how it was made, what it does, how to load it, where it ends."""
-    folder = Path(folder)
     record = _record(folder)
     if not record:
         raise InputError(f"no config.yaml in {folder}; a model card needs the folder of a run")
@@ -347,7 +349,7 @@ def write_model_card(folder: Path | str) -> Path:
         for name in ("model", "dataset")
     }
     task = retold(record["task"]) if record.get("task") else SUMMARIZATION
-    card = template("model_card.md.j2").render(
+    return template("model_card.md.j2").render(
         task=task,
         objective=measure(task.objective.metric, report).label.lower() if report else "",
         name=folder.resolve().name,
@@ -362,4 +364,3 @@ def write_model_card(folder: Path | str) -> Path:
         adapter=f"{folder.name if folder.is_absolute() else folder.as_posix()}/adapter",
         template=(PromptFormat.load(folder / "adapter") or PromptFormat(task.template)).template,
     )  # fmt: skip
-    return write_text(folder / CARD_FILE, card)

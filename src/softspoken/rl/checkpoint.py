@@ -6,16 +6,24 @@ Sampling and order depend on the seed and the step alone, so there is no random 
 from __future__ import annotations
 
 import json
-import shutil
-from dataclasses import dataclass
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from softspoken.config import TrainConfig
 from softspoken.rl.policy import Policy
+from softspoken.run_folder import RunFolder
 from softspoken.types import InputError
+
+log = logging.getLogger(__name__)
 
 FOLDER = "checkpoints"
 KEEP = 2
@@ -30,51 +38,90 @@ class Progress:
     """The learning-rate scheduler's state."""
 
 
-def save_checkpoint(run: Path, progress: Progress, policy: Policy, optimizer: torch.optim.Optimizer) -> Path:
-    """Written beside and renamed, so that a checkpoint that is there is whole; older ones than the last two go."""
-    folder = run / FOLDER / f"step-{progress.step:06d}"
-    beside = folder.with_name(f".{folder.name}.saving")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
+def save_checkpoint(folder: RunFolder, progress: Progress, policy: Policy, optimizer: torch.optim.Optimizer) -> None:
+    """A checkpoint that is there is whole; older ones than the last two go."""
     weights = policy.trainable()
-    save_file({name: weight.detach().contiguous() for name, weight in weights.items()}, beside / "weights.safetensors")
-    save_file(_optimizer_tensors(weights, optimizer), beside / "optimizer.safetensors")
-    (beside / "progress.json").write_text(json.dumps(vars(progress), indent=2) + "\n", encoding="utf-8")
-    shutil.rmtree(folder, ignore_errors=True)
-    beside.replace(folder)
-    for old in whole_checkpoints(run)[:-KEEP]:
-        shutil.rmtree(old)
-    return folder
+    with folder.replacing(f"{FOLDER}/step-{progress.step:06d}") as beside:
+        save_file(
+            {name: weight.detach().contiguous() for name, weight in weights.items()}, beside / "weights.safetensors"
+        )
+        save_file(_optimizer_tensors(weights, optimizer), beside / "optimizer.safetensors")
+        (beside / "progress.json").write_text(json.dumps(vars(progress), indent=2) + "\n", encoding="utf-8")
+    for old in whole_checkpoints(folder.path)[:-KEEP]:
+        folder.remove(f"{FOLDER}/{old.name}")
 
 
 def whole_checkpoints(run: Path) -> list[Path]:
     """The run's checkpoints, oldest first."""
-    return sorted((run / FOLDER).glob("step-*"))
+    return sorted(path for path in (run / FOLDER).glob("step-*") if (path / "progress.json").is_file())
 
 
 def load_checkpoint(run: Path, policy: Policy, optimizer: torch.optim.Optimizer) -> Progress | None:
-    """Put the last whole checkpoint's weights and optimizer state in place; None where there is none yet."""
+    """Put the last whole checkpoint's weights and optimizer state in place; None where there is none yet.
+
+    One that cannot be read is said, and the one before it taken. Raises InputError where none can, and for one whose weights are
+    not those of the run's configuration.
+    """
     checkpoints = whole_checkpoints(run)
-    if not checkpoints:
-        return None
-    folder = checkpoints[-1]
-    weights = policy.trainable()
-    saved = load_file(folder / "weights.safetensors", device=str(policy.device))
-    if saved.keys() != weights.keys():
+    for folder in reversed(checkpoints):
+        try:
+            saved = {name: load_file(folder / f"{name}.safetensors") for name in ("weights", "optimizer")}
+            progress = Progress(**json.loads((folder / "progress.json").read_text(encoding="utf-8")))
+            _check_progress(progress)
+        except (OSError, ValueError, TypeError, KeyError, RecursionError, SafetensorError) as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            log.warning("%s cannot be read (%s); going on from the checkpoint before it", folder, reason)
+            continue
+        _put_in_place(folder, saved["weights"], saved["optimizer"], policy, optimizer)
+        return progress
+    if checkpoints:
         raise InputError(
-            f"{folder} holds other weights than the model of the run's configuration; is its model the same?"
+            f"resume: no checkpoint in {run / FOLDER} can be read; start the run again with --overwrite true"
+        )
+    return None
+
+
+def _check_progress(progress: Progress) -> None:
+    """Raises ValueError for what no run can have written."""
+    rates = progress.schedule["_last_lr"]  # TypeError, where it is no mapping
+    if not (
+        isinstance(progress.step, int) and progress.step > 0 and all(map(math.isfinite, [progress.kl_coef, *rates]))
+    ):
+        raise ValueError("progress.json does not say how far the run was")
+
+
+def _put_in_place(
+    folder: Path,
+    saved: dict[str, torch.Tensor],
+    tensors: dict[str, torch.Tensor],
+    policy: Policy,
+    optimizer: torch.optim.Optimizer,
+) -> None:
+    weights = policy.trainable()
+    other = [name for name in {**weights, **saved} if _shape(weights, name) != _shape(saved, name)]
+    state: dict[str, dict[str, torch.Tensor]] = {}
+    for key, value in tensors.items():
+        name, _, what = key.partition("|")
+        state.setdefault(name, {})[what] = value
+        if name not in weights or (what != "step" and value.shape != weights[name].shape):
+            other.append(name)
+    if other:
+        name = other[0]
+        raise InputError(
+            f"{folder} holds other weights than the run's configuration makes ({name}: {_shape(saved, name)} for "
+            f"{_shape(weights, name)}); are its model, lora_r and lora_targets the same?"
         )
     with torch.no_grad():
         for name, weight in weights.items():
             weight.copy_(saved[name])
-    tensors = load_file(folder / "optimizer.safetensors", device=str(policy.device))
-    for name, weight in weights.items():
-        state = {key.split("|", 1)[1]: value for key, value in tensors.items() if key.split("|", 1)[0] == name}
-        if "step" in state:
-            state["step"] = state["step"].cpu()  # where AdamW keeps its counter
-        if state:
-            optimizer.state[weight] = state
-    return Progress(**json.loads((folder / "progress.json").read_text(encoding="utf-8")))
+    for name, moments in state.items():  # AdamW keeps its counter on the CPU
+        optimizer.state[weights[name]] = {
+            what: value if what == "step" else value.to(weights[name].device) for what, value in moments.items()
+        }
+
+
+def _shape(weights: Mapping[str, torch.Tensor], name: str) -> str:
+    return str(list(weights[name].shape)) if name in weights else "nothing"
 
 
 def _optimizer_tensors(
@@ -85,3 +132,26 @@ def _optimizer_tensors(
         for name, weight in weights.items()
         for key, value in optimizer.state.get(weight, {}).items()
     }
+
+
+# ------------------------------------------------------------------------------------------------ the configuration
+
+
+def saved_config(path: Path) -> TrainConfig:
+    """What a run was started with. Raises InputError for a file that was changed into what no run can be started with."""
+    where = f"resume: {path}"
+    try:
+        saved = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise InputError(f"{where} cannot be read ({' '.join(str(error).split())[:200]}); restore it") from error
+    settings = saved.get("config") if isinstance(saved, dict) else None
+    if not isinstance(settings, dict):
+        raise InputError(f"{where} has no settings in it; restore it")
+    known = {field.name for field in fields(TrainConfig)}
+    for name in settings:
+        if name not in known:
+            raise InputError(f"{where} has a setting {name!r} that train does not know; remove it")
+    try:
+        return replace(TrainConfig(**settings), resume=None, overwrite=False)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -345,19 +344,15 @@ class Policy:
     # ---------------------------------------------------------------------------------------- save, load
 
     def save(self, folder: Path, max_new_tokens: int) -> None:
-        """Write a self-sufficient adapter folder: beside it first, then moved into place whole."""
-        beside = folder.with_name(f".{folder.name}.saving")
-        shutil.rmtree(beside, ignore_errors=True)
-        self.model.save_pretrained(str(beside), selected_adapters=["default"])
-        self.tokenizer.save_pretrained(beside)
-        generation_to_save(self.seq2seq.generation_config, max_new_tokens).save_pretrained(beside)
-        self.prompt_format.save(beside)
+        """Write a self-sufficient adapter into `folder`."""
+        self.model.save_pretrained(str(folder), selected_adapters=["default"])
+        self.tokenizer.save_pretrained(folder)
+        generation_to_save(self.seq2seq.generation_config, max_new_tokens).save_pretrained(folder)
+        self.prompt_format.save(folder)
         save_file(
             {name: weight.contiguous() for name, weight in self.value_head.state_dict().items()},
-            beside / VALUE_HEAD_FILE,
+            folder / VALUE_HEAD_FILE,
         )
-        shutil.rmtree(folder, ignore_errors=True)
-        beside.replace(folder)
 
     def load_value_head(self, folder: Path) -> None:
         self.value_head.load_state_dict(load_file(folder / VALUE_HEAD_FILE, device=str(self.device)))

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
+import os
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from softspoken.progress import progress_bar
+from softspoken.run_folder import RunFolder
 from softspoken.types import RunError
+
+log = logging.getLogger(__name__)
 
 METRICS_FILE = "metrics.jsonl"
 OPTIMIZER_STEPS = "ppo/optimizer_steps"
@@ -18,14 +23,14 @@ OPTIMIZER_STEPS = "ppo/optimizer_steps"
 class Tracker:
     """Appends to RUN/metrics.jsonl; on a resumed run the lines past `first_step` are cut off first."""
 
-    def __init__(self, run: Path, *, first_step: int, steps: int) -> None:
-        path = run / METRICS_FILE
-        kept = [line for line in _lines(path) if json.loads(line)["step"] <= first_step]
-        path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+    def __init__(self, folder: RunFolder, *, first_step: int, steps: int) -> None:
+        path = folder.path / METRICS_FILE
+        kept = _lines(path, first_step)
+        folder.write(METRICS_FILE, "".join(line + "\n" for line in kept))
         self.optimizer_steps = sum(json.loads(line).get(OPTIMIZER_STEPS, 0) for line in kept)
         """Of the whole run, so far."""
         self._file = path.open("a", encoding="utf-8")
-        self._board = _tensorboard(run)
+        self._board = _tensorboard(folder)
         self._progress = progress_bar("train", "{task.fields[figures]}")
         self._task = self._progress.add_task("train", total=steps, completed=first_step, figures="")
 
@@ -40,6 +45,10 @@ class Tracker:
         self._file.close()
         if self._board is not None:
             self._board.close()
+
+    def sync(self) -> None:
+        """What was logged is on the disk: before the checkpoint that a resumed run goes on from."""
+        os.fsync(self._file.fileno())
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
         """Write the metrics of `step` (the first is 1). Raises RunError if one is not a number."""
@@ -65,16 +74,30 @@ def _figures(metrics: dict[str, float]) -> str:
     return " · ".join([*shown, f"{metrics['time/step']:.1f} s/step"])
 
 
-def _lines(path: Path) -> list[str]:
-    """Whole lines only: one that a crash cut short is dropped."""
-    if not path.is_file():
-        return []
-    return [line for line in path.read_text(encoding="utf-8").split("\n")[:-1] if line]
+def _lines(path: Path, first_step: int) -> list[str]:
+    """Those of the steps up to `first_step`, each once; a line that is not whole is dropped, and what lacks is said."""
+    found: dict[int, str] = {}
+    for line in path.read_bytes().split(b"\n") if path.is_file() else []:
+        try:
+            step = json.loads(line)["step"]
+        except (ValueError, KeyError, TypeError):
+            continue
+        if isinstance(step, int) and 1 <= step <= first_step:
+            found[step] = line.decode()
+    if len(found) < first_step:
+        log.warning(
+            "%s has %d of the %d steps before this one; the others cannot be read", path, len(found), first_step
+        )
+    return [found[step] for step in sorted(found)]
 
 
-def _tensorboard(run: Path) -> Any:
+def _tensorboard(folder: RunFolder) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
-    return SummaryWriter(str(run / "tensorboard"))
+    there = folder.path / "tensorboard"
+    before = {*there.glob("*")}
+    board = SummaryWriter(str(there))
+    folder.record(*(f"tensorboard/{path.name}" for path in {*there.glob("*")} - before))
+    return board

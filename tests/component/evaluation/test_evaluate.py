@@ -13,17 +13,25 @@ import torch
 import yaml
 from transformers import GenerationConfig
 
+from faults import deaths_at_every_operation
 from softspoken.config import EvaluateConfig
 from softspoken.evaluation import evaluate as evaluation
 from softspoken.evaluation import measure
 from softspoken.evaluation import systems as systems_module
-from softspoken.evaluation.evaluate import evaluate, evaluate_systems, read_report
+from softspoken.evaluation.evaluate import evaluate, read_report
 from softspoken.evaluation.rows import PARTIAL_FILE, STATE_FILE
 from softspoken.evaluation.systems import System, both_ways
 from softspoken.inference.generator import Generator
-from softspoken.report.report import write_model_card, write_report
+from softspoken.report.report import model_card, write_report
 from softspoken.rewards.terms import Length
+from softspoken.run_folder import PRIVATE, RunFolder
 from softspoken.types import Example, InputError, Response
+
+
+def evaluate_systems(*what, output, **options):
+    with RunFolder(output, add=True) as folder:
+        folder.begin()
+        return evaluation.evaluate_systems(*what, folder=folder, **options)
 
 
 class WordJudge:
@@ -293,6 +301,83 @@ def test_a_stopped_evaluation_goes_on_and_ends_in_the_same(after, rows, tmp_path
     assert not (tmp_path / "stopped" / STATE_FILE).exists()
 
 
+@pytest.fixture
+def quick(monkeypatch):
+    """Without the statistics and the collection of garbage, which take longer than all the rest."""
+    monkeypatch.setattr(measure, "_free_memory", lambda: None)
+    monkeypatch.setattr(evaluation, "analyse", lambda *what: ([], []))
+
+
+@pytest.mark.parametrize(
+    ("damage", "again"),
+    [
+        (lambda content: content[: len(content) // 2 - 3], True),  # shorter than the note says
+        (lambda content: content[:-40] + b"\0" * 40, True),  # as a power cut leaves it
+        (lambda content: content.replace(b"idiot", b"idiom"), True),
+        (lambda content: content + b"\0" * 40 + b"\xff", False),  # after what is noted
+        (None, True),
+    ],
+)
+def test_a_damaged_file_is_measured_again_from_where_it_is_damaged(
+    damage, again, rows, quick, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setattr(measure, "WINDOW", 5)
+
+    def run(folder, calls, after, resume):
+        one = systems(2, base=lambda: Dying("you idiot", calls, after))
+        evaluate_systems(one, rows, [WordJudge()], output=tmp_path / folder, seed=3, resume=resume)
+
+    whole, first, second = [], [], []
+    run("whole", whole, None, False)
+    with pytest.raises(Killed):
+        run("stopped", first, 4, False)
+    partial = tmp_path / "stopped" / PARTIAL_FILE
+    if damage:
+        partial.write_bytes(damage(partial.read_bytes()))
+    else:
+        partial.unlink()
+    run("stopped", second, None, True)
+    assert ("is damaged and is measured again" in caplog.text) == again
+    assert (len(first) + len(second) > len(whole)) == again
+    for name in ("eval.json", "eval_rows.jsonl"):
+        assert (tmp_path / "stopped" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    "note", [b"", b"\0" * 100, b"[" * 100_000, b"{}", b'{"made_of": {}, "windows": {"x": [0, 1]}, "cut": {}}', b"\xff"]
+)
+def test_a_damaged_note_is_said_and_measuring_starts_again(note, rows, quick, tmp_path, caplog):
+    with pytest.raises(Killed):
+        evaluate_systems(systems(2, base=lambda: Dying("x", [], 1)), rows, [WordJudge()], output=tmp_path)
+    (tmp_path / STATE_FILE).write_bytes(note)
+    calls = []
+    evaluate_systems(systems(2, base=lambda: Writer("x", calls)), rows, [WordJudge()], output=tmp_path, resume=True)
+    assert "measuring from the start" in caplog.text
+    assert len(calls) == 2
+    assert not (tmp_path / STATE_FILE).exists()
+
+
+def test_dying_at_any_file_operation_of_an_evaluation_it_goes_on_and_ends_in_the_same(
+    rows, quick, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(measure, "WINDOW", 7)
+
+    def run(folder, resume):
+        both = systems(1, base=lambda: Writer("you idiot"), tuned=lambda: Writer("Nora"))
+        evaluate_systems(both, rows, [WordJudge()], output=tmp_path / folder, seed=3, resume=resume)
+
+    run("whole", False)
+    deaths = deaths_at_every_operation(
+        lambda number: run(str(number), False), lambda number: run(str(number), True), monkeypatch
+    )
+    assert deaths > 30
+    for number in range(1, deaths + 1):
+        for name in ("eval.json", "eval_rows.jsonl"):
+            assert (tmp_path / str(number) / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), number
+        left = {path.name for path in (tmp_path / str(number)).iterdir()}
+        assert left == {"eval.json", "eval_rows.jsonl", PRIVATE}, number
+
+
 def test_going_on_with_other_dialogues_or_settings_is_refused(rows, tmp_path):
     with pytest.raises(Killed):
         evaluate_systems(
@@ -320,6 +405,7 @@ def adapter(tiny_t5, tmp_path):
         LoraConfig(task_type="SEQ_2_SEQ_LM", r=2, target_modules=["q", "v"], init_lora_weights=False),
     )
     model.save_pretrained(tmp_path / "run" / "adapter")
+    (tmp_path / "run" / "config.yaml").write_text("config: {}\nversions: {}\n", encoding="utf-8")  # a run's folder
     return tmp_path / "run" / "adapter"
 
 
@@ -347,7 +433,9 @@ def config(tiny_t5, adapter, dataset, monkeypatch):
 def test_the_command_evaluates_real_models_into_a_run_folder(config, adapter):
     report = evaluate(config)
     run = adapter.parent
-    assert {path.name for path in run.iterdir()} == {"adapter", "eval.json", "eval_rows.jsonl", "report.html"}
+    assert {path.name for path in run.iterdir()} == {
+        *("adapter", "config.yaml", "eval.json", "eval_rows.jsonl", "report.html", PRIVATE),
+    }
     assert [(one.name, one.decoding) for one in report.systems][1:] == [
         ("base", "greedy"),
         ("base", "sampled"),
@@ -588,7 +676,9 @@ def finished(tmp_path_factory):
         "command": "softspoken train --output <b>",
     }
     (folder / "config.yaml").write_text(yaml.safe_dump(record), encoding="utf-8")
-    write_model_card(folder)
+    with RunFolder(folder, add=True) as own:
+        own.begin()
+        own.write("README.md", model_card(folder))
     write_report(folder)
     return folder
 
@@ -658,7 +748,7 @@ def test_the_model_card_names_hub_ids_and_the_adapters_prompt(run):
     (run / "adapter" / "softspoken.json").write_text(
         '{"prompt_format": {"template": "Say: {dialogue}"}}', encoding="utf-8"
     )
-    card = write_model_card(run).read_text(encoding="utf-8")
+    card = model_card(run)
     front = yaml.safe_load(card.split("---\n")[1])
     assert (front["base_model"], front["datasets"]) == ("google/flan-t5-base", ["knkarthick/samsum"])
     assert "from_pretrained('google/flan-t5-base')" in card
@@ -667,4 +757,4 @@ def test_the_model_card_names_hub_ids_and_the_adapters_prompt(run):
 
 def test_the_card_of_a_run_without_evaluation_says_so(run):
     (run / "eval.json").unlink()
-    assert "was not evaluated" in write_model_card(run).read_text(encoding="utf-8")
+    assert "was not evaluated" in model_card(run)

@@ -43,7 +43,7 @@ def folder(tmp_path: Path, tiny_t5: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     (tmp_path / "lora").mkdir()
     (tmp_path / "lora" / "adapter_config.json").write_text("{}")
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "config.yaml").write_text("config: {}\n")
+    (tmp_path / "run" / "config.yaml").write_text("config: {}\nversions: {}\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.stdin", io.StringIO(""))
     return tmp_path
@@ -98,6 +98,21 @@ def folder(tmp_path: Path, tiny_t5: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
         ("sft --output run --model TINY --dataset good.jsonl", "run is not empty"),
         ("train --output run --model TINY --dataset good.jsonl", "--overwrite"),
         ("train --resume out", "no run at out"),
+        # places
+        ("train --output .", "output '.' is the working folder"),
+        ("train --output= --overwrite", "output is empty"),
+        ("train --resume=", "resume is empty"),
+        ("train --adapter=", "adapter is empty"),
+        ("train --config=", "config is empty"),
+        ("report ..", "neither metrics.jsonl nor eval.json"),
+        ("train --output TINY --model TINY --overwrite", "which is read; give another folder"),
+        ("sft --output .. --overwrite", "output '..' is the working folder or a folder above it"),
+        ("sft --output no_config --overwrite --model TINY --dataset good.jsonl", "no record"),
+        ("train --output lora --overwrite --model TINY --dataset good.jsonl", "no record of writing (such as 'adapter_config.json')"),
+        ("evaluate --output lora --overwrite --model TINY --dataset good.jsonl", "no record of writing (such as 'adapter_config.json')"),
+        ("evaluate --output . --overwrite --model TINY --dataset good.jsonl", "output '.' is the working folder"),
+        ("train --output good.jsonl --model TINY --dataset mini", "good.jsonl is not a folder"),
+        ("train --output good.jsonl/run --model TINY --dataset mini", "cannot be written"),
         ("train --output out --model TINY --dataset good.jsonl --reward rouge:rougeL --batch_size 4", "larger than the dataset (3 dialogues)"),
         ("train --output out --model TINY --batch_size 1 --dataset good.jsonl --reward nonsense", "nonsense"),
         ("train --output out --model TINY --batch_size 1 --dataset good.jsonl --lora_targets nonsense", "lora_targets"),

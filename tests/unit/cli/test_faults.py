@@ -66,9 +66,10 @@ def test_a_disk_that_is_full_while_a_page_is_written(tmp_path: Path, capsys: pyt
     full = Path("/dev/full")
     if not full.exists():
         pytest.skip("no /dev/full here")
-    folder = tmp_path / "run"
-    folder.mkdir()
-    (folder / "metrics.jsonl").write_text('{"step": 1, "objective/score": 0.5}\n')
-    (folder / ".report.html.saving").symlink_to(full)
-    assert cli.main(["report", str(folder)]) == 1
+    runs = [tmp_path / "a", tmp_path / "b"]
+    for folder in runs:
+        folder.mkdir()
+        (folder / "metrics.jsonl").write_text('{"step": 1, "objective/score": 0.5}\n')
+    (tmp_path / ".page.html.saving").symlink_to(full)
+    assert cli.main(["compare", *map(str, runs), "--output", str(tmp_path / "page.html")]) == 1
     assert "No space left on device" in capsys.readouterr().err

@@ -13,7 +13,7 @@ from softspoken.report.curves import curve_rows, curves, overlaid_curves
 from softspoken.report.examples import choose, read_rows
 from softspoken.report.measures import metrics_of
 from softspoken.report.placing import place_labels
-from softspoken.report.report import overviews, print_table, read_report, write_model_card, write_report
+from softspoken.report.report import model_card, overviews, print_table, read_report, write_report
 from softspoken.report.tables import entries, slices_of, slices_table, system_tables
 from softspoken.tasks.summarization import TASK as SUMMARIZATION
 from softspoken.types import InputError, SliceResult
@@ -276,7 +276,7 @@ def test_what_a_later_version_adds_is_passed_over(tmp_path):
 
 
 def test_a_folder_without_anything_to_show_is_named(tmp_path):
-    for function in (read_report, write_report, write_model_card):
+    for function in (read_report, write_report, model_card):
         with pytest.raises(InputError, match=str(tmp_path)):
             function(tmp_path)
     with pytest.raises(InputError, match="no folder"):
