@@ -501,18 +501,6 @@ def test_micro_batches_hold_prompts_of_similar_length(tiny_t5, dialogues):
     assert all(rollout.prompt_index[batch].unique().numel() == 2 for batch in batches)
 
 
-def test_a_token_budget_splits_what_is_padded():
-    assert numerics.in_pieces([3, 3, 5, 9, 9], rows=8, tokens=10) == [
-        slice(0, 2),
-        slice(2, 3),
-        slice(3, 4),
-        slice(4, 5),
-    ]
-    assert numerics.in_pieces([3, 3, 5, 9, 9], rows=8, tokens=18) == [slice(0, 3), slice(3, 5)]
-    assert numerics.in_pieces([3, 3, 5, 9, 9], rows=2, tokens=None) == [slice(0, 2), slice(2, 4), slice(4, 5)]
-    assert numerics.in_pieces([50], rows=2, tokens=10) == [slice(0, 1)]
-
-
 def test_when_memory_runs_out_the_pieces_are_halved_with_the_same_result(tiny_t5, dialogues, monkeypatch, caplog):
     policy, config, rollout = rollout_of(tiny_t5, dialogues, micro_batch_size=8)
     sizes = []

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from softspoken.evaluation import resampling
 from softspoken.evaluation.resampling import (
     bootstrap_means,
     difference_interval,
@@ -46,6 +47,11 @@ def test_bootstrap_means_are_sums_over_counts_of_the_drawn_groups():
     assert len(many) == 2_000
     # The mean of n in 8 draws is binomial: 0.5 ± √(0.25 / 8).
     assert (many.mean(), many.std()) == pytest.approx((0.5, 0.177), abs=0.01)
+
+
+def test_resamples_that_are_drawn_in_chunks_are_as_many_as_are_asked_for(monkeypatch):
+    monkeypatch.setattr(resampling, "CHUNK", 8 * 4)  # four at once, four, and two
+    assert bootstrap_means(np.ones((8, 1)), np.arange(8), seed=0, resamples=10).tolist() == [[1]] * 10
 
 
 def test_up_to_six_groups_every_resample_is_counted():
@@ -163,6 +169,15 @@ def test_the_ends_over_few_trainings_are_students_whatever_the_seed():
         three = over_seeds(np.repeat([[4.0], [5.0], [6.0]], 2000, axis=1), seed=seed, system=4)
         assert ends(mean_interval(np.array([5.0]), two)) == pytest.approx((5, 0, 5 + 12.706), abs=0.02)
         assert ends(mean_interval(np.array([5.0]), three)) == pytest.approx((5, 5 - 4.303 / 3**0.5, 7.484), abs=0.005)
+
+
+def test_the_same_seed_gives_the_same_luck_in_every_process():
+    two = np.array([[1.0] * 50, [2.0] * 50])
+    first = over_seeds(two, seed=3, system=1)
+    for kept in (resampling._points, resampling._luck):
+        kept.cache_clear()
+    assert np.array_equal(first, over_seeds(two, seed=3, system=1))
+    assert not np.array_equal(first, over_seeds(two, seed=4, system=1))
 
 
 def test_over_seeds_is_the_mean_resample_with_its_luck():

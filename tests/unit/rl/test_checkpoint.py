@@ -33,6 +33,19 @@ def test_weights_optimizer_schedule_and_kl_weight_come_back(tmp_path):
     assert torch.equal(state["exp_avg_sq"], expected["exp_avg_sq"])
 
 
+def test_weights_that_lie_by_column_are_kept_as_well(tmp_path):
+    policy = made_policy(adapter=Parameter(torch.arange(6.0).view(2, 3).t()))
+    optimizer = torch.optim.AdamW(policy.trainable().values(), lr=0.1)
+    policy.trainable()["adapter"].grad = torch.ones(3, 2)
+    optimizer.step()
+    save_checkpoint(tmp_path, Progress(1, 0.5, {}), policy, optimizer)
+    before = policy.trainable()["adapter"].detach().clone()
+    with torch.no_grad():
+        policy.trainable()["adapter"].zero_()
+    load_checkpoint(tmp_path, policy, optimizer)
+    assert torch.equal(policy.trainable()["adapter"], before)
+
+
 def test_the_last_two_are_kept_and_one_may_be_written_again(tmp_path):
     policy, optimizer = trained(3.0)
     for step in (1, 2, 3, 3):

@@ -220,3 +220,16 @@ def test_what_rows_share_is_taken_once_and_what_is_whole_is_not_copied():
         assert whole[prompts][place].tolist() == [10 + row for row in rows]
         assert isinstance(prompts, slice) == (sorted(set(rows)) == [0, 1, 2, 3] and rows[0] == 0)
         assert isinstance(place, slice) == (len(set(rows)) == len(rows))
+
+
+def test_a_token_budget_splits_what_is_padded():
+    assert numerics.in_pieces([3, 3, 5, 9, 9], rows=8, tokens=10) == [
+        slice(0, 2),
+        slice(2, 3),
+        slice(3, 4),
+        slice(4, 5),
+    ]
+    assert numerics.in_pieces([3, 3, 5, 9, 9], rows=8, tokens=18) == [slice(0, 3), slice(3, 5)]
+    assert numerics.in_pieces([3, 3, 5, 9, 9], rows=2, tokens=None) == [slice(0, 2), slice(2, 4), slice(4, 5)]
+    assert numerics.in_pieces([50], rows=2, tokens=10) == [slice(0, 1)]
+    assert numerics.in_pieces([5, 5], rows=1, tokens=None) == [slice(0, 1), slice(1, 2)]
