@@ -290,11 +290,12 @@ def _results(every: dict[str, list[Mutant]]) -> dict[Place, str]:
     return found
 
 
-def _equivalent() -> list[tuple[str, str]]:
-    """(file, what) of each line `rl/ppo.py: a + b → a - b  # why`."""
+def _equivalent() -> set[tuple[str, str, str]]:
+    """(file, what, the line of source) of each line `rl/ppo.py: a + b → a - b @ c = a + b  # why`."""
     lines: Iterable[str] = EQUIVALENT.read_text(encoding="utf-8").splitlines()
-    kept = [line.split("  # ")[0].strip() for line in lines if line.strip() and not line.startswith("#")]
-    return [(file, what) for file, _, what in (line.partition(": ") for line in kept)]
+    kept = [line.rsplit("  # ", 1)[0] for line in lines if line.strip() and not line.startswith("#")]
+    parts = [(file, *rest.split(" @ ", 1)) for file, _, rest in (line.partition(": ") for line in kept)]
+    return {(file, what, line) for file, what, line in parts}
 
 
 def _print_score(places: list[Place], done: dict[Place, str], every: dict[str, list[Mutant]]) -> None:
@@ -302,7 +303,8 @@ def _print_score(places: list[Place], done: dict[Place, str], every: dict[str, l
     counted: dict[str, Counter[str]] = {}
     for file, number in places:
         mutant, outcome = every[file][number], done[file, number]
-        if outcome == "survived" and (file, mutant.what) in same:
+        line = mutant.source.splitlines()[mutant.line - 1].strip()
+        if outcome == "survived" and (file, mutant.what, line) in same:
             outcome = "equivalent"
         counted.setdefault(file.split("/")[0], Counter())[outcome] += 1
         if outcome == "survived":

@@ -233,3 +233,12 @@ def test_a_token_budget_splits_what_is_padded():
     assert numerics.in_pieces([3, 3, 5, 9, 9], rows=2, tokens=None) == [slice(0, 2), slice(2, 4), slice(4, 5)]
     assert numerics.in_pieces([50], rows=2, tokens=10) == [slice(0, 1)]
     assert numerics.in_pieces([5, 5], rows=1, tokens=None) == [slice(0, 1), slice(1, 2)]
+
+
+def test_groups_of_rows_are_put_back_in_order_and_padded():
+    pieces = [(tensor([2, 0]), tensor([[1.0, 2.0], [3.0, 4.0]])), (tensor([1]), tensor([[5.0, 6.0, 7.0]]))]
+    found = numerics.gather_rows(pieces, torch.Size([3, 4]), dim=1)
+    assert found.tolist() == [[3, 4, 0, 0], [5, 6, 7, 0], [1, 2, 0, 0]]
+    assert numerics.gather_rows(pieces[1:], torch.Size([2, 3]), dim=1).tolist() == [[0, 0, 0], [5, 6, 7]]
+    deeper = [(rows, piece[:, None, :, None]) for rows, piece in pieces]
+    assert numerics.gather_rows(deeper, torch.Size([3, 4]), dim=2)[:, 0, :, 0].tolist() == found.tolist()

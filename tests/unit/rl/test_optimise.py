@@ -115,6 +115,15 @@ def test_the_update_stops_where_the_mean_kl_of_a_mini_batch_passes_the_target():
         assert policy.trainable()["adapter"].item() == pytest.approx(-0.5 * done)
 
 
+def test_of_an_update_that_was_left_out_nothing_is_said():
+    policy = made_policy(adapter=Parameter(torch.zeros(1)))
+    loss_of = per_row(policy, approx_kl=(0.3, 0.3), policy_loss=(1.0, 1.0), clip_fraction=(1.0, 1.0))
+    stats = run(policy, made_experience(made_rollout([2, 2])), made_config(target_kl=0.1), loss_of)
+    assert (stats.policy_loss, stats.value_loss, stats.approx_kl, stats.clip_fraction) == (0, 0, 0, 0)
+    assert (stats.ratio_mean, stats.grad_norm, stats.optimizer_steps, stats.skipped) == (1, 0, 0, 1)
+    assert policy.trainable()["adapter"].item() == 0
+
+
 def test_mini_batches_come_in_another_order_each_epoch_and_seed():
     """Eight prompts in mini-batches of one: there are 40,320 orders."""
     config, rollout = made_config(ppo_epochs=2, mini_batch_size=1), made_rollout([1] * 8)
