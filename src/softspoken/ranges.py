@@ -203,21 +203,31 @@ def check_baselines(config: Any, field: str, samples: int) -> None:
             )
 
 
+TIMES = " * "
+
+
 def reward_weights(reward: str | dict[str, float]) -> dict[str, float]:
-    """`"detoxify:original + 0.2*rouge:rougeL"` → `{"detoxify:original": 1.0, "rouge:rougeL": 0.2}`."""
+    """`"detoxify:original + 0.2*rouge:rougeL"` → `{"detoxify:original": 1.0, "rouge:rougeL": 0.2}`; a product's name has all its
+    factors in it."""
     if isinstance(reward, dict):
-        return {name: _weight(weight, name) for name, weight in reward.items()}
+        return {TIMES.join(factors(name)): _weight(weight, name) for name, weight in reward.items()}
     weights: dict[str, float] = {}
     for term in re.split(r"\s+\+\s+", reward.strip()):
-        match = re.fullmatch(r"(?:([0-9.eE+-]+)\s*\*\s*)?(\S+)", term)
+        match = re.fullmatch(r"(?:([0-9.eE+-]+)\s*\*\s*)?([^\s*]+(?:\s*\*\s*[^\s*]+)*)", term)
         if not match:
             raise InputError(
                 f"reward {reward!r} cannot be read at {term!r}; write it like 'detoxify:original + 0.2*rouge:rougeL'"
             )
-        if match[2] in weights:
-            raise InputError(f"reward {reward!r} names {match[2]} twice; give it one weight")
-        weights[match[2]] = _weight(match[1] or 1.0, match[2])
+        name = TIMES.join(factors(match[2]))
+        if name in weights:
+            raise InputError(f"reward {reward!r} names {name} twice; give it one weight")
+        weights[name] = _weight(match[1] or 1.0, name)
     return weights
+
+
+def factors(term: str) -> list[str]:
+    """`"mini * chrf"` → `["mini", "chrf"]`; of a term that is no product itself alone."""
+    return [factor.strip() for factor in term.split("*")]
 
 
 def _weight(weight: Any, term: str) -> float:

@@ -17,22 +17,24 @@ import torch
 import yaml
 from torch import Tensor
 
-from softspoken.config import EvaluateConfig, TrainConfig, reward_weights
+from softspoken.config import EvaluateConfig, TrainConfig
 from softspoken.data.batches import one_ahead, padding_share, prompt_batches, require_a_batch
 from softspoken.data.prompts import PromptFormat
 from softspoken.data.reading import is_given, name_of, read_examples, record_of, require_references
 from softspoken.evaluation.evaluate import measure_prepared, prepare, recorded, require_examples
 from softspoken.evaluation.rows import ROWS_FILE, OtherEvaluation, discard, is_started
+from softspoken.evaluation.systems import TUNED
 from softspoken.models.adapters import adapter_folder
 from softspoken.models.cpu import tune_cpu
 from softspoken.models.learning_rates import learning_rates
 from softspoken.models.pretrained import prompt_format_for, require_seq2seq, resolve_device
+from softspoken.ranges import factors, reward_weights
 from softspoken.report.report import CARD_FILE, EVAL_FILE, REPORT_FILE, model_card, read_report, report_page
 from softspoken.rewards.terms import WeightedReward, default_judge, judge_term, load_judge, load_reward
 from softspoken.rl import groups, numerics, ppo
 from softspoken.rl.checkpoint import Progress, load_checkpoint, save_checkpoint, saved_config
 from softspoken.rl.numerics import masked_mean
-from softspoken.rl.policy import Policy, load_policy, require_moved
+from softspoken.rl.policy import VALUE_HEAD_FILE, Policy, load_policy, require_moved
 from softspoken.rl.ppo import next_kl_coef
 from softspoken.rl.rollout import generate_rollout, require_finite, too_short, with_floor
 from softspoken.rl.tracking import METRICS_FILE, Tracker
@@ -242,19 +244,27 @@ def _require_evaluation(config: TrainConfig, evaluation: EvaluateConfig) -> None
     assert config.reward
     require_examples(evaluation)
     device = str(resolve_device(config.device))
-    for spec in {*(evaluation.judge or [])} - {*reward_weights(config.reward)}:
+    for spec in {*(evaluation.judge or [])} - {
+        factor for term in reward_weights(config.reward) for factor in factors(term)
+    }:
         load_judge(spec, device=device, detoxify_sha256=config.detoxify_sha256)
+
+
+def _start_name(adapter: str) -> str:
+    """What the adapter that training went on from is called: a warm start is an alternative to all that came after it."""
+    return "start" if (adapter_folder(adapter) / VALUE_HEAD_FILE).is_file() else "sft"
 
 
 def _evaluation(config: TrainConfig, task: Task, prompt_format: PromptFormat, run: Path) -> EvaluateConfig:
     assert config.reward
     term = judge_term(config.reward)
     judge = config.judge or ([default_judge(config.reward)] if term or task.judge else None)
+    start = [f"{_start_name(config.adapter)}={config.adapter}"] if config.adapter else []
     return EvaluateConfig(
         output=str(run),
         task=config.task,
         model=config.model,
-        adapter=[str(run / ADAPTER)],
+        adapter=[*start, f"{TUNED}={run / ADAPTER}"],
         dataset=config.dataset if config.eval_dataset is None else config.eval_dataset,
         split=config.eval_split or "test",
         dataset_config=config.dataset_config if config.eval_dataset is None else None,

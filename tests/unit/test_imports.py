@@ -65,7 +65,7 @@ INSIDE = {
         "checkpoint": {"policy"},
         "tracking": set(),
     },
-    "rewards": {"judges": set(), "rouge": set(), "terms": {"judges", "rouge"}},
+    "rewards": {"judges": set(), "overlap": set(), "rouge": set(), "terms": {"judges", "overlap", "rouge"}},
     "inference": {"generator": set()},
     "evaluation": {
         "metrics": set(),
@@ -76,7 +76,7 @@ INSIDE = {
         "measure": {"metrics", "rows", "systems"},
         "evaluate": {"measure", "systems", "rows", "analysis", "metrics", "resampling"},
     },
-    "tasks": {"task": set(), "summarization": {"task"}},
+    "tasks": {"task": set(), "summarization": {"task"}, "detoxification": {"task"}, "translation": {"task"}},
     "report": {
         "measures": set(),
         "tables": {"measures"},

@@ -5,12 +5,13 @@ from __future__ import annotations
 import functools
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from softspoken.data.words import count_words, words
+from softspoken.rewards.overlap import chrf
 from softspoken.rewards.rouge import rouge
 from softspoken.tasks.task import TOXIC, Task
 from softspoken.types import Example, InputError, Response
@@ -124,19 +125,6 @@ def ngrams(said: list[str], size: int) -> list[tuple[str, ...]]:
 @functools.lru_cache(maxsize=1024)
 def _example_ngrams(example: str) -> frozenset[tuple[str, ...]]:
     return frozenset(piece for line in example.splitlines() for piece in ngrams(words(line), COPIED))
-
-
-def chrf(response: str, references: list[str]) -> float:
-    """chrF2 of sacrebleu, in points: character 1- to 6-grams, recall weighing double (Popović 2015); of several references the
-    best."""
-    return _chrf().sentence_score(response, references).score
-
-
-@functools.cache
-def _chrf() -> Any:
-    from sacrebleu.metrics import CHRF
-
-    return CHRF()
 
 
 def slice_examples(

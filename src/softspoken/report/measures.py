@@ -255,6 +255,8 @@ def describe_system(name: str, report: EvalReport) -> str:
         BASE: "the model before training",
         "banned_words": "base, kept from writing listed words",
         "masked_words": "base, its toxic words masked afterwards",
+        "sft": "the adapter of the warm start",
+        "start": "the adapter that training went on from",
         "copy": f"the {task_of(report).words.text} as it is",
         "delete": f"the {task_of(report).words.text} without its toxic words",
     }

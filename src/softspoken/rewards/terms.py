@@ -8,8 +8,12 @@ each in [0, 1]:
   a label to lower (softspoken.judges says how that goes with judges);
 - `rouge:rouge1`, `rouge:rouge2`, `rouge:rougeL`, `rouge:rougeLsum`: F-measure against the reference, with stemming;
 - `similarity:MODEL`: cosine of the mean-pooled embeddings of summary and dialogue by a hub encoder, from [−1, 1] to [0, 1];
+- `cosine:MODEL`: the same cosine, as it is, negative ones as 0;
+- `chrf`, `bleu`: sacrebleu's, against the references, from points to [0, 1];
 - `length:MIN-MAX`: 1 for MIN to MAX words, falling in a straight line to 0 at MIN/2 below and 1.5 MAX above;
 - `package.module:function`: your own.
+
+A product of them (`mini * chrf`) is a term as well, and each factor of it is logged.
 """
 
 from __future__ import annotations
@@ -38,8 +42,9 @@ from softspoken.data.files import lines_of, open_text, saying_what_is_wrong
 from softspoken.data.words import count_words
 from softspoken.models.pretrained import from_pretrained
 from softspoken.progress import Speed, progress_bar
-from softspoken.ranges import reward_weights
+from softspoken.ranges import factors, reward_weights
 from softspoken.rewards.judges import JUDGES, Judge, TextModel, is_judge, load_judge
+from softspoken.rewards.overlap import bleu, chrf
 from softspoken.rewards.rouge import KINDS, rouge
 from softspoken.types import Example, InputError, RunError, Scores
 
@@ -49,7 +54,8 @@ log = logging.getLogger(__name__)
 
 Reward = Callable[[list[str], list[Example]], list[float]]
 
-REWARDS = f"{JUDGES}, rouge:rougeL, similarity:MODEL, length:MIN-MAX, or your own as package.module:function"
+REWARDS = f"{JUDGES}, rouge:rougeL, chrf, bleu, similarity:MODEL, cosine:MODEL, length:MIN-MAX, or your own as package.module:function"
+OVERLAPS = {"chrf": chrf, "bleu": bleu}
 TOXIC_NAME = re.compile(r"(severe_|very )?(toxic|insult|hate|hateful|obscen|threat|abus|offens)", re.IGNORECASE)
 
 
@@ -61,13 +67,16 @@ def load_reward(
     if not any(weights.values()):
         raise InputError(f"reward {spec!r} needs at least one term with a weight other than 0; use {REWARDS}")
     load = functools.partial(_load_term, device=device, batch_size=batch_size, detoxify_sha256=detoxify_sha256)
-    return WeightedReward({name: load(name) for name in weights}, weights)
+    names = dict.fromkeys(factor for term in weights for factor in factors(term))
+    return WeightedReward({name: load(name) for name in names}, weights)
 
 
 @dataclass(frozen=True)
 class WeightedReward:
     terms: dict[str, Reward]
+    """Each by its own name, the factors of products among them."""
     weights: dict[str, float]
+    """Of a term, or of a product of several."""
 
     def __call__(self, responses: list[str], examples: list[Example]) -> Scores:
         """Every term of every response, and their weighted sum; `dialogues[i]` is what `responses[i]` summarizes.
@@ -77,18 +86,20 @@ class WeightedReward:
         if len(responses) != len(examples):
             raise ValueError(f"{len(responses)} responses, {len(examples)} dialogues: one dialogue for each response")
         terms = {name: _checked(name, term, responses, examples) for name, term in self.terms.items()}
+        for name in [name for name in self.weights if name not in terms]:
+            terms[name] = torch.stack([terms[factor] for factor in factors(name)]).prod(dim=0)
         total = torch.zeros(len(responses), dtype=torch.float64)
-        for name, values in terms.items():
-            total += self.weights[name] * values
+        for name, weight in self.weights.items():
+            total += weight * terms[name]
         for number in (~torch.isfinite(total.float())).nonzero().flatten().tolist():
-            parts = " + ".join(f"{self.weights[name]:g} * {terms[name][number]:g} ({name})" for name in terms)
+            parts = " + ".join(f"{self.weights[name]:g} * {terms[name][number]:g} ({name})" for name in self.weights)
             raise RunError(f"the rewards of {_quoted(responses[number])} add up to more than float32 holds: {parts}")
         return Scores(total.float(), {name: values.float() for name, values in terms.items()})
 
     @property
     def needs_references(self) -> list[str]:
         """The terms that compare with a reference, so that missing ones can be found before the run."""
-        return [name for name in self.terms if name.startswith("rouge:")]
+        return [name for name in self.terms if name.startswith("rouge:") or name in OVERLAPS]
 
     def clear_cache(self) -> None:
         """Forget the texts seen: at a checkpoint, so that a run which was stopped and one which was not go on alike."""
@@ -162,7 +173,7 @@ class JudgeReward:
 
 def judge_term(reward: str | dict[str, float]) -> str | None:
     """The first classifier among the terms of a reward, by its term's name; toxicity is 1 − that term."""
-    return next(filter(is_judge, reward_weights(reward)), None)
+    return next(filter(is_judge, (factor for term in reward_weights(reward) for factor in factors(term))), None)
 
 
 def default_judge(reward: str | dict[str, float]) -> str:
@@ -191,10 +202,12 @@ def _load_term(spec: str, *, device: str, batch_size: int, detoxify_sha256: str 
                 f"reward {spec!r}: no such ROUGE; use one of {', '.join(f'rouge:{name}' for name in KINDS)}"
             )
         return Rouge(spec, rest)
+    if spec in OVERLAPS:
+        return Overlap(spec)
     if kind == "length":
         return _load_length(spec, rest)
-    if kind == "similarity" and rest:
-        return load_similarity(rest, device=device, batch_size=batch_size)
+    if kind in ("similarity", "cosine") and rest:
+        return load_similarity(rest, device=device, batch_size=batch_size, plain=kind == "cosine")
     if re.fullmatch(r"[^\W\d][\w.]*:[^\W\d][\w.]*", spec):
         return _load_function(spec)
     raise InputError(f"unknown reward {spec!r}; use {REWARDS}")
@@ -209,12 +222,26 @@ class Rouge:
         return [self._score(response, example) for response, example in zip(responses, examples, strict=True)]
 
     def _score(self, response: str, example: Example) -> float:
-        if not example.reference:
-            raise InputError(
-                f"reward {self.name} needs references, and the row {example.id!r} has none; name their column with "
-                "--reference_column"
-            )
-        return rouge([example.reference, *example.further_references], response, [self.kind])[self.kind]
+        return rouge(_references(self.name, example), response, [self.kind])[self.kind]
+
+
+@dataclass(frozen=True)
+class Overlap:
+    name: str
+
+    def __call__(self, responses: list[str], examples: list[Example]) -> list[float]:
+        measure = OVERLAPS[self.name]
+        pairs = zip(responses, examples, strict=True)
+        # Rounding may carry an exact match past 100.
+        return [min(1.0, measure(response, _references(self.name, example)) / 100) for response, example in pairs]
+
+
+def _references(name: str, example: Example) -> list[str]:
+    if not example.reference:
+        raise InputError(
+            f"reward {name} needs references, and the row {example.id!r} has none; name their column with --reference_column"
+        )
+    return [example.reference, *example.further_references]
 
 
 @dataclass(frozen=True)
@@ -241,13 +268,15 @@ def _load_length(spec: str, bounds: str) -> Length:
 
 
 class Similarity:
-    """How near a summary is to its dialogue in an encoder's eyes; a dialogue longer than the encoder takes is cut."""
+    """How near a response is to its text in an encoder's eyes; a text longer than the encoder takes is cut."""
 
-    def __init__(self, embed: TextModel) -> None:
-        self.embed = embed
+    def __init__(self, embed: TextModel, *, plain: bool = False) -> None:
+        """`plain`: the cosine itself, nothing for a negative one; else from [−1, 1] to [0, 1]."""
+        self.embed, self.plain = embed, plain
 
     def __call__(self, responses: list[str], examples: list[Example]) -> list[float]:
-        return [(1 + cosine) / 2 for cosine in self.cosine(responses, [example.text for example in examples])]
+        cosines = self.cosine(responses, [example.text for example in examples])
+        return [max(0.0, cosine) if self.plain else (1 + cosine) / 2 for cosine in cosines]
 
     def cosine(self, texts: list[str], others: list[str]) -> list[float]:
         """In [−1, 1], of each text and its counterpart."""
@@ -260,7 +289,7 @@ class Similarity:
         self.embed.clear_cache()
 
 
-def load_similarity(model: str, *, device: str, batch_size: int) -> Similarity:
+def load_similarity(model: str, *, device: str, batch_size: int, plain: bool = False) -> Similarity:
     load = functools.partial(
         from_pretrained, model=model, ways_on="give the folder of a local copy as similarity:FOLDER"
     )
@@ -274,7 +303,8 @@ def load_similarity(model: str, *, device: str, batch_size: int) -> Similarity:
     if config.is_encoder_decoder:
         encoder = encoder.get_encoder()
     return Similarity(
-        TextModel(encoder, tokenizer, _mean_pooled, device=device, batch_size=batch_size, cache_size=10_000)
+        TextModel(encoder, tokenizer, _mean_pooled, device=device, batch_size=batch_size, cache_size=10_000),
+        plain=plain,
     )
 
 

@@ -1,0 +1,42 @@
+"""Toxic sentences → neutral rewrites that say the same: TextDetox's task, on ParaDetox's columns.
+
+J is the product of three factors, sentence by sentence (Dementieva et al. 2024): style, similarity of meaning and fluency, where
+fluency is chrF with the references. The factors' own judges at TextDetox are of the hub; here each can be any reward:
+
+    --measure style=hf:textdetox/xlmr-large-toxicity-classifier:LABEL_0 similarity=cosine:sentence-transformers/LaBSE
+    --measure fluency=hf:textattack/roberta-base-CoLA:LABEL_1        (as in ParaDetox's paper: needs no references)
+"""
+
+from softspoken.tasks.task import Guard, Measure, Objective, Task, Words
+
+GROUP = "Joint score and its factors"
+TASK = Task(
+    name="detoxification",
+    words=Words("sentence", "sentences", "rewrite", "rewrites"),
+    text_column="toxic",
+    reference_column="neutral",
+    template="Rewrite politely: {text}",
+    objective=Objective("J", "higher"),
+    guards=(
+        Guard(
+            "similarity",
+            margin=0.02,
+            kept="kept the meaning",
+            gained="came closer to the sentences' meaning",
+            lost="lost meaning",
+        ),
+    ),
+    guarded="meaning",
+    reward="{style} * {similarity} * {fluency}",
+    judge="mini",
+    terms={"style": "mini", "similarity": "cosine:mini", "fluency": "chrf"},
+    products={"J": ("style", "similarity", "fluency")},
+    baselines=("copy", "delete"),
+    measures={
+        "J": Measure("J", "style × similarity × fluency of a {response}, on average", "fraction", "higher", GROUP),
+        "style": Measure("Style", "how far from toxic a {response} is, 0 to 1", "fraction", "higher", GROUP),
+        "similarity": Measure("Similarity", "of meaning, {response} and {text}, 0 to 1", "fraction", "higher", GROUP),
+        "fluency": Measure("Fluency", "of the {response}, 0 to 1", "fraction", "higher", GROUP),
+    },
+    overview=("style", "fluency", "toxicity"),
+)
