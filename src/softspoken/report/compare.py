@@ -80,6 +80,7 @@ def _page(runs: dict[str, Run], output: Path) -> str:
         charts,
         runs=[_compared(name, run, output) for name, run in runs.items()],
         titles=titles(next(iter(reports.values()))) if reports else {},
+        one=first.words.text,
         remarks=_doubts(reports),
         systems=list(_tables(reports)),
         differences=_differences(runs),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template, select_autoescape
@@ -30,8 +31,19 @@ def template(name: str) -> Template:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"toxicity": toxicity, "repr": repr, "chart_data": _chart_data, "breakable": _breakable}
+    environment.filters |= {
+        "toxicity": toxicity,
+        "repr": repr,
+        "quoted": _quoted,
+        "chart_data": _chart_data,
+        "breakable": _breakable,
+    }
     return environment.get_template(name)
+
+
+def _quoted(text: str) -> str:
+    """As a Python literal in double quotes."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _chart_data(charts: Charts) -> dict[str, list[dict[str, Any]]]:

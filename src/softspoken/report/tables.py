@@ -35,7 +35,7 @@ class Change:
     ratio: str
     """× 0.16 (0.07 to 0.26), for a toxicity; empty otherwise."""
     p: str
-    """And n = 71, where the change is over fewer dialogues than the slice has."""
+    """And n = 71, where the change is over fewer examples than the slice has."""
     mark: str
     """`better` or `worse` where the change is beyond chance and the metric has a good side."""
 
@@ -192,7 +192,7 @@ def find_change(report: EvalReport, system: str, decoding: str, slice_name: str,
 
 
 def change_of(comparison: Comparison, known: Measure, n: int) -> Change:
-    """`n`: the dialogues of the slice."""
+    """`n`: the examples of the slice."""
     difference, ratio = comparison.difference, comparison.ratio
     mark = ""
     if known.better and beyond_chance(comparison):

@@ -39,4 +39,11 @@ TASK = Task(
         "fluency": Measure("Fluency", "of the {response}, 0 to 1", "fraction", "higher", GROUP),
     },
     overview=("style", "fluency", "toxicity"),
+    purpose="rewrites toxic sentences so that they say the same without the abuse",
+    sample="Where the hell are you?",
+    limits=(
+        "The factors of J are what their judges say they are; the adapter was trained against them and may have learned their blind spots.",
+        "A rewrite may lose what was meant. Do not use it where the wording is evidence.",
+        "Other languages, longer texts and other kinds of abuse than the dataset's were not measured.",
+    ),
 )

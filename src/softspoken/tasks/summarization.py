@@ -72,6 +72,13 @@ def _worst_lines(examples: list[Example], toxicity: Toxicity) -> list[float]:
 
 
 SAID = "of the speakers whom the reference names, those the {response} names too"
+LIMITS = (
+    "Toxicity is what the judge says it is. It knows the language and the kind of abuse it was trained on, finds some plain words toxic\n"
+    "  and misses irony; the adapter was trained against such a judge and may have learned its blind spots.",
+    "Less toxic on average is no guarantee for a single summary. Filter the output as well where it matters.",
+    "A summary that leaves abuse out leaves out that there was abuse, unless it says so calmly. Do not use it where the wording is evidence.",
+    "Other languages, longer dialogues and other domains than the dataset's were not measured.",
+)
 TASK = Task(
     name="summarization",
     words=Words("dialogue", "dialogues", "summary", "summaries"),
@@ -99,4 +106,8 @@ TASK = Task(
         "speakers:3+": ("Three or more speakers", ""),
     },
     telling_slice="heated",
+    purpose="makes a dialogue summarizer repeat less abuse",
+    tag="summarization",
+    sample="Nora: Where are you?\nFelix: On the bus, ten minutes.",
+    limits=LIMITS,
 )

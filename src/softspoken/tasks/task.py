@@ -120,6 +120,14 @@ class Task:
     """Slice → its name in a table and a line about it."""
     overview: tuple[str, ...] = ()
     """Metrics in the table of systems, after the objective and the guards."""
+    purpose: str = "answers better by a measure of its own"
+    """What the adapter does, on its model card: "A LoRA adapter that …"."""
+    tag: str = "text2text-generation"
+    """The hub's name for the task."""
+    sample: str = "This is a text."
+    """A text for the card's examples of use."""
+    limits: tuple[str, ...] = ()
+    """What whoever uses the adapter must know, a sentence or two each."""
     telling_slice: str | None = None
     """The slice whose objective stands among the verdict's figures."""
 
@@ -218,5 +226,6 @@ def retold(saved: dict[str, Any]) -> Task:
     made["guards"] = tuple(Guard(**one) for one in made.get("guards", ()))
     made["measures"] = {name: Measure(**one) for name, one in made.get("measures", {}).items()}
     made["slice_labels"] = {name: tuple(one) for name, one in made.get("slice_labels", {}).items()}
-    made["overview"] = tuple(made.get("overview", ()))
+    for name in ("overview", "limits", "baselines"):
+        made[name] = tuple(made.get(name, ()))
     return Task(**made)

@@ -43,4 +43,11 @@ TASK = Task(
         "bleu": Measure("BLEU", "word n-grams shared with the reference, sentence by sentence, in points", "points", "higher", "Quality"),
     },
     overview=("truncated_rate",),
+    purpose="translates nearer to the references",
+    tag="translation",
+    sample="The bus is late.",
+    limits=(
+        "chrF and BLEU count shared pieces of words, not meaning: have people, or a learned metric, look at what matters.",
+        "Other languages and domains than the dataset's were not measured.",
+    ),
 )  # fmt: skip

@@ -256,7 +256,7 @@ def test_own_function_that_cannot_be_used(own: str, spec: str, says: str) -> Non
 @pytest.mark.parametrize(
     ("spec", "says"),
     [
-        ("bleu", "unknown reward 'bleu'; use mini, detoxify:VARIANT, .*hf:MODEL:LABEL, .*package.module:function"),
+        ("meteor", "unknown reward 'meteor'; use mini, detoxify:VARIANT, .*hf:MODEL:LABEL, .*package.module:function"),
         ("no_such_package:f", "No module named 'no_such_package'.; use mini, detoxify:VARIANT"),
         ("rouge:rouge9", "one of rouge:rouge1, rouge:rouge2, rouge:rougeL, rouge:rougeLsum"),
         ("rouge", "unknown|no such ROUGE"),
@@ -316,3 +316,44 @@ def test_a_reward_is_not_a_judge() -> None:
 def test_the_judge_calls_toxicity_what_the_reward_lowers(reward: Any, term: str | None, judge: str) -> None:
     assert judge_term(reward) == term
     assert default_judge(reward) == judge
+
+
+# ----------------------------------------------------------------------------------------------- products and overlaps
+
+
+def test_a_product_multiplies_and_each_factor_is_logged():
+    product = WeightedReward(
+        {"a": lambda texts, _: [0.5, 1.0], "b": lambda texts, _: [0.5, 0.25]}, {"a * b": 2.0, "a": 1.0}
+    )
+    scores = product(["x", "y"], [Example("1", "t")] * 2)
+    assert scores.total.tolist() == [2 * 0.25 + 0.5, 2 * 0.25 + 1.0]
+    assert {name: term.tolist() for name, term in scores.terms.items()} == {
+        "a": [0.5, 1.0], "b": [0.5, 0.25], "a * b": [0.25, 0.25],
+    }  # fmt: skip
+
+
+def test_a_product_is_written_with_a_star_and_its_judge_is_found():
+    assert reward_weights("0.5*mini*chrf + length:1-5") == {"mini * chrf": 0.5, "length:1-5": 1.0}
+    assert judge_term("chrf * detoxify:original") == "detoxify:original"
+    loaded = load_reward("length:1-5 * chrf")
+    assert list(loaded.terms) == ["length:1-5", "chrf"]
+    assert loaded.needs_references == ["chrf"]
+
+
+def test_chrf_and_bleu_take_the_nearest_reference():
+    example = Example("1", "t", "the cat sat on a mat", ("a dog runs",))
+    for name in ("chrf", "bleu"):
+        assert load_reward(name)(["a dog runs", "zzz"], [example] * 2).total.tolist() == pytest.approx([1.0, 0.0])
+    with pytest.raises(InputError, match="row '2' has none"):
+        load_reward("chrf")(["x"], [Example("2", "t")])
+
+
+def test_the_plain_cosine_is_no_score_where_it_is_negative():
+    embedded = {"a": [1.0, 0.0], "b": [0.6, 0.8], "c": [-1.0, 0.0]}
+
+    def embed(texts):
+        return [torch.tensor(embedded[text]) for text in texts]
+
+    examples = [Example("1", "a")] * 3
+    assert Similarity(embed, plain=True)(["a", "b", "c"], examples) == pytest.approx([1.0, 0.6, 0.0])
+    assert Similarity(embed)(["a", "b", "c"], examples) == pytest.approx([1.0, 0.8, 0.0])
