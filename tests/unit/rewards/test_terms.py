@@ -341,7 +341,7 @@ def test_a_product_is_written_with_a_star_and_its_judge_is_found():
 
 
 def test_chrf_and_bleu_take_the_nearest_reference():
-    example = Example("1", "t", "the cat sat on a mat", ("a dog runs",))
+    example = Example("1", "t", "the cat sat on a mat", further_references=("a dog runs",))
     for name in ("chrf", "bleu"):
         assert load_reward(name)(["a dog runs", "zzz"], [example] * 2).total.tolist() == pytest.approx([1.0, 0.0])
     with pytest.raises(InputError, match="row '2' has none"):
