@@ -91,9 +91,13 @@ def _judgement(report: EvalReport, gain: Sign, kept: dict[Guard, Sign]) -> str:
         " and ".join(in_sentence(measure(guard.metric, report)) for guard, sign in kept.items() if sign == wanted)
         for wanted in (-1, 1)
     )
+    label = in_sentence(measure(objective.metric, report))
+    gained, lost = (
+        f"{word} in {label}" if word in ("better", "worse") else word for word in (objective.gained, objective.lost)
+    )
     if gain > 0:
-        return f"{objective.gained} but worse in {worse}" if worse else objective.gained
-    opening = objective.lost if gain < 0 else f"not shown to be {objective.gained}"
+        return f"{gained} but worse in {worse}" if worse else gained
+    opening = lost if gain < 0 else f"not shown to be {gained}"
     return f"{opening} but better in {better}" if better else f"{opening} and worse in {worse}" if worse else opening
 
 

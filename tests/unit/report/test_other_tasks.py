@@ -68,6 +68,9 @@ def test_a_warm_start_that_is_as_good_is_named():
     copy = system("copy", "greedy", J=0.1, similarity=0.8)
     [verdict] = verdicts(rewrites(*UP, *KEPT, others=[copy]))
     assert verdict.notes[-1].startswith("tuned is better than copy, ")
+    delete = system("delete", "greedy", J=0.7, similarity=0.9)
+    [verdict] = verdicts(rewrites(*UP, *KEPT, others=[delete]))
+    assert "tuned is worse in J and worse in similarity decoded greedily (J 0.500 against 0.700" in verdict.notes[-1]
 
 
 def test_tables_titles_and_choices_go_by_the_objective():
