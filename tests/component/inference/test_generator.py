@@ -16,7 +16,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig
 
 from softspoken.config import GenerateConfig, TrainConfig
 from softspoken.data.prompts import PromptFormat, encode_prompts
-from softspoken.inference.generator import MAX_NEW_TOKENS, WINDOW, Summarizer, generate, length_limit
+from softspoken.inference.generator import MAX_NEW_TOKENS, WINDOW, Generator, Summarizer, generate, length_limit
 from softspoken.models.cpu import PackedProjection, can_pack
 from softspoken.rl import numerics
 from softspoken.rl.policy import load_policy
@@ -507,3 +507,35 @@ def test_output_comes_batch_by_batch_and_a_reader_may_leave(tiny_t5: Path) -> No
         process.stdin.close()
         assert process.stderr.read() == ""
         assert process.wait(timeout=60) == 141
+
+
+def test_generate_answers_as_the_task_calls_it_or_without_one_plainly(tiny_t5: Path) -> None:
+    line, output = json.dumps({"id": "a", "text": TEXTS[1]}), io.StringIO()
+    for task, word in ((None, "response"), ("detoxification", "rewrite")):
+        output = io.StringIO()
+        config = GenerateConfig(task=task, model=str(tiny_t5), text_column="text", max_new_tokens=4, device="cpu")
+        generate(config, io.StringIO(line), output)
+        assert list(json.loads(output.getvalue())) == ["id", word]
+
+
+def test_a_model_without_a_prompt_of_its_own_is_asked_as_the_task_or_the_user_says(
+    tiny_t5: Path, tmp_path: Path
+) -> None:
+    bare = tmp_path / "bare"
+    shutil.copytree(tiny_t5, bare)
+    (bare / "softspoken.json").unlink()
+
+    def template(**settings) -> str:
+        return Generator.from_pretrained(str(bare), device="cpu", **settings).prompt_format.template
+
+    assert template() == "{text}"
+    assert template(task="detoxification") == "Rewrite politely: {text}"
+    assert Summarizer.from_pretrained(str(bare), device="cpu").prompt_format.template.startswith(
+        "Summarize the following"
+    )
+    texts = []
+    for prompt in (None, "Say: {text}"):
+        output = io.StringIO()
+        generate(GenerateConfig(model=str(bare), prompt_template=prompt, device="cpu"), io.StringIO(TEXTS[1]), output)
+        texts.append(output.getvalue())
+    assert texts[0] != texts[1]
