@@ -98,7 +98,8 @@ def _compare(found: Found, config: TrainConfig, examples: list[Example]) -> None
     rollout = _rollout(policy, config, examples)
     mask, weights = rollout.response_mask, policy.adapter_parameters().values()
     ours, _ = score_rows(policy, rollout, torch.arange(len(mask)), config)
-    own = torch.stack([_own_logprobs(policy, rollout, row) for row in range(len(mask))]) * mask
+    own = torch.stack([_own_logprobs(policy, rollout, row) for row in range(len(mask))]).where(mask, 0.0)
+    assert (ours - own).isfinite().all(), "what is not a number is less than any other"
     found.logprob = max(found.logprob, (ours - own).abs().max().item())
     found.mismatch = max(found.mismatch, rollout.mismatch or 0.0)
     gradients = [torch.cat([part.flatten() for part in torch.autograd.grad(of.sum(), weights)]) for of in (ours, own)]

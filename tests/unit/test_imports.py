@@ -66,15 +66,16 @@ INSIDE = {
         "tracking": set(),
     },
     "rewards": {"judges": set(), "overlap": set(), "rouge": set(), "terms": {"judges", "overlap", "rouge"}},
-    "inference": {"generator": set()},
+    "inference": {"decoding": set(), "generator": {"decoding"}},
     "evaluation": {
         "metrics": set(),
         "resampling": set(),
         "rows": set(),
         "analysis": {"resampling", "metrics"},
         "systems": {"metrics"},
+        "notes": {"systems"},
         "measure": {"metrics", "rows", "systems"},
-        "evaluate": {"measure", "systems", "rows", "analysis", "metrics", "resampling"},
+        "evaluate": {"notes", "measure", "systems", "rows", "analysis", "metrics", "resampling"},
     },
     "tasks": {"task": set(), "summarization": {"task"}, "detoxification": {"task"}, "translation": {"task"}},
     "report": {

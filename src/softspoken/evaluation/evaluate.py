@@ -27,6 +27,7 @@ from softspoken.evaluation import resampling
 from softspoken.evaluation.analysis import analyse, collect
 from softspoken.evaluation.measure import Job, Term, forget, measure
 from softspoken.evaluation.metrics import Judge, Similarity, slice_examples
+from softspoken.evaluation.notes import notes_on, on_several_references, settings_of
 from softspoken.evaluation.rows import PARTIAL_FILE, ROWS_FILE, STATE_FILE, RowsFile, discard, is_started
 from softspoken.evaluation.systems import (
     BASE,
@@ -35,9 +36,8 @@ from softspoken.evaluation.systems import (
     human,
     named_adapters,
     named_systems,
-    sources_given,
 )
-from softspoken.inference.generator import length_limit
+from softspoken.inference.decoding import length_limit
 from softspoken.models.adapters import adapter_folder
 from softspoken.models.cpu import tune_cpu
 from softspoken.models.pretrained import prompt_format_for, require_seq2seq, resolve_device
@@ -97,14 +97,14 @@ def prepare(config: EvaluateConfig) -> Prepared:
         adapter_folder(adapter)  # one that is not there is better said before the base has run
     require_seq2seq(config.model)  # and a base before anything is written
     prompt_format = _prompt_format(config, task, next(iter(adapters), None))
-    notes = _notes(config, prompt_format)
+    notes = notes_on(config, prompt_format)
     if not config.own_settings:  # each system's own may be others, and differences would come from them
         length = config.max_new_tokens or length_limit(config.model, next(iter(adapters), None))
-        config = replace(config, max_new_tokens=length, **_settings(prompt_format))
+        config = replace(config, max_new_tokens=length, **settings_of(prompt_format))
     for folder in (None, *map(adapter_folder, adapters)):
         require_fit(config.model, folder, config.max_new_tokens)
     examples = read_examples(config, task, config.limit)
-    notes += _of_several_references(examples, task)
+    notes += on_several_references(examples, task)
     device = str(resolve_device(config.device))
     specs = list(dict.fromkeys(config.judge or filter(None, [task.judge])))
     judges = [load_judge(spec, device=device, detoxify_sha256=config.detoxify_sha256) for spec in specs]
@@ -227,49 +227,6 @@ def _prompt_format(config: EvaluateConfig, task: Task, adapter: str | None) -> P
     """How every system is asked: as the user says, else as the first adapter was or, without one, the base."""
     folder = adapter_folder(adapter) if adapter else None
     return prompt_format_for(config.model, folder, default=PromptFormat(task.template), **asked(task, config))
-
-
-def _settings(prompt_format: PromptFormat) -> dict[str, Any]:
-    """As the command line has them."""
-    return {
-        "prompt_template": prompt_format.template,
-        "max_prompt_tokens": prompt_format.max_prompt_tokens,
-        "truncation_side": prompt_format.truncation_side,
-        "source_language": prompt_format.source_language,
-        "target_language": prompt_format.target_language,
-    }
-
-
-def _notes(config: EvaluateConfig, prompt_format: PromptFormat) -> list[str]:
-    """Sentences on how the systems were asked, where that is not what one would expect."""
-    if config.own_settings:
-        return [
-            "Each system was asked with its own prompt, length and generation settings (--own_settings true): differences between "
-            "them may come from those."
-        ]
-    saved = {
-        name: PromptFormat.load(adapter_folder(folders[0]))
-        for name, folders in named_adapters(config.adapter or []).items()
-    }
-    for name, [source, *_] in sources_given(config).items():
-        if Path(source).is_dir():
-            saved[name] = PromptFormat.load(source)
-    others = {name: own.template for name, own in saved.items() if own and _settings(own) != _settings(prompt_format)}
-    return [
-        f"{name} was made for another prompt ({template!r}) or another length of it than all systems were asked with here "
-        f"({prompt_format.template!r})."
-        for name, template in others.items()
-    ]
-
-
-def _of_several_references(examples: list[Example], task: Task) -> list[str]:
-    count = sum(bool(example.further_references) for example in examples)
-    if not count:
-        return []
-    return [
-        f"{count} of {len(examples)} {task.words.texts} have several references: what compares with them takes the best over all "
-        "(ROUGE, chrF, similarity), the length their mean."
-    ]
 
 
 def recorded(config: EvaluateConfig) -> dict[str, Any]:

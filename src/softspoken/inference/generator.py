@@ -20,7 +20,6 @@ import torch
 from peft import PeftType
 from torch import Tensor
 from transformers import GenerationConfig, NoBadWordsLogitsProcessor
-from transformers.generation import GenerationMode
 
 from softspoken.config import GenerateConfig, TrainConfig
 from softspoken.data.batches import on_device
@@ -36,12 +35,12 @@ from softspoken.data.files import (
 )
 from softspoken.data.prompts import PromptFormat, encode_prompts
 from softspoken.data.reading import iterate_examples, to_examples
+from softspoken.inference.decoding import generation_config_of, limit_of, plain_config
 from softspoken.models.adapters import adapter_folder, tokenizer_source, with_adapter
 from softspoken.models.families import own_cache
 from softspoken.models.generation import end_ids
 from softspoken.models.languages import speak
 from softspoken.models.pretrained import (
-    load_generation_config,
     load_seq2seq,
     load_tokenizer,
     prompt_format_for,
@@ -57,30 +56,10 @@ from softspoken.types import Example, InputError, PromptBatch, Response
 
 log = logging.getLogger(__name__)
 
-MAX_NEW_TOKENS = 60
-"""The longest summary of a model that does not say its own; transformers' default, 20, cuts most summaries off."""
 WINDOW = 8
 """Batches that are read ahead and sorted by length: less padding, at constant memory."""
 SAMPLES_AT_ONCE = 4
 """A batch has no more rows than so many for each of its dialogues: with more samples it has fewer dialogues."""
-DECODINGS = (
-    GenerationMode.GREEDY_SEARCH,
-    GenerationMode.SAMPLE,
-    GenerationMode.BEAM_SEARCH,
-    GenerationMode.BEAM_SAMPLE,
-)
-"""What transformers decodes by without fetching code for it."""
-IDS = (
-    *(
-        "decoder_start_token_id",
-        "bos_token_id",
-        "eos_token_id",
-        "pad_token_id",
-        "forced_bos_token_id",
-        "forced_eos_token_id",
-    ),
-    *("suppress_tokens", "begin_suppress_tokens", "bad_words_ids"),
-)
 READ_AT_ONCE = 16
 """Dialogues of similar length that are encoded together, for little padding."""
 
@@ -136,9 +115,9 @@ class Generator:
         require_fit(model, folder)
         seq2seq: Any = load_seq2seq(model, dtype)
         tokenizer = load_tokenizer(tokenizer_source(model, folder))
-        generation = _generation_config(folder, seq2seq.generation_config, max_new_tokens)
-        generation = _plain(generation) if plain else generation
-        require_room_to_answer(seq2seq.config, _limit(generation))
+        generation = generation_config_of(folder, seq2seq.generation_config, max_new_tokens)
+        generation = plain_config(generation) if plain else generation
+        require_room_to_answer(seq2seq.config, limit_of(generation))
         prompt_format = fitting(speak(tokenizer, prompt_format, generation), seq2seq.config, tokenizer)
         # generate() fills what is not set from the model's own: neutral, so that it is what this object says and no more.
         seq2seq.generation_config = GenerationConfig()
@@ -232,7 +211,7 @@ class Generator:
         saved = self.generation_config
         config = TrainConfig(
             samples_per_prompt=samples,
-            max_new_tokens=_limit(saved),
+            max_new_tokens=limit_of(saved),
             micro_batch_size=READ_AT_ONCE,
         )
         if self._policy is None:
@@ -280,51 +259,6 @@ def _merged(model: Any) -> Any:
     would be rounded, and other kinds than LoRA have none."""
     lora = all(config.peft_type == PeftType.LORA for config in model.peft_config.values())
     return model.merge_and_unload() if lora and model.dtype == torch.float32 else model
-
-
-def _plain(saved: GenerationConfig) -> GenerationConfig:
-    """What says which ids begin, end, force and forbid, and the length; not how to search among the rest."""
-    kept = {name: value for name in IDS if (value := getattr(saved, name, None)) is not None}
-    config = GenerationConfig(**kept)
-    config.max_new_tokens = _limit(saved)
-    config.max_length = None
-    return config
-
-
-def length_limit(model: str, adapter: str | None = None) -> int:
-    """The longest summary, in tokens, of the model (with the adapter) where it is not asked for another."""
-    folder = adapter_folder(adapter) if adapter else None
-    return _limit(_generation_config(folder, load_generation_config(model), None))
-
-
-def _limit(config: GenerationConfig) -> int:
-    return config.max_new_tokens or config.max_length - 1  # the latter counts the decoder's start
-
-
-def _generation_config(folder: Path | None, models: GenerationConfig, max_new_tokens: int | None) -> GenerationConfig:
-    """A copy of the adapter's config, or of the model's; what the former leaves open is the latter's, as in generate()."""
-    config = copy.deepcopy(models)
-    if folder and (folder / "generation_config.json").is_file():
-        try:
-            config = GenerationConfig.from_pretrained(str(folder))
-        except (OSError, ValueError, TypeError) as error:
-            raise InputError(
-                f"adapter {folder} has a generation_config.json that cannot be read; restore or remove it"
-            ) from error
-        for name, value in models.to_dict().items():
-            if getattr(config, name, None) is None:
-                setattr(config, name, value)
-    if max_new_tokens or (config.max_new_tokens is None and config.max_length is None):
-        config.max_new_tokens = max_new_tokens or MAX_NEW_TOKENS
-    config.use_cache = True  # models saved by a training script often say no, at several times the cost
-    if config.max_new_tokens is not None:
-        config.max_length = None  # the former counts; transformers warns about each batch where both are set
-    if config.get_generation_mode() not in DECODINGS:
-        raise InputError(
-            f"the generation_config.json of {folder or 'the model'} asks for {config.get_generation_mode().value.replace('_', ' ')}, "
-            "which transformers has as code to be fetched, and softspoken runs no such code; take its settings out of that file"
-        )
-    return config
 
 
 # -------------------------------------------------------------------------------------------------- the command

@@ -81,16 +81,20 @@ def test_the_users_prompt_is_everybodys(hub_like, tmp_path):
 
 
 def test_greedy_is_greedy_where_the_checkpoint_searches_with_beams(hub_like, tmp_path):
-    evaluate(EvaluateConfig(output=str(tmp_path / "a"), model=str(hub_like), limit=4, samples=0, device="cpu"))
-    evaluate(
+    alike = evaluate(EvaluateConfig(output=str(tmp_path / "a"), model=str(hub_like), limit=4, samples=0, device="cpu"))
+    beams = "beam search (num_beams 3, no_repeat_ngram_size 2)"
+    assert any(f"own generation config asks for {beams}, which was not used" in note for note in remarks(alike))
+    own = evaluate(
         EvaluateConfig(
             output=str(tmp_path / "b"), model=str(hub_like), limit=4, samples=0, device="cpu", own_settings=True
         )
     )
+    assert any(f"What is called greedy here is {beams} for base." in note for note in remarks(own))
     plain = tmp_path / "plain"
     shutil.copytree(hub_like, plain)
     generation = GenerationConfig.from_pretrained(plain)
     generation.num_beams, generation.no_repeat_ngram_size = 1, 0
     generation.save_pretrained(plain)
-    evaluate(EvaluateConfig(output=str(tmp_path / "c"), model=str(plain), limit=4, samples=0, device="cpu"))
+    greedy = evaluate(EvaluateConfig(output=str(tmp_path / "c"), model=str(plain), limit=4, samples=0, device="cpu"))
+    assert not [note for note in remarks(greedy) if "generation config" in note]
     assert texts(tmp_path / "a", "base") == texts(tmp_path / "c", "base") != texts(tmp_path / "b", "base")

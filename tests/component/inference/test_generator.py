@@ -16,7 +16,8 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig
 
 from softspoken.config import GenerateConfig, TrainConfig
 from softspoken.data.prompts import PromptFormat, encode_prompts
-from softspoken.inference.generator import MAX_NEW_TOKENS, WINDOW, Generator, Summarizer, generate, length_limit
+from softspoken.inference.decoding import MAX_NEW_TOKENS, length_limit
+from softspoken.inference.generator import WINDOW, Generator, Summarizer, generate
 from softspoken.models.cpu import PackedProjection, can_pack
 from softspoken.rl import numerics
 from softspoken.rl.policy import load_policy

@@ -1,0 +1,77 @@
+"""Sentences on how the systems were asked and decoded, where that is not what one would expect."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from softspoken.config import EvaluateConfig
+from softspoken.data.files import SUFFIXES, file_suffix
+from softspoken.data.prompts import PromptFormat
+from softspoken.evaluation.systems import BASE, named_adapters, sources_given
+from softspoken.inference.decoding import GREEDY, own_search
+from softspoken.models.adapters import adapter_folder
+from softspoken.tasks.task import Task
+from softspoken.types import Example
+
+
+def settings_of(prompt_format: PromptFormat) -> dict[str, Any]:
+    """As the command line has them."""
+    return {
+        "prompt_template": prompt_format.template,
+        "max_prompt_tokens": prompt_format.max_prompt_tokens,
+        "truncation_side": prompt_format.truncation_side,
+        "source_language": prompt_format.source_language,
+        "target_language": prompt_format.target_language,
+    }
+
+
+def notes_on(config: EvaluateConfig, prompt_format: PromptFormat) -> list[str]:
+    if config.own_settings:
+        return [
+            "Each system was asked with its own prompt, length and generation settings (--own_settings true): differences between "
+            f"them may come from those. What is called greedy here is {_searches(config)}."
+        ]
+    saved = {
+        name: PromptFormat.load(adapter_folder(folders[0]))
+        for name, folders in named_adapters(config.adapter or []).items()
+    }
+    for name, [source, *_] in sources_given(config).items():
+        if Path(source).is_dir():
+            saved[name] = PromptFormat.load(source)
+    others = {
+        name: own.template for name, own in saved.items() if own and settings_of(own) != settings_of(prompt_format)
+    }
+    own = own_search(config.model)
+    bent = [
+        f"The base's own generation config asks for {own}, which was not used: what is called greedy here is greedy, for all systems "
+        "alike; --own_settings true measures each by its own."
+    ]
+    return (bent if own != GREEDY else []) + [
+        f"{name} was made for another prompt ({template!r}) or another length of it than all systems were asked with here "
+        f"({prompt_format.template!r})."
+        for name, template in others.items()
+    ]
+
+
+def on_several_references(examples: list[Example], task: Task) -> list[str]:
+    count = sum(bool(example.further_references) for example in examples)
+    if not count:
+        return []
+    return [
+        f"{count} of {len(examples)} {task.words.texts} have several references: what compares with them takes the best over all "
+        "(ROUGE, chrF, similarity), the length their mean."
+    ]
+
+
+def _searches(config: EvaluateConfig) -> str:
+    """Each model's own way, in the order in which they are compared."""
+    ways = {BASE: own_search(config.model)}
+    ways |= {name: own_search(config.model, own[0]) for name, own in named_adapters(config.adapter or []).items()}
+    models = {
+        name: source
+        for name, [source, *_] in sources_given(config).items()
+        if file_suffix(Path(source)) not in SUFFIXES
+    }
+    ways |= {name: own_search(source) for name, source in models.items()}
+    return "; ".join(f"{how} for {name}" for name, how in ways.items())
