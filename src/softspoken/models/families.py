@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
@@ -25,9 +26,24 @@ def head_of(seq2seq: Any) -> Any:
 
 def encoder_states(seq2seq: Any, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
     """input_ids, attention_mask: [B, P] int64 → what the decoder reads of them [B, P, D]."""
-    states = seq2seq.get_encoder()(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+    encoder = seq2seq.get_encoder()
+    if getattr(seq2seq.config, "attention_type", "") == "block_sparse":  # BigBird-Pegasus
+        return _by_blocks(encoder, input_ids, attention_mask, seq2seq.config.block_size)
+    states = encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
     widths = getattr(seq2seq, "enc_to_dec_proj", None)  # an EncoderDecoderModel's, whose parts are of different width
     return states if widths is None else widths(states)
+
+
+def _by_blocks(encoder: Any, input_ids: Tensor, attention_mask: Tensor, size: int) -> Tensor:
+    """Texts of as many blocks together, none padded beyond them: attention in blocks differs with where the last one lies."""
+    blocks = attention_mask.sum(dim=1).sub(1).div(size, rounding_mode="floor").add(1)
+    whole = input_ids.new_zeros((*input_ids.shape, encoder.config.hidden_size), dtype=encoder.dtype)
+    for count in blocks.unique().tolist():
+        rows, width = (blocks == count).nonzero().squeeze(1), count * size
+        ids, mask = input_ids[rows, :width], attention_mask[rows, :width]
+        states = encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+        whole = whole.index_put((rows.unsqueeze(1), torch.arange(ids.shape[1], device=rows.device)), states)
+    return whole
 
 
 def logits_of(seq2seq: Any, states: Tensor, head: Any) -> Tensor:
@@ -61,11 +77,6 @@ def own_cache(seq2seq: Any) -> dict[str, Any]:
 def routes(seq2seq: Any) -> bool:
     """Whether it has experts, whose capacity may make a token's states depend on how many tokens are computed with it."""
     return hasattr(seq2seq.config, "num_experts")
-
-
-def depends_on_width(seq2seq: Any) -> bool:
-    """Whether a prompt's states depend on how far it is padded: attention in blocks does, by where the last block begins."""
-    return getattr(seq2seq.config, "attention_type", "") == "block_sparse"
 
 
 def keep_attention(seq2seq: Any) -> None:

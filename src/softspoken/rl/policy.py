@@ -24,7 +24,6 @@ from softspoken.models.cpu import PackedProjection, can_pack, lay_out_columns
 from softspoken.models.cross_attention import cross_attentions, key_value_projections, with_adapter_term
 from softspoken.models.families import (
     decoder_of,
-    depends_on_width,
     encoder_states,
     head_of,
     keep_attention,
@@ -128,7 +127,7 @@ class Policy:
         self.cross_projections = key_value_projections(self.decoder)
         self.exact: bool | None = None
         """Whether one token at a time gives what all at once give, as far as rounding goes; None: not measured yet."""
-        if self.seq2seq.dtype != torch.float32 or routes(self.seq2seq) or depends_on_width(self.seq2seq):
+        if self.seq2seq.dtype != torch.float32 or routes(self.seq2seq):
             self.exact = False
         keep_attention(self.seq2seq)
         require_agreement(self)

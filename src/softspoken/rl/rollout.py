@@ -152,7 +152,7 @@ def _rows_that_fit(policy: Policy, width: int, rows: int) -> int:
 
 def _rescored(policy: Policy, rollout: Rollout, config: TrainConfig) -> Rollout:
     """The rollout with what one token at a time and all at once differ by, which is more than rounding's last digit below
-    float32, and with experts or attention in blocks; past MISMATCH, with the log-probabilities and values of the latter,
+    float32, and with experts; past MISMATCH, with the log-probabilities and values of the latter,
     which are what the update compares with. Other models in float32 are measured until they are found to be exact."""
     logprobs, values = teacher_forced(policy, rollout, config)
     mismatch = (logprobs - rollout.old_logprobs).abs().max().item()

@@ -61,7 +61,9 @@ def own_logprobs(policy, rollout):
     return logits.log_softmax(-1).gather(-1, ids.unsqueeze(-1)).squeeze(-1)
 
 
-@pytest.mark.parametrize("family", ["SwitchTransformers", "EncoderDecoder (BERT, BERT)", "T5Gemma 2", "SeamlessM4T"])
+@pytest.mark.parametrize(
+    "family", ["SwitchTransformers", "EncoderDecoder (BERT, BERT)", "T5Gemma 2", "SeamlessM4T", "BigBird-Pegasus"]
+)
 def test_log_probabilities_are_those_of_the_models_own_pass(folder_of, dialogues, family):
     policy, _, rollout = rollout_of(folder_of(family), dialogues, samples_per_prompt=2)
     with torch.no_grad():
