@@ -62,7 +62,7 @@ def _row(one: Found) -> list[tuple[str, str]]:
     return [
         ("family", one.family),
         ("trains", f"{count} of {len(SCOPES) * len(ALGORITHMS)}"),
-        *((name, f"{value:.0e}") for name, value in numbers.items()),
+        *((name, f"{value:.0e}" if value else "0") for name, value in numbers.items()),
         *((name, _yes(one.works.get(name))) for name in ("evaluate", "generate", "as PEFT's")),
     ]
 

@@ -47,18 +47,20 @@ def rollout_of(folder, dialogues, **changes):
 
 
 def own_logprobs(policy, rollout):
-    """By the model's own forward pass over all rows at once, [N, T]."""
-    prompts, index = rollout.prompts, rollout.prompt_index
-    ids = rollout.response_ids
-    given = torch.cat([torch.full_like(ids[:, :1], policy.start_id), ids[:, :-1]], dim=1)
-    logits = policy.seq2seq(
-        input_ids=prompts.input_ids[index],
-        attention_mask=prompts.attention_mask[index],
-        decoder_input_ids=given,
-        decoder_attention_mask=torch.ones_like(given),
-    ).logits.float()
-    logits[..., policy.forbidden] = -torch.inf
-    return logits.log_softmax(-1).gather(-1, ids.unsqueeze(-1)).squeeze(-1)
+    """By the model's own forward pass over each prompt and response alone, without padding, [N, T]."""
+    prompts, found = rollout.prompts, []
+    for ids, prompt in zip(rollout.response_ids.unsqueeze(1), rollout.prompt_index, strict=True):
+        read = prompts.input_ids[prompt][prompts.attention_mask[prompt] == 1].unsqueeze(0)
+        given = torch.cat([torch.full_like(ids[:, :1], policy.start_id), ids[:, :-1]], dim=1)
+        own = policy.seq2seq(
+            input_ids=read,
+            attention_mask=torch.ones_like(read),
+            decoder_input_ids=given,
+            decoder_attention_mask=torch.ones_like(given),
+        )
+        logits = own.logits.float().masked_fill(policy.forbidden, -torch.inf)
+        found.append(logits.log_softmax(-1).gather(-1, ids.unsqueeze(-1)).squeeze(-1))
+    return torch.cat(found)
 
 
 @pytest.mark.parametrize(
@@ -94,11 +96,13 @@ def test_looking_at_bigbird_leaves_it_as_it_was(folder_of, dialogues):
     assert encoder.attention_type == "block_sparse"
     fresh = AutoModelForSeq2SeqLM.from_pretrained(folder_of("BigBird-Pegasus")).eval()
     ids, mask = rollout.prompts.input_ids, rollout.prompts.attention_mask
+    longest = int(mask.sum(dim=1).argmax())
+    assert mask[longest].sum() > 14, "beyond what it attends to in full"
     with torch.no_grad():
-        expected = fresh.get_encoder()(input_ids=ids, attention_mask=mask).last_hidden_state
-        assert (policy.encode(ids, mask) - expected).abs().max() < 1e-5
-        policy.encode(ids[:, :4], mask[:, :4])
-        assert (policy.encode(ids, mask) - expected).abs().max() < 1e-5
+        expected = fresh.get_encoder()(input_ids=ids[longest:][:1], attention_mask=mask[longest:][:1])
+        for _ in range(2):
+            assert (policy.encode(ids, mask)[longest] - expected.last_hidden_state[0]).abs().max() < 1e-5
+            policy.encode(ids[:, :4], mask[:, :4])
 
 
 def test_what_experts_with_a_capacity_make_of_one_token_at_a_time_is_measured_and_recomputed(folder_of, dialogues):
