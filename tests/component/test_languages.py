@@ -8,13 +8,14 @@ import torch
 from transformers import AutoTokenizer, GenerationConfig, M2M100Config, M2M100ForConditionalGeneration, NllbTokenizer
 
 from softspoken.config import SftConfig, TrainConfig
-from softspoken.data.prompts import PromptFormat
+from softspoken.data.prompts import PromptFormat, encode_prompts
 from softspoken.inference.generator import Generator
 from softspoken.models.languages import speak
 from softspoken.rl.policy import load_policy
+from softspoken.rl.rollout import generate_rollout
 from softspoken.sft import sft
 from softspoken.train import train
-from softspoken.types import InputError
+from softspoken.types import Example, InputError
 
 ROWS = [
     ("hello world", "bonjour monde"),
@@ -84,6 +85,11 @@ def test_training_reads_one_language_and_begins_in_the_other_and_what_it_saves_d
     assert generator.tokenizer(["le chat"])["input_ids"][0][0] == french
     assert generator.generation_config.forced_bos_token_id == english
     policy = load_policy(TrainConfig(model=str(nllb), device="cpu"), saved)
+    prompts = encode_prompts([Example("1", "le chat")], policy.tokenizer, policy.prompt_format)
+    assert prompts.input_ids[0, 0] == french
+    rollout = generate_rollout(policy, prompts, config, torch.Generator().manual_seed(0))
+    assert rollout.response_ids[:, 0].tolist() == [english] * 2
+    assert not rollout.response_mask[:, 0].any()  # forced, not sampled
     assert policy.forced_bos_id == english
     assert policy.tokenizer(["le chat"])["input_ids"][0][0] == french
     report = json.loads((run / "eval.json").read_text(encoding="utf-8"))
