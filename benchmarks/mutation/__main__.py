@@ -10,7 +10,7 @@ Mutants that no test can tell from the original are listed with the reason in eq
 was stopped, the same command goes on: results lie in build/mutation.jsonl, and hold as long as neither the file nor
 the tests have changed (`--fresh` forgets them).
 
-mutmut and cosmic-ray were tried first. mutmut (3.8) passes over every function with a decorator, which is all of
+Of the tools there are, mutmut (3.8) was tried first and passes over every function with a decorator, which is all of
 sampling (torch.no_grad), and has no sample; cosmic-ray starts a process for each mutant, and torch with transformers takes ten
 seconds to import. Here one process imports them once, and forks for each mutant.
 """
