@@ -37,7 +37,7 @@ from softspoken.data.prompts import PromptFormat, encode_prompts
 from softspoken.data.reading import iterate_examples, to_examples
 from softspoken.inference.decoding import generation_config_of, limit_of, plain_config
 from softspoken.models.adapters import adapter_folder, tokenizer_source, with_adapter
-from softspoken.models.families import own_cache
+from softspoken.models.families import for_generate
 from softspoken.models.generation import end_ids
 from softspoken.models.languages import speak
 from softspoken.models.pretrained import (
@@ -198,10 +198,8 @@ class Generator:
     def _decoded(self, batch: PromptBatch) -> Tensor:
         """Ids [N, T] as the generation config has them, without the decoder's start, which may be the end's id as well."""
         ids: Tensor = self.model.generate(
-            input_ids=batch.input_ids,
-            attention_mask=batch.attention_mask,
+            **for_generate(self.model, batch.input_ids, batch.attention_mask),
             generation_config=self._greedy_config(),
-            **own_cache(self.model),
         )
         return ids[:, 1:]
 

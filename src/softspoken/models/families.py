@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
+from transformers.modeling_outputs import BaseModelOutput
 
 
 def decoder_of(seq2seq: Any) -> Any:
@@ -27,7 +28,7 @@ def head_of(seq2seq: Any) -> Any:
 def encoder_states(seq2seq: Any, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
     """input_ids, attention_mask: [B, P] int64 → what the decoder reads of them [B, P, D]."""
     encoder = seq2seq.get_encoder()
-    if getattr(seq2seq.config, "attention_type", "") == "block_sparse":  # BigBird-Pegasus
+    if _in_blocks(seq2seq):
         return _by_blocks(encoder, input_ids, attention_mask, seq2seq.config.block_size)
     states = encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
     widths = getattr(seq2seq, "enc_to_dec_proj", None)  # an EncoderDecoderModel's, whose parts are of different width
@@ -68,10 +69,16 @@ def text_parts(seq2seq: Any) -> dict[str, str]:
     return {"encoder": names[id(encoder)], "decoder": names[id(decoder)]}
 
 
-def own_cache(seq2seq: Any) -> dict[str, Any]:
-    """What `generate` must be given where a T5's decoder is deeper than the encoder, whose depth it takes for the cache's."""
+def for_generate(seq2seq: Any, input_ids: Tensor, attention_mask: Tensor) -> dict[str, Any]:
+    """What `generate` is given of prompts [B, P]: a cache too where a T5's decoder is deeper than the encoder, whose depth it
+    takes for the cache's, and what was read of them where that hangs on the padding."""
+    given: dict[str, Any] = {"attention_mask": attention_mask}
     encoder, decoder = (getattr(seq2seq.config, name, 0) or 0 for name in ("num_layers", "num_decoder_layers"))
-    return {"cache": EncoderDecoderCache(DynamicCache(), DynamicCache())} if 0 < encoder < decoder else {}
+    if 0 < encoder < decoder:
+        given["cache"] = EncoderDecoderCache(DynamicCache(), DynamicCache())
+    if not _in_blocks(seq2seq):
+        return {**given, "input_ids": input_ids}
+    return {**given, "encoder_outputs": BaseModelOutput(encoder_states(seq2seq, input_ids, attention_mask))}
 
 
 def routes(seq2seq: Any) -> bool:
@@ -88,6 +95,10 @@ def keep_attention(seq2seq: Any) -> None:
 
 def _as_configured(encoder: Any, given: Any, found: Any) -> None:
     encoder.set_attention_type(encoder.config.attention_type)
+
+
+def _in_blocks(seq2seq: Any) -> bool:
+    return getattr(seq2seq.config, "attention_type", "") == "block_sparse"  # BigBird-Pegasus
 
 
 def _is_pair(seq2seq: Any) -> bool:

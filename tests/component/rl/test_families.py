@@ -266,3 +266,9 @@ def test_a_decoder_deeper_than_its_encoder_trains_and_generates(tmp_path, dialog
         assert (rollout.old_logprobs - own_logprobs(policy, rollout))[rollout.response_mask].abs().max() < 2e-5
     responses = Generator.from_pretrained(str(tmp_path), max_new_tokens=4)([one.text for one in dialogues])
     assert len(responses) == len(dialogues)
+
+
+def test_what_bigbird_writes_does_not_hang_on_the_texts_beside_it(folder_of, dialogues):
+    generator = Generator.from_pretrained(str(folder_of("BigBird-Pegasus")), max_new_tokens=12, device="cpu")
+    texts = [dialogues[3].text[:length] for length in (40, 60, 80, 100)]
+    assert generator(texts) == [generator([text])[0] for text in texts]
