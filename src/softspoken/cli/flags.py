@@ -209,8 +209,13 @@ def _yaml(path: Path) -> Any:
         raise InputError(f"config file {path} has more than {LONGEST_CONFIG:,} bytes; give a YAML file of settings")
     text = content.decode("utf-8-sig")
     try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
-            raise InputError(f"config file {path} has an alias (*name) in it; write out what it stands for")
+        depth = 0
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            if isinstance(event, yaml.AliasEvent):
+                raise InputError(f"config file {path} has an alias (*name) in it; write out what it stands for")
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > DEEPEST_CONFIG:  # reading on takes time by the square of the depth
+                raise RecursionError
         return yaml.safe_load(text)
     except (OverflowError, RecursionError) as error:
         raise InputError(f"config file {path}: {_beyond_reading(error, [])}") from error
@@ -321,3 +326,7 @@ def _unknown_field(command: str, name: str) -> str:
 def _did_you_mean(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+DEEPEST_CONFIG = 100
+"""Lists and mappings within one another, at most."""

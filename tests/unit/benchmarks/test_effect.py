@@ -118,6 +118,7 @@ def test_snapshots_are_copied_once_and_stay(tmp_path):
         folder = run / "checkpoints" / f"step-{step:06d}"
         folder.mkdir(parents=True)
         (folder / "weights.safetensors").write_text(str(step))
+        (folder / "progress.json").write_text("{}")  # without it a checkpoint is not whole
     snapshots.copy_new(run, copies)
     (run / "checkpoints" / "step-000002" / "weights.safetensors").unlink()  # as when only the last two are kept
     (run / "checkpoints" / "step-000004" / "weights.safetensors").write_text("other")

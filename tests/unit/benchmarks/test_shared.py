@@ -35,6 +35,7 @@ def test_only_the_checkpoints_that_are_due_are_copied(tmp_path):
         folder = tmp_path / "run" / "checkpoints" / f"step-{step:06d}"
         folder.mkdir(parents=True)
         (folder / snapshots.WEIGHTS).write_text(str(step))
+        (folder / "progress.json").write_text("{}")  # without it a checkpoint is not whole
     snapshots.copy_new(tmp_path / "run", tmp_path / "copies", is_due)
     copies = snapshots.copied(tmp_path / "copies")
     assert [snapshots.step_of(copy) for copy in copies] == [1, 2, 3, 4, 5, 6, 7, 9, 11]
