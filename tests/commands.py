@@ -4,6 +4,7 @@ One process imports them, under the environment that the test wants (huggingface
 each command.
 """
 
+import importlib
 import json
 import os
 import subprocess
@@ -23,9 +24,10 @@ class Done:
 class Commands:
     """`with Commands(environment) as softspoken: softspoken(folder, "train", "--steps", "1")`"""
 
-    def __init__(self, environment: dict[str, str]) -> None:
+    def __init__(self, environment: dict[str, str], *modules: str) -> None:
+        """`modules`: what is imported before the first command."""
         self.process = subprocess.Popen(
-            [sys.executable, __file__],
+            [sys.executable, __file__, *(modules or ["softspoken.train"])],
             env={**os.environ, **environment},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -33,7 +35,7 @@ class Commands:
         )
 
     def __call__(self, cwd: Path, *argv: str, stdin: str = "", **environment: str) -> Done:
-        """Run in the folder `cwd`, with more environment for what reads it late."""
+        """Run in the folder `cwd`, with more environment for what reads it late; of it, BEFORE is Python that is run first."""
         files = {name: cwd / f".{name}" for name in ("stdin", "stdout", "stderr")}
         files["stdin"].write_text(stdin, encoding="utf-8")
         request = {"cwd": str(cwd), "argv": argv, "environment": environment}
@@ -58,7 +60,8 @@ def _serve() -> None:
     from softspoken.cli import main as cli
 
     cli._quiet(debug=False)  # as cli.main does it, before anything is imported
-    import softspoken.train  # noqa: F401
+    for module in sys.argv[1:]:
+        importlib.import_module(module)
 
     for line in sys.stdin:
         request = json.loads(line)
@@ -69,7 +72,7 @@ def _serve() -> None:
 
 
 def _run(cwd: str, argv: list[str], environment: dict[str, str]) -> None:
-    from softspoken.cli.main import main
+    from softspoken.__main__ import main
 
     status = 70
     try:
@@ -80,6 +83,7 @@ def _run(cwd: str, argv: list[str], environment: dict[str, str]) -> None:
         ):
             os.dup2(os.open(f".{name}", flags | os.O_CREAT), descriptor)
         sys.stdin = open(0, encoding="utf-8")  # noqa: SIM115
+        exec(environment.get("BEFORE", ""), {})
         status = main(argv)
     except SystemExit as error:
         status = error.code if isinstance(error.code, int) else 1

@@ -28,6 +28,7 @@ from softspoken.config import SftConfig
 from softspoken.data.labels import ended, label_ids
 from softspoken.data.prompts import PromptFormat, prompt_ids
 from softspoken.data.reading import name_of, read_examples, record_of, require_references
+from softspoken.interrupt import Interrupted, Stop, finishing
 from softspoken.models.adapters import add_lora
 from softspoken.models.generation import generation_to_save
 from softspoken.models.languages import require_target, speak
@@ -64,7 +65,12 @@ def sft(config: SftConfig) -> Path:
             log.info("resume: the training in %s had come to its end", folder.path)
             folder.begin()
         else:
-            _train(config, folder)
+            try:
+                _train(config, folder)
+            except Interrupted as stopped:
+                if config.resume or folder.has(SETTINGS):
+                    stopped.go_on = "softspoken sft … --resume true"
+                raise
         folder.remove(CHECKPOINTS)
         return folder.path
 
@@ -93,21 +99,22 @@ def _train(config: SftConfig, folder: RunFolder) -> None:
     folder.begin()
     if not folder.has(SETTINGS):
         folder.write(SETTINGS, json.dumps(_settings(config, examples), indent=1) + "\n")
-    bar = _Bar()
+    bar, stopping = _Bar(), _StopWhenAsked()
     trainer = Seq2SeqTrainer(
         model=model,
         args=_arguments(config, folder.scratch("trainer")),
         train_dataset=rows,
         data_collator=DataCollatorForSeq2Seq(tokenizer, model),
         optimizers=(_adafactor(model, config) if config.optimizer == "adafactor" else None, None),
-        callbacks=[bar, _Keep(folder)],
+        callbacks=[bar, _Keep(folder), stopping],
     )
     trainer.remove_callback(PrinterCallback)  # which prints to standard output
     steps = math.ceil(config.epochs * math.ceil(len(rows) / trainer.args.train_batch_size))
     trainer.lr_scheduler = learning_rates(trainer.create_optimizer(), config.schedule, config.warmup_steps, steps)
     checkpoint = _last_whole(folder.path)
     try:
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        with finishing() as stopping.stop:
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     finally:
         bar.bar.stop()  # or what is said of a failure would be drawn over
     _save(trainer.model, generation, tokenizer, prompt_format, folder)
@@ -115,6 +122,16 @@ def _train(config: SftConfig, folder: RunFolder) -> None:
 
 
 # ------------------------------------------------------------------------------------------------- going on after a stop
+
+
+class _StopWhenAsked(TrainerCallback):
+    """After a signal the step is the last one, and saved."""
+
+    stop: Stop
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self.stop.asked:
+            control.should_save = control.should_training_stop = True
 
 
 class _Keep(TrainerCallback):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import logging
+import shlex
 import sys
 import time
 from contextlib import closing
@@ -24,6 +25,7 @@ from softspoken.data.reading import is_given, name_of, read_examples, record_of,
 from softspoken.evaluation.evaluate import measure_prepared, prepare, recorded, require_examples
 from softspoken.evaluation.rows import ROWS_FILE, OtherEvaluation, discard, is_started
 from softspoken.evaluation.systems import TUNED
+from softspoken.interrupt import Interrupted, finishing
 from softspoken.models.adapters import adapter_folder
 from softspoken.models.cpu import tune_cpu
 from softspoken.models.learning_rates import learning_rates
@@ -52,13 +54,19 @@ PACKAGES = ("softspoken", "torch", "transformers", "peft", "accelerate", "datase
 def train(config: TrainConfig) -> Path:
     """Run `config` (or go on with the run it resumes), write the run's folder (design: config, metrics, checkpoints, adapter,
     evaluation, report) and return it. Raises InputError before anything is written if something it needs is missing."""
+    resumed = config.resume is not None
     with _folder(config) as folder:
         if config.resume:
             config = _with_rows(saved_config(folder.path / CONFIG_FILE), config)
         task = load_task(config.task)
         if config.reward is None:
             config = replace(config, reward=reward_of(task, config.measure))
-        _run(config, task, folder)
+        try:
+            _run(config, task, folder)
+        except Interrupted as stopped:
+            if resumed or folder.has(CONFIG_FILE):
+                stopped.go_on = f"softspoken train --resume {shlex.quote(str(folder.path))}"
+            raise
         return folder.path
 
 
@@ -122,7 +130,11 @@ def _learn(
     )
     if config.fast and policy.device.type == "cuda":  # on a CPU the thread would take from what it runs beside
         batches = one_ahead(batches, policy.device)
-    with closing(batches), Tracker(folder, first_step=progress.step, steps=config.steps) as tracker:
+    with (
+        finishing() as stop,
+        closing(batches),
+        Tracker(folder, first_step=progress.step, steps=config.steps) as tracker,
+    ):
         for step, prompts in enumerate(batches, start=progress.step + 1):
             clock = _Clock()
             rollout = generate_rollout(policy, prompts, config, _generator(config, step, purpose=0))  # 1 sample
@@ -156,10 +168,16 @@ def _learn(
                 kl_coef, metrics.get("objective/kl", config.kl_target), len(rollout.responses), config
             )
             scheduler.step()
-            if step % config.save_every == 0 or step == config.steps:  # 6 evaluate and checkpoint when due
+            stopped_by = stop.asked
+            if (
+                stopped_by or step % config.save_every == 0 or step == config.steps
+            ):  # 6 evaluate and checkpoint when due
                 tracker.sync()
                 save_checkpoint(folder, Progress(step, kl_coef, scheduler.state_dict()), policy, optimizer)
-                reward.clear_cache()  # a resumed run starts without one, and must give the same last digits
+            # A run that is resumed here starts without one and must give the same last digits; and hardly a text comes twice.
+            reward.clear_cache()
+            if stopped_by:
+                raise Interrupted(stopped_by)
         if not tracker.optimizer_steps:
             raise RunError(
                 f"none of the {config.steps} steps of {folder.path} trained: all their summaries were shorter than min_response_chars "

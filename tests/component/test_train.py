@@ -185,15 +185,14 @@ def test_a_response_is_scored_beside_the_dialogue_that_it_answers(tiny_t5, data,
     assert len({dialogue for _, dialogue in told}) > 4
 
 
-def test_what_was_scored_is_forgotten_at_each_checkpoint(tiny_t5, data, tmp_path, monkeypatch):
-    cleared, saved = [], []
-    save = LOOP.save_checkpoint
-    monkeypatch.setattr(
-        LOOP, "save_checkpoint", lambda run, progress, *rest: saved.append(progress.step) or save(run, progress, *rest)
-    )
-    monkeypatch.setattr(LOOP.WeightedReward, "clear_cache", lambda self: cleared.append(saved[-1]))
+def test_what_was_scored_is_forgotten_after_each_step(tiny_t5, data, tmp_path, monkeypatch):
+    """A signal may make any step a checkpoint."""
+    happened = []
+    score, clear = LOOP.WeightedReward.__call__, LOOP.WeightedReward.clear_cache
+    monkeypatch.setattr(LOOP.WeightedReward, "__call__", lambda *given: happened.append("score") or score(*given))
+    monkeypatch.setattr(LOOP.WeightedReward, "clear_cache", lambda self: happened.append("forget") or clear(self))
     train(config_for(tiny_t5, data, tmp_path / "run"))
-    assert cleared == saved == [2, 4, 5]
+    assert happened == ["score", "forget"] * 5
 
 
 def test_a_run_whose_every_summary_is_too_short_counts_them_and_fails(tiny_t5, data, tmp_path):

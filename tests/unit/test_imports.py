@@ -11,6 +11,7 @@ FOUNDATION = {
     "types": set(),
     "ranges": {"types"},
     "config": {"ranges", "types"},
+    "interrupt": set(),
     "progress": set(),
     "hub": {"types"},
     "mini": {"types"},

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+from softspoken import interrupt
 from softspoken.cli.faults import told
 from softspoken.cli.flags import CompareConfig, ReportConfig, parse
 from softspoken.config import EvaluateConfig, GenerateConfig, ScoreConfig, SftConfig, TrainConfig
@@ -17,7 +18,8 @@ from softspoken.types import InputError, RunError, one_line
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status: 0 done, 1 the run failed, 2 bad usage or bad input, 130 interrupted."""
+    """Run one command; returns the exit status: 0 done, 1 the run failed, 2 bad usage or bad input, 130 or 143
+    stopped by a signal."""
     debug = os.environ.get("SOFTSPOKEN_DEBUG", "") not in ("", "0")
     config: Any = None
     try:
@@ -29,6 +31,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _failed(str(error), 2)
     except RunError as error:
         return _failed(str(error), 1)
+    except interrupt.Interrupted as stopped:
+        if stopped.go_on:
+            print(f"softspoken: stopped; {stopped.go_on} goes on from here", file=sys.stderr)
+        return 128 + stopped.signum
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # the reader, such as `head`, has had enough
@@ -46,6 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _failed(reason: str, status: int) -> int:
+    if stopped := interrupt.thrown():  # which is what went wrong
+        return stopped
     print(f"softspoken: error: {one_line(reason)}", file=sys.stderr)
     return status
 

@@ -38,6 +38,7 @@ from softspoken.evaluation.systems import (
     named_systems,
 )
 from softspoken.inference.decoding import length_limit
+from softspoken.interrupt import Interrupted
 from softspoken.models.adapters import adapter_folder
 from softspoken.models.cpu import tune_cpu
 from softspoken.models.pretrained import prompt_format_for, require_seq2seq, resolve_device
@@ -83,9 +84,14 @@ def evaluate(config: EvaluateConfig) -> EvalReport:
     require_place(config.output, [config.model, name_of(config.dataset), *given], WRITTEN)
     with RunFolder(config.output, add=True) as folder:
         _require_free(config, folder.path)
-        prepared = prepare(config)
-        folder.begin()
-        return measure_prepared(prepared, folder, resume=config.resume)
+        try:
+            prepared = prepare(config)
+            folder.begin()
+            return measure_prepared(prepared, folder, resume=config.resume)
+        except Interrupted as stopped:
+            if config.resume or folder.has(STATE_FILE):
+                stopped.go_on = "softspoken evaluate … --resume true"
+            raise
 
 
 def prepare(config: EvaluateConfig) -> Prepared:

@@ -156,7 +156,7 @@ class Judge:
 
     def clear_cache(self) -> None:
         """Forget the texts seen. A probability depends, in its last digits, on the batch it was computed in; so a run
-        that is to be resumed exactly forgets them at each checkpoint."""
+        that is to be resumed exactly forgets them after each step."""
         self.model.clear_cache()
 
 

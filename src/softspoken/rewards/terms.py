@@ -102,7 +102,7 @@ class WeightedReward:
         return [name for name in self.terms if name.startswith("rouge:") or name in OVERLAPS]
 
     def clear_cache(self) -> None:
-        """Forget the texts seen: at a checkpoint, so that a run which was stopped and one which was not go on alike."""
+        """Forget the texts seen: after each step, so that a run which was stopped and one which was not go on alike."""
         for term in self.terms.values():
             if isinstance(term, JudgeReward | Similarity):
                 term.clear_cache()
