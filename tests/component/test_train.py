@@ -295,3 +295,41 @@ def test_what_the_evaluation_cannot_read_is_said_before_the_first_step(tiny_t5, 
         with pytest.raises(InputError, match=r"none of its columns|no split 'dev'"):
             train(config_for(tiny_t5, data, tmp_path / "run", eval_limit=1, **changes))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_damaged_checkpoint_is_said_and_the_one_before_it_taken(tiny_t5, data, tmp_path, caplog):
+    run = train(config_for(tiny_t5, data, tmp_path / "run", steps=3, save_every=1, eval_limit=0))
+    ended = (run / "adapter" / "adapter_model.safetensors").read_bytes()
+    before, newest = sorted((run / "checkpoints").glob("step-*"))
+    whole = (newest / "weights.safetensors").read_bytes()
+    (newest / "weights.safetensors").write_bytes(whole[: len(whole) // 2])
+    caplog.clear()
+    train(TrainConfig(resume=str(run)))
+    said = [message for message in caplog.messages if "going on from the checkpoint before it" in message]
+    assert len(said) == 1
+    assert said[0].startswith(f"{newest} cannot be read")
+    assert [line["step"] for line in metrics_of(run)] == [1, 2, 3]
+    assert (run / "adapter" / "adapter_model.safetensors").read_bytes() == ended
+    for folder in (before, newest):
+        (folder / "optimizer.safetensors").write_bytes(b"")
+    with pytest.raises(InputError, match=r"no checkpoint in .* can be read"):
+        train(TrainConfig(resume=str(run)))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"setps": 3}, "has a setting 'setps' that train does not know"),
+        ({"steps": -1}, "steps"),
+        ({"learning_rate": "fast"}, "learning_rate"),
+    ],
+)
+def test_an_edited_configuration_is_said_and_nothing_is_trained(tiny_t5, data, tmp_path, change, words):
+    run = train(config_for(tiny_t5, data, tmp_path / "run", steps=1, eval_limit=0))
+    record = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    record["config"] |= change
+    (run / "config.yaml").write_text(yaml.safe_dump(record), encoding="utf-8")
+    metrics = (run / "metrics.jsonl").read_bytes()
+    with pytest.raises(InputError, match=words):
+        train(TrainConfig(resume=str(run)))
+    assert (run / "metrics.jsonl").read_bytes() == metrics
