@@ -9,7 +9,7 @@ import logging
 from pathlib import Path
 from typing import Literal
 
-from softspoken.types import InputError
+from softspoken.types import InputError, first_line
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ def _ask(repo: str, kind: Kind, ways_on: str) -> None:
     except (HfHubHTTPError, HFValidationError):
         return  # reached; what is amiss (access, say, or the form of the name) the library's own attempt says best
     except Exception as error:  # no answer: which exception that is depends on the HTTP client and the proxy
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise InputError(
             f"cannot reach the hub at {constants.ENDPOINT} for {kind} {repo!r} ({reason}); {ways_on}"
         ) from error
@@ -86,5 +86,5 @@ def hub_file(repo: str, name: str, ways_on: str) -> Path | None:
     except RemoteEntryNotFoundError:
         return None
     except (OSError, HfHubHTTPError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise InputError(f"cannot get {name} of {repo!r} from the hub ({reason}); {ways_on}") from error

@@ -43,7 +43,7 @@ from softspoken.models.room import fitting, require_fit, require_room_to_answer
 from softspoken.progress import progress_bar
 from softspoken.run_folder import RunFolder, require_place
 from softspoken.tasks.task import asked, load_task
-from softspoken.types import Example, InputError
+from softspoken.types import Example, InputError, first_line
 
 log = logging.getLogger(__name__)
 
@@ -165,7 +165,7 @@ def _last_whole(output: Path) -> Path | None:
                 return checkpoint
             reason = "it has no weights"
         except Exception as error:  # torch.load has no list of what it raises for a damaged file
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            reason = first_line(error)
         log.warning("%s cannot be read (%s); going on from the checkpoint before it", checkpoint, reason)
     return None
 

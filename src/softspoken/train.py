@@ -169,9 +169,8 @@ def _learn(
             )
             scheduler.step()
             stopped_by = stop.asked
-            if (
-                stopped_by or step % config.save_every == 0 or step == config.steps
-            ):  # 6 evaluate and checkpoint when due
+            due = stopped_by or step % config.save_every == 0 or step == config.steps
+            if due:  # 6 evaluate and checkpoint when due
                 tracker.sync()
                 save_checkpoint(folder, Progress(step, kl_coef, scheduler.state_dict()), policy, optimizer)
             # A run that is resumed here starts without one and must give the same last digits; and hardly a text comes twice.

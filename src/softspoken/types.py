@@ -35,6 +35,11 @@ def printable(text: str) -> str:
     return "".join(shown)
 
 
+def first_line(error: BaseException) -> str:
+    """Of what a library says of it; its kind where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 class InputError(ValueError):
     """Something the user gave cannot be used: one sentence that names the field, row or file, and the remedy."""
 

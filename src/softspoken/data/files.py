@@ -16,7 +16,7 @@ from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
-from softspoken.types import InputError
+from softspoken.types import InputError, first_line
 
 TABLES = (".json", ".jsonl", ".csv", ".tsv", ".parquet")
 """Files whose rows have columns."""
@@ -233,7 +233,3 @@ def _values(column: Any, name: str, path: Path) -> list[Any]:
         raise InputError(
             f"{path}: the column {name!r} has a value that cannot be read ({first_line(error)}); take the column out of the file"
         ) from error
-
-
-def first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from softspoken import mini
 from softspoken.data.columns import Columns, columns_of, find_references, find_text, has, value_of
-from softspoken.data.files import SUFFIXES, file_rows, file_suffix, first_line
+from softspoken.data.files import SUFFIXES, file_rows, file_suffix
 from softspoken.hub import require_on_hub
-from softspoken.types import Example, InputError
+from softspoken.types import Example, InputError, first_line
 
 if TYPE_CHECKING:
     from softspoken.config import Data

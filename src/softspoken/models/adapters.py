@@ -15,8 +15,8 @@ import torch
 
 from softspoken.hub import require_on_hub
 from softspoken.models.families import text_parts
-from softspoken.models.pretrained import first_line, require_finite, resolve
-from softspoken.types import InputError
+from softspoken.models.pretrained import require_finite, resolve
+from softspoken.types import InputError, first_line
 
 log = logging.getLogger(__name__)
 

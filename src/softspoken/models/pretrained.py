@@ -16,7 +16,7 @@ from softspoken.data.prompts import FORMAT_FILE, PromptFormat
 from softspoken.hub import hub_file, require_on_hub
 from softspoken.models.families import keep_attention
 from softspoken.models.generation import require_special
-from softspoken.types import InputError
+from softspoken.types import InputError, first_line
 
 log = logging.getLogger(__name__)
 
@@ -139,10 +139,6 @@ def require_finite(module: torch.nn.Module, source: str) -> None:
 @functools.cache  # once a model, which is loaded in parts
 def _say_code_is_left_alone(model: str) -> None:
     log.warning("%s brings code of its own, which is not run: transformers' own class is used in its place", model)
-
-
-def first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def prompt_format_for(

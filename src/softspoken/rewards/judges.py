@@ -29,8 +29,8 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from softspoken import mini
-from softspoken.models.pretrained import first_line, from_pretrained, require_finite, resolve_device
-from softspoken.types import InputError
+from softspoken.models.pretrained import from_pretrained, require_finite, resolve_device
+from softspoken.types import InputError, first_line
 
 JUDGES = "mini, detoxify:VARIANT, detoxify:VARIANT:LABEL, profanity, hf:MODEL:LABEL, hf:MODEL:-LABEL"
 WAYS_ON = "give the folder of a local copy as hf:FOLDER:LABEL, or use mini, the embedded classifier"

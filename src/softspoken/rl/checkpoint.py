@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from softspoken.config import TrainConfig
 from softspoken.rl.policy import Policy
 from softspoken.run_folder import RunFolder
-from softspoken.types import InputError
+from softspoken.types import InputError, first_line
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ def load_checkpoint(run: Path, policy: Policy, optimizer: torch.optim.Optimizer)
             progress = Progress(**json.loads((folder / "progress.json").read_text(encoding="utf-8")))
             _check_progress(progress)
         except (OSError, ValueError, TypeError, KeyError, RecursionError, SafetensorError) as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            reason = first_line(error)
             log.warning("%s cannot be read (%s); going on from the checkpoint before it", folder, reason)
             continue
         _put_in_place(folder, saved["weights"], saved["optimizer"], policy, optimizer)
