@@ -19,6 +19,7 @@ import yaml
 from torch import Tensor
 
 from softspoken.config import EvaluateConfig, TrainConfig
+from softspoken.config.ranges import factors, reward_weights
 from softspoken.data.batches import one_ahead, padding_share, prompt_batches, require_a_batch
 from softspoken.data.prompts import PromptFormat
 from softspoken.data.reading import is_given, name_of, read_examples, record_of, require_references
@@ -30,7 +31,6 @@ from softspoken.models.adapters import adapter_folder
 from softspoken.models.cpu import tune_cpu
 from softspoken.models.learning_rates import learning_rates
 from softspoken.models.pretrained import prompt_format_for, require_seq2seq, resolve_device
-from softspoken.ranges import factors, reward_weights
 from softspoken.report.report import CARD_FILE, EVAL_FILE, REPORT_FILE, model_card, read_report, report_page
 from softspoken.rewards.terms import WeightedReward, default_judge, judge_term, load_judge, load_reward
 from softspoken.rl import groups, numerics, ppo

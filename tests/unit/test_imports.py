@@ -9,8 +9,7 @@ import softspoken
 SOURCE = Path(softspoken.__file__).parent
 FOUNDATION = {
     "types": set(),
-    "ranges": {"types"},
-    "config": {"ranges", "types"},
+    "config": {"types"},
     "interrupt": set(),
     "progress": set(),
     "hub": {"types"},
@@ -33,6 +32,14 @@ MAY_IMPORT = FOUNDATION | {
     "cli": {"train", "sft", "evaluation", "inference", "rewards", "report"},
 }
 INSIDE = {
+    "config": {
+        "kinds": set(),
+        "ranges": set(),
+        "training": {"kinds", "ranges"},
+        "warm_start": {"kinds", "ranges"},
+        "evaluation": {"kinds", "ranges"},
+        "inference": {"kinds", "ranges"},
+    },
     "data": {
         "files": set(),
         "words": set(),

@@ -1,4 +1,4 @@
-"""argv → (command, its settings): every field of a command's dataclass in config.py is a flag, with the text under it as help.
+"""argv → (command, its settings): every field of a command's dataclass in config/ is a flag, with the text under it as help.
 
 For a command with --config, precedence is defaults < --preset < --config < flags, in whatever order they are written.
 """
@@ -21,7 +21,7 @@ import yaml
 from jsonargparse import ArgumentParser
 
 from softspoken.config import EvaluateConfig, GenerateConfig, ScoreConfig, SftConfig, TrainConfig
-from softspoken.ranges import BOUNDS, check_settings, remedy
+from softspoken.config.ranges import BOUNDS, check_settings, remedy
 from softspoken.types import InputError
 
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from softspoken.ranges import check_settings
+from softspoken.config.ranges import check_settings
 from softspoken.types import Example, InputError, PromptBatch
 
 FORMAT_FILE = "softspoken.json"

@@ -38,11 +38,11 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from softspoken.config import ScoreConfig
+from softspoken.config.ranges import factors, reward_weights
 from softspoken.data.files import lines_of, open_text, saying_what_is_wrong
 from softspoken.data.words import count_words
 from softspoken.models.pretrained import from_pretrained
 from softspoken.progress import Speed, progress_bar
-from softspoken.ranges import factors, reward_weights
 from softspoken.rewards.judges import JUDGES, Judge, TextModel, is_judge, load_judge
 from softspoken.rewards.overlap import bleu, chrf
 from softspoken.rewards.rouge import KINDS, rouge

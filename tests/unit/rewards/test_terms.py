@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from softspoken.ranges import reward_weights
+from softspoken.config.ranges import reward_weights
 from softspoken.rewards.terms import (
     Length,
     Similarity,

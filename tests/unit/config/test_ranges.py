@@ -11,7 +11,7 @@ import pytest
 
 from softspoken.cli import flags
 from softspoken.config import EvaluateConfig, GenerateConfig, ScoreConfig, SftConfig, TrainConfig
-from softspoken.ranges import BOUNDS, Bounds
+from softspoken.config.ranges import BOUNDS, Bounds
 from softspoken.types import InputError
 
 DEFAULTS: dict[str, Any] = {

@@ -1,0 +1,92 @@
+"""The settings of evaluate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from softspoken.config.kinds import Data, Device, OnBadRow, Side, check
+from softspoken.config.ranges import check_baselines, check_settings, reward_weights
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Score systems side by side on the same dialogues: references, the base model, adapters, others' summaries, baselines."""
+
+    output: str
+    """folder for eval.json, eval_rows.jsonl and report.html"""
+    task: str = "summarization"
+    """what is to be done, which says how examples are asked and judged: summarization, detoxification, translation, or a Python
+    file of your own (CONTRIBUTING.md)"""
+    model: str = "mini"
+    """base model: hub id, local folder, or mini"""
+    adapter: list[str] | None = None
+    """adapters to compare with the base, as FOLDER or NAME=FOLDER; one is called tuned, several by their folders' names, and
+    those of one NAME are trainings of one system with different seeds"""
+    system: list[str] | None = None
+    """other systems, as NAME=FILE.jsonl (rows of id and summary; several for each id are samples) or NAME=MODEL"""
+    baseline: list[str] | None = None
+    """what one would try before training: best_of_N (of N samples of the base, the best by the reward), banned_words (the base,
+    kept from writing toxic words), masked_words (the base, its toxic words made […]), copy (the text as it is) and delete (the
+    text without its toxic words). Toxic words are those of the texts that the first judge finds toxic standing alone"""
+    reward: str | None = None
+    """what best_of_N picks by, as in training; by default the least toxicity by the first judge, or the task's own reward"""
+    dataset: Data = "mini"
+    """hub id, local file (JSON, JSONL, CSV, TSV, TXT, Parquet), folder of datasets.save_to_disk, or mini"""
+    split: str = "test"
+    """split of a hub set or of mini; a local file is one split"""
+    dataset_config: str | None = None
+    """configuration of a hub set that has several"""
+    text_column: str | None = None
+    """column of the texts, with dots for nested ones (translation.en); by default dialogue, document, article, text, source or
+    input, whichever there is"""
+    reference_column: str | None = None
+    """column of the references; by default summary, highlights, target, output or reference, or several of them: summary1,
+    summary2, …"""
+    judge: list[str] | None = None
+    """toxicity judges, the first one first: mini, detoxify:VARIANT, profanity, hf:MODEL:LABEL; mini by default"""
+    detoxify_sha256: str | None = None
+    """SHA-256 that the Detoxify checkpoint must have, all 64 digits; without it the eight that its published name ends in are
+    compared, which is a check against accidents, not against malice"""
+    similarity: str | None = None
+    """embedding model (hub id or folder) that says how near a response is to its reference and its text"""
+    measure: list[str] | None = None
+    """what measures a task's own terms, as NAME=REWARD: style=hf:MODEL:LABEL, similarity=similarity:MODEL, fluency=..."""
+    limit: int | None = None
+    """use only the first so many dialogues"""
+    on_bad_row: OnBadRow = "error"
+    """what to do with a row that has no usable dialogue: stop, or skip it and count"""
+    samples: int = 4
+    """summaries sampled at temperature 1 for each dialogue, beside the greedy one; 0 for greedy alone"""
+    max_new_tokens: int | None = None
+    """longest response of every system, in tokens; by default the first adapter's own or, without one, the model's"""
+    prompt_template: str | None = None
+    """text with {text} in it; of every system; by default the first adapter's own or, without one, the model's"""
+    max_prompt_tokens: int | None = None
+    """longer texts are cut to this many tokens of prompt; by default as with the template (512)"""
+    truncation_side: Side | None = None
+    """which end of a text that is too long is cut off; by default as with the template (right)"""
+    source_language: str | None = None
+    """language of the texts, as the tokenizer names it (eng_Latn, en_XX, en); by default as it was saved"""
+    target_language: str | None = None
+    """language to write, as the tokenizer names it (fra_Latn, fr_XX, fr; fra for a Marian model of several); by default as the
+    model was saved"""
+    own_settings: bool = False
+    """each system with the prompt, length and generation settings (beams, penalties) saved beside it, instead of the same for all
+    and plain greedy decoding; the report says so"""
+    batch_size: int = 32
+    """dialogues at once"""
+    device: Device = "auto"
+    """where to compute; auto takes a GPU if there is one"""
+    seed: int = 0
+    """of sampling and of the bootstrap"""
+    overwrite: bool = False
+    """replace the evaluation that is in the output folder"""
+    resume: bool = False
+    """go on with the evaluation that was stopped in the output folder; everything else as it was"""
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+        if self.reward is not None:
+            reward_weights(self.reward)
+        check(not (self.overwrite and self.resume), self, "overwrite", "it cannot be combined with resume")
+        check_baselines(self, "baseline", self.samples)

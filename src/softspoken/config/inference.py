@@ -1,0 +1,68 @@
+"""The settings of generate and score."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from softspoken.config.kinds import Device, OnBadRow, Side
+from softspoken.config.ranges import check_settings
+
+
+@dataclass(frozen=True)
+class GenerateConfig:
+    """Answer texts (summarize dialogues, say): JSON lines in, JSON lines out; or plain text in (blank lines between), plain text out."""
+
+    file: str = "-"
+    """file to read, or - for standard input"""
+    task: str | None = None
+    """what is to be done, which says how a model is asked that has no prompt of its own: summarization, detoxification, translation,
+    or a Python file of your own; softspoken summarize is softspoken generate --task summarization"""
+    model: str = "mini"
+    """hub id, local folder, or mini"""
+    adapter: str | None = None
+    """LoRA adapter: hub id or folder"""
+    max_new_tokens: int | None = None
+    """longest response, in tokens; by default the model's own"""
+    text_column: str | None = None
+    """column of the texts, with dots for nested ones (translation.en); by default dialogue, document, article, text, source or
+    input, whichever there is"""
+    prompt_template: str | None = None
+    """text with {text} in it; by default the model's own"""
+    max_prompt_tokens: int | None = None
+    """longer texts are cut to this many tokens of prompt; by default the model's own (512)"""
+    truncation_side: Side | None = None
+    """which end of a text that is too long is cut off; by default the model's own (right)"""
+    source_language: str | None = None
+    """language of the texts, as the tokenizer names it (eng_Latn, en_XX, en); by default as it was saved"""
+    target_language: str | None = None
+    """language to write, as the tokenizer names it (fra_Latn, fr_XX, fr; fra for a Marian model of several); by default as the
+    model was saved"""
+    batch_size: int = 16
+    """dialogues at once"""
+    on_bad_row: OnBadRow = "error"
+    """what to do with a row that has no usable dialogue: stop, or skip it and count"""
+    device: Device = "auto"
+    """where to compute; auto takes a GPU if there is one"""
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+
+
+@dataclass(frozen=True)
+class ScoreConfig:
+    """Toxicity of each line of text, as JSON lines."""
+
+    file: str = "-"
+    """file to read, or - for standard input"""
+    reward: str = "mini"
+    """classifier: mini, detoxify:VARIANT or hf:MODEL:LABEL"""
+    detoxify_sha256: str | None = None
+    """SHA-256 that the Detoxify checkpoint must have, all 64 digits; without it the eight that its published name ends in are
+    compared, which is a check against accidents, not against malice"""
+    batch_size: int = 64
+    """lines at once"""
+    device: Device = "auto"
+    """where to compute; auto takes a GPU if there is one"""
+
+    def __post_init__(self) -> None:
+        check_settings(self)

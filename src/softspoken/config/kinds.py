@@ -1,0 +1,26 @@
+"""Kinds of settings that several commands share, and the check they all use."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from softspoken.types import InputError
+
+if TYPE_CHECKING:  # in Python, rows can be given as they are; flags and YAML name them
+    from collections.abc import Mapping, Sequence
+
+    from datasets import Dataset, DatasetDict
+
+    Data: TypeAlias = str | Sequence[Mapping[str, Any]] | Dataset | DatasetDict
+else:
+    Data = str
+OnBadRow = Literal["error", "skip"]
+Side = Literal["left", "right"]
+Device = Literal["auto", "cpu", "cuda", "mps"]
+KlEstimator = Literal["k1", "k2", "k3", "k3_unweighted"]
+
+
+def check(condition: bool, config: Any, field: str, remedy: str) -> None:
+    """Raise InputError that names the field, its value and the remedy, unless the condition holds."""
+    if not condition:
+        raise InputError(f"{field} {getattr(config, field)!r} cannot be used: {remedy}")

@@ -1,0 +1,202 @@
+"""The settings of train."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from softspoken.config.kinds import Data, Device, KlEstimator, OnBadRow, Side, check
+from softspoken.config.ranges import check_baselines, check_settings, reward_weights
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Reinforcement learning: make a summarizer score higher without drifting from where it started."""
+
+    task: str = "summarization"
+    """what is to be done, which says how examples are asked and judged: summarization, detoxification, translation, or a Python
+    file of your own (CONTRIBUTING.md)"""
+    model: str = "mini"
+    """hub id, local folder, or mini (the embedded summarizer)"""
+    adapter: str | None = None
+    """LoRA adapter (hub id or folder) to start from, say one made by softspoken sft; a frozen copy is the reference"""
+    dataset: Data = "mini"
+    """hub id, local file (JSON, JSONL, CSV, TSV, TXT, Parquet), folder of datasets.save_to_disk, or mini"""
+    split: str = "train"
+    """split to train on, of a hub set or of mini"""
+    eval_dataset: Data | None = None
+    """dataset to evaluate on; by default the training one"""
+    eval_split: str | None = None
+    """split to evaluate on; by default test. Only needed where train and test are in one set"""
+    dataset_config: str | None = None
+    """configuration of a hub set that has several"""
+    text_column: str | None = None
+    """column of the texts, with dots for nested ones (translation.en); by default dialogue, document, article, text, source or
+    input, whichever there is"""
+    reference_column: str | None = None
+    """column of the references; by default summary, highlights, target, output or reference, or several of them: summary1,
+    summary2, …"""
+    max_examples: int | None = None
+    """train on the first so many dialogues"""
+    eval_limit: int | None = None
+    """evaluate on the first so many dialogues; 0 leaves the evaluation out"""
+    on_bad_row: OnBadRow = "error"
+    """what to do with a row that has no usable dialogue: stop, or skip it and count"""
+    prompt_template: str | None = None
+    """text with {text} in it; by default the model's own"""
+    max_prompt_tokens: int | None = None
+    """longer texts are cut to this many tokens of prompt; by default the model's own (512)"""
+    truncation_side: Side | None = None
+    """which end of a text that is too long is cut off; by default the model's own (right)"""
+    source_language: str | None = None
+    """language of the texts, as the tokenizer names it (eng_Latn, en_XX, en); by default as it was saved"""
+    target_language: str | None = None
+    """language to write, as the tokenizer names it (fra_Latn, fr_XX, fr; fra for a Marian model of several); by default as the
+    model was saved"""
+
+    reward: str | dict[str, float] | None = None
+    """what to raise, by default the task's own (for summarization mini + 1.5*rouge:rougeL): mini, detoxify:VARIANT, hf:MODEL:LABEL, rouge:rougeL, similarity:MODEL, length:MIN-MAX, or
+    package.module:function; several as "A + 0.2*B", a product as "A * B" or, in YAML, a mapping of reward to weight"""
+    measure: list[str] | None = None
+    """what measures a task's own terms, as NAME=REWARD: style=hf:MODEL:LABEL, similarity=similarity:MODEL, fluency=..."""
+    judge: list[str] | None = None
+    """what evaluation scores toxicity with, first one first; by default the first judge among the rewards, else the task's"""
+    detoxify_sha256: str | None = None
+    """SHA-256 that the Detoxify checkpoint must have, all 64 digits; without it the eight that its published name ends in are
+    compared, which is a check against accidents, not against malice"""
+
+    algorithm: Literal["ppo", "rloo", "grpo"] = "ppo"
+    """how the policy is updated: with a value head (ppo), or without, by comparing the samples of a dialogue (rloo, grpo)"""
+    steps: int = 50
+    """training steps; each samples, scores and updates once"""
+    batch_size: int = 8
+    """dialogues a step"""
+    samples_per_prompt: int = 6
+    """summaries sampled for each dialogue"""
+    max_new_tokens: int = 40
+    """longest summary that is sampled, in tokens"""
+    min_response_chars: int = 4
+    """shorter summaries are not judged: they score short_margin below the least of their dialogue's, and are counted"""
+    short_margin: float = 0.5
+    """how far below the least score of its dialogue's other summaries (or, where there are none, of the step's) a summary
+    scores that is too short"""
+    temperature: float = 1.0
+    """divides the logits, in sampling and scoring alike"""
+    missing_eos_penalty: float = 0.0
+    """taken from the score of a summary that the length limit cut off"""
+
+    ppo_epochs: int = 1
+    """passes over the samples of a step"""
+    mini_batch_size: int = 24
+    """summaries for each optimizer step"""
+    micro_batch_size: int = 24
+    """summaries in one forward pass; changes memory and speed, not the result"""
+    tokens_per_microbatch: int | None = None
+    """at most so many tokens of prompts and summaries (padding included) in a forward pass of the update, and eight times as
+    many in sampling; on a GPU that runs out of memory it is found by halving"""
+    fast: bool = True
+    """take what shortens a step without changing its numbers: prompts grouped by length, one reading of a prompt for all its
+    samples (and for the whole step, where the adapter leaves the encoder alone), samples that have ended let go, captured
+    graphs on a GPU (T5 and mT5); false computes every pass plainly"""
+    learning_rate: float = 4e-3
+    """peak learning rate"""
+    value_learning_rate: float = 3e-5
+    """peak learning rate of the value head"""
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    """how the learning rates fall over the run"""
+    warmup_steps: int = 0
+    """steps over which the learning rate rises evenly to its peak; combines with every schedule"""
+    weight_decay: float = 0.0
+    """AdamW's weight decay, on the adapter and the value head"""
+    adam_epsilon: float = 1e-5
+    """AdamW's epsilon"""
+    max_grad_norm: float = 1.0
+    """gradients are scaled down to this norm, the adapter's and the value head's each by itself"""
+    clip_range: float = 0.2
+    """the policy ratio's clipping range"""
+    clip_range_value: float = 0.2
+    """the value estimate's clipping range"""
+    value_coef: float = 0.1
+    """weight of the value loss"""
+    value_head_detached: bool = True
+    """whether the value loss leaves the adapter alone (true) or trains it too (false)"""
+    gamma: float = 1.0
+    """discount a token"""
+    gae_lambda: float = 1.0
+    """bias against variance in the advantage estimate"""
+    sibling_baseline: bool = True
+    """compare a summary with the other samples of its dialogue (or, where there are none, with those of the step's others):
+    their mean advantage is subtracted from its own"""
+    whiten_advantages: bool = False
+    """scale advantages to mean 0 and variance 1 over the tokens of a step"""
+    whiten_rewards: bool = False
+    """scale token rewards to variance 1 over the tokens of a step"""
+    kl_coef: float = 0.025
+    """weight of the KL penalty in the token reward (the starting weight, if adaptive)"""
+    kl_in: Literal["reward", "loss"] = "loss"
+    """where the KL penalty acts: in each token's reward (PPO as in RLHF), or in the loss, with less noise (as in GRPO)"""
+    kl_controller: Literal["fixed", "adaptive"] = "fixed"
+    """keep kl_coef, or steer it towards kl_target"""
+    kl_target: float = 0.1
+    """KL to the reference the adaptive controller steers towards, in nats a token"""
+    kl_horizon: int = 10_000
+    """samples over which the adaptive controller acts"""
+    kl_estimator: KlEstimator | None = None
+    """how a token's KL(policy || reference) is estimated in the penalty: k1 = log ratio, k2 = half its square, k3 = ratio - 1 -
+    log ratio, in the loss each times the policy's ratio to the one that sampled, for else its gradient is another KL's;
+    k3_unweighted is k3 in the loss without that, as GRPO has it; by default k1 in the reward, k3 in the loss, the exact ones"""
+    target_kl: float | None = 0.1
+    """end a step's update early once the policy has moved this far in it, in nats a token"""
+
+    lora_r: int = 8
+    """rank of the adapter"""
+    lora_alpha: int = 16
+    """scale of the adapter: alpha / r multiplies its output"""
+    lora_targets: list[str] | None = None
+    """names of the modules that get an adapter; by default the family's query and value projections"""
+    adapter_scope: Literal["all", "decoder"] = "decoder"
+    """where the adapter lies: in the decoder alone (the dialogue is then read once a step), or in the encoder as well"""
+
+    output: str | None = None
+    """folder of the run; by default a fresh name under runs/"""
+    overwrite: bool = False
+    """replace the run that is in the output folder"""
+    resume: str | None = None
+    """folder of a run to go on with, from its last whole checkpoint; its own configuration applies"""
+    save_every: int = 25
+    """steps between checkpoints; the last two are kept"""
+    eval_baseline: list[str] | None = None
+    """cheap alternatives to evaluate beside the result, as in softspoken evaluate --baseline; by default the task's own, which
+    are copy and delete for detoxification and none for summarization"""
+    eval_samples: int = 4
+    """summaries sampled for each dialogue in the evaluation, beside the greedy one"""
+    eval_batch_size: int = 64
+    """dialogues at once in the evaluation"""
+    device: Device = "auto"
+    """where to compute; auto takes a GPU if there is one"""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """precision of the weights; float16 overflows in T5"""
+    seed: int = 0
+    """of sampling, order and initialization"""
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+        if self.reward is not None:
+            reward_weights(self.reward)
+        critic_free = self.algorithm != "ppo"
+        remedy = f"{self.algorithm} compares the samples of a dialogue: give 2 or more"
+        check(not critic_free or self.samples_per_prompt > 1, self, "samples_per_prompt", remedy)
+        unweighted = self.kl_estimator == "k3_unweighted" and self.kl_in == "reward"
+        check(not unweighted, self, "kl_estimator", "nothing is weighted in the reward: give k3, or kl_in loss")
+        alone = self.algorithm == "ppo" and self.sibling_baseline and self.batch_size * self.samples_per_prompt == 1
+        remedy = "there is nothing to compare the one summary of a step with: give 2 or more, or sibling_baseline false"
+        check(not alone, self, "batch_size", remedy)
+        stuck = self.kl_controller == "adaptive" and not self.kl_coef
+        check(not stuck, self, "kl_coef", "the adaptive controller multiplies it: give a starting weight above 0")
+        check(not (self.resume and self.overwrite), self, "overwrite", "it cannot be combined with resume")
+        check_baselines(self, "eval_baseline", self.eval_samples)
+
+    @property
+    def penalty_estimator(self) -> KlEstimator:
+        """As given, or the one whose gradient is that of KL(policy || reference) where the penalty is, with the least noise."""
+        return self.kl_estimator or ("k1" if self.kl_in == "reward" else "k3")
