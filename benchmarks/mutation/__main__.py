@@ -46,7 +46,7 @@ SOURCE = ROOT / "src" / "softspoken"
 EQUIVALENT = Path(__file__).parent / "equivalent.txt"
 RESULTS = ROOT / "build" / "mutation.jsonl"
 FOLDERS = {
-    "rl": ["tests/unit/rl", "tests/unit/test_train.py", "tests/component/rl", "tests/component/test_train.py"],
+    "rl": ["tests/unit/rl", "tests/unit/training", "tests/component/rl", "tests/component/test_train.py"],
     "evaluation": ["tests/unit/evaluation", "tests/component/evaluation"],
     "trl": ["tests/component/trl/test_trl.py", "tests/component/trl/test_numbers.py"],
 }

@@ -1,0 +1,86 @@
+"""The evaluation that a run ends with: what it will need is looked at before the first step."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from softspoken.config import EvaluateConfig, TrainConfig
+from softspoken.config.ranges import factors, reward_weights
+from softspoken.data.prompts import PromptFormat
+from softspoken.evaluation.evaluate import measure_prepared, prepare, recorded, require_examples
+from softspoken.evaluation.rows import OtherEvaluation, is_started
+from softspoken.evaluation.systems import TUNED
+from softspoken.models.adapters import adapter_folder
+from softspoken.models.pretrained import resolve_device
+from softspoken.report.report import EVAL_FILE, read_report
+from softspoken.rewards.terms import default_judge, judge_term, load_judge
+from softspoken.rl.policy import VALUE_HEAD_FILE
+from softspoken.run_folder import RunFolder
+from softspoken.tasks.task import Task
+from softspoken.training.start import ADAPTER
+
+log = logging.getLogger(__name__)
+
+
+def evaluation_of(config: TrainConfig, task: Task, prompt_format: PromptFormat, run: Path) -> EvaluateConfig:
+    assert config.reward
+    term = judge_term(config.reward)
+    judge = config.judge or ([default_judge(config.reward)] if term or task.judge else None)
+    start = [f"{_start_name(config.adapter)}={config.adapter}"] if config.adapter else []
+    return EvaluateConfig(
+        output=str(run),
+        task=config.task,
+        model=config.model,
+        adapter=[*start, f"{TUNED}={run / ADAPTER}"],
+        dataset=config.dataset if config.eval_dataset is None else config.eval_dataset,
+        split=config.eval_split or "test",
+        dataset_config=config.dataset_config if config.eval_dataset is None else None,
+        text_column=config.text_column,
+        reference_column=config.reference_column,
+        judge=judge,
+        measure=config.measure,
+        baseline=(list(task.baselines) if config.eval_baseline is None else config.eval_baseline) or None,
+        detoxify_sha256=config.detoxify_sha256,
+        limit=config.eval_limit,
+        on_bad_row=config.on_bad_row,
+        samples=config.eval_samples,
+        max_new_tokens=config.max_new_tokens,  # the base's own limit may be another, as may its prompt
+        prompt_template=prompt_format.template,
+        max_prompt_tokens=prompt_format.max_prompt_tokens,
+        truncation_side=prompt_format.truncation_side,
+        source_language=prompt_format.source_language,
+        target_language=prompt_format.target_language,
+        batch_size=config.eval_batch_size,
+        device=config.device,
+        seed=config.seed,
+    )
+
+
+def _start_name(adapter: str) -> str:
+    """What the adapter that training went on from is called: a warm start is an alternative to all that came after it."""
+    return "start" if (adapter_folder(adapter) / VALUE_HEAD_FILE).is_file() else "sft"
+
+
+def require_evaluation(config: TrainConfig, evaluation: EvaluateConfig) -> None:
+    """Open what the evaluation after the training will need, and let it go again; the reward's own judges are opened anyway."""
+    assert config.reward
+    require_examples(evaluation)
+    device = str(resolve_device(config.device))
+    for spec in {*(evaluation.judge or [])} - {
+        factor for term in reward_weights(config.reward) for factor in factors(term)
+    }:
+        load_judge(spec, device=device, detoxify_sha256=config.detoxify_sha256)
+
+
+def evaluate_run(evaluation: EvaluateConfig, folder: RunFolder) -> None:
+    """Unless a run that was stopped has it already, whole or in part."""
+    prepared = prepare(evaluation)
+    whole = folder.has(EVAL_FILE) and not is_started(folder.path)
+    if whole and read_report(folder.path).config == recorded(prepared.config):
+        return
+    try:
+        measure_prepared(prepared, folder, resume=True)
+    except OtherEvaluation as error:
+        log.warning("%s; measuring again", str(error).partition(";")[0])
+        measure_prepared(prepared, folder, resume=False)

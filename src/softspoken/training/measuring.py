@@ -1,0 +1,60 @@
+"""Step 5, measure: what is said of a step, and how long its parts took."""
+
+from __future__ import annotations
+
+import time
+
+from softspoken.config import TrainConfig
+from softspoken.rewards.terms import judge_term
+from softspoken.rl import numerics
+from softspoken.rl.numerics import masked_mean
+from softspoken.types import Experience, UpdateStats
+
+
+def metrics_of(experience: Experience, stats: UpdateStats, config: TrainConfig) -> dict[str, float]:
+    rollout, scores, mask = experience.rollout, experience.scores, experience.rollout.response_mask
+    logratio = rollout.old_logprobs - rollout.ref_logprobs
+    metrics = {
+        "objective/score": scores.total.mean().item(),
+        "objective/score_std": scores.total.std(correction=0).item(),
+    }
+    if judge := judge_term(config.reward or {}):
+        metrics["objective/toxicity"] = 1 - scores.terms[judge].nanmean().item()
+    if rollout.mismatch is not None:
+        metrics["objective/sampling_mismatch"] = rollout.mismatch
+    if experience.returns is not None:
+        metrics |= {
+            "ppo/value/loss": stats.value_loss,
+            "ppo/value/explained_variance": stats.explained_variance,
+            "ppo/value/grad_norm": stats.value_grad_norm,
+        }
+    return metrics | {
+        **{f"objective/score/{name}": term.nanmean().item() for name, term in scores.terms.items()},
+        "objective/kl": masked_mean(logratio, mask).item(),
+        "objective/kl_stderr": (numerics.masked_var(logratio, mask) / mask.sum()).sqrt().item(),
+        "objective/kl_k2": masked_mean(numerics.kl_k2(logratio), mask).item(),
+        "objective/kl_k3": masked_mean(numerics.kl_k3(logratio), mask).item(),
+        "objective/entropy": stats.entropy,
+        "ppo/policy/loss": stats.policy_loss,
+        "ppo/policy/clip_fraction": stats.clip_fraction,
+        "ppo/policy/approx_kl": stats.approx_kl,
+        "ppo/policy/ratio_mean": stats.ratio_mean,
+        "ppo/grad_norm": stats.grad_norm,
+        "ppo/skipped": float(stats.skipped),
+        "ppo/optimizer_steps": float(stats.optimizer_steps),
+        "tokens/response_mean": mask.sum(dim=1).float().mean().item(),
+        "tokens/truncated_share": rollout.truncated.float().mean().item(),
+    }
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.start = self.last = time.perf_counter()
+        self.laps: dict[str, float] = {}
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.laps[f"time/{name}"], self.last = now - self.last, now
+
+    def times(self) -> dict[str, float]:
+        return {**self.laps, "time/step": time.perf_counter() - self.start}

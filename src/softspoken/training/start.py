@@ -1,0 +1,93 @@
+"""How a run begins: its folder, its record, how its examples are asked, its optimizer."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import sys
+from dataclasses import asdict, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from softspoken.config import TrainConfig
+from softspoken.config.ranges import reward_weights
+from softspoken.data.prompts import PromptFormat
+from softspoken.data.reading import is_given, name_of, record_of
+from softspoken.models.adapters import adapter_folder
+from softspoken.models.learning_rates import learning_rates
+from softspoken.models.pretrained import prompt_format_for
+from softspoken.rl.policy import Policy
+from softspoken.run_folder import RunFolder, require_place
+from softspoken.tasks.task import Task, asked, told
+from softspoken.types import InputError
+
+CONFIG_FILE = "config.yaml"
+ADAPTER = "adapter"
+PACKAGES = ("softspoken", "torch", "transformers", "peft", "accelerate", "datasets", "tokenizers")
+
+
+def folder_of(config: TrainConfig) -> RunFolder:
+    if config.resume is not None:
+        path = Path(config.resume) / CONFIG_FILE
+        if not path.is_file():
+            raise InputError(f"resume: no run at {path.parent} (it has no {CONFIG_FILE}); give the folder of a run")
+        return RunFolder(path.parent, add=True)
+    if config.output is None:
+        name = f"{Path(config.model).name}-{datetime.now().strftime('%Y%m%d-%H%M%S')}"
+        return RunFolder(Path("runs") / name, numbered=True)
+    sets = [name_of(rows) for rows in (config.dataset, config.eval_dataset) if rows is not None]
+    rewards = list(reward_weights(config.reward)) if config.reward else []
+    require_place(config.output, [config.model, config.adapter, *sets, *rewards, *(config.judge or [])])
+    return RunFolder(config.output, replace=config.overwrite, go_on=f"--resume {config.output}")
+
+
+def record(config: TrainConfig, task: Task) -> str:
+    record = {
+        "config": asdict(_named(config)),
+        "task": told(task),
+        "versions": {"python": sys.version.split()[0], **{name: importlib.metadata.version(name) for name in PACKAGES}},
+        "threads": torch.get_num_threads(),
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+    }
+    return yaml.safe_dump(record, sort_keys=False)
+
+
+def _named(config: TrainConfig) -> TrainConfig:
+    """With names for rows that were given in Python."""
+    others = config.eval_dataset
+    return replace(
+        config, dataset=record_of(config.dataset), eval_dataset=None if others is None else record_of(others)
+    )
+
+
+def with_rows(saved: TrainConfig, given: TrainConfig) -> TrainConfig:
+    """The configuration of a run; rows that it was given in Python must be `given` again."""
+    rows: dict[str, Any] = {}
+    for field in ("dataset", "eval_dataset"):
+        name, now = getattr(saved, field), getattr(given, field)
+        if is_given(name):
+            if now is None or record_of(now) != name:
+                raise InputError(
+                    f"resume: {field} of {given.resume} is {name}; give the same again, as "
+                    f"train(TrainConfig(resume=…, {field}=rows))"
+                )
+            rows[field] = now
+    return replace(saved, **rows)
+
+
+def prompt_format_of(config: TrainConfig, task: Task) -> PromptFormat:
+    start = adapter_folder(config.adapter) if config.adapter else None
+    return prompt_format_for(config.model, start, default=PromptFormat(task.template), **asked(task, config))
+
+
+def optimizer_of(policy: Policy, config: TrainConfig) -> tuple[torch.optim.Optimizer, Any]:
+    groups = [
+        {"params": list(policy.adapter_parameters().values()), "lr": config.learning_rate},
+        {"params": list(policy.value_head.parameters()), "lr": config.value_learning_rate},
+    ]
+    optimizer = torch.optim.AdamW(groups, eps=config.adam_epsilon, weight_decay=config.weight_decay)
+    # One step more than there are, so that the last one still trains.
+    return optimizer, learning_rates(optimizer, config.schedule, config.warmup_steps, config.steps + 1)
