@@ -101,7 +101,13 @@ INSIDE = {
         "compare": {"report", "charts", "curves", "measures", "page", "tables", "verdict"},
     },
     "training": {"start": set(), "measuring": set(), "ending": {"start"}},
-    "cli": {"faults": set(), "flags": set(), "main": {"faults", "flags"}},
+    "cli": {
+        "faults": set(),
+        "commands": set(),
+        "doctor": set(),
+        "flags": {"commands", "doctor"},
+        "main": {"commands", "doctor", "faults", "flags"},
+    },
 }
 """Which files of its own folder a file may import; trl's, which share what TRL kept in one class, may import each other."""
 FREE = {"trl"}

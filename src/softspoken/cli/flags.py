@@ -11,118 +11,30 @@ import difflib
 import re
 import typing
 from collections.abc import Iterable, Sequence
-from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
 import docstring_parser
+import shtab
 import yaml
 from jsonargparse import ArgumentParser
 
-from softspoken.config import EvaluateConfig, GenerateConfig, ScoreConfig, SftConfig, TrainConfig
-from softspoken.config.ranges import BOUNDS, check_settings, remedy
+from softspoken.cli.commands import ALWAYS, CONFIGS, EXAMPLES, POSITIONAL, USAGE, WITH_CONFIG_FILE
+from softspoken.cli.doctor import versions
+from softspoken.config.ranges import BOUNDS, remedy
 from softspoken.types import InputError
 
-
-@dataclasses.dataclass(frozen=True)
-class ReportConfig:
-    """Write a run's or an evaluation's report.html again, from what lies in its folder."""
-
-    dir: str
-    """folder of the run or the evaluation"""
-
-    def __post_init__(self) -> None:
-        check_settings(self)
-
-
-@dataclasses.dataclass(frozen=True)
-class CompareConfig:
-    """Put several runs or evaluations on one page: verdicts, figures side by side, curves over each other."""
-
-    runs: list[str]
-    """folders of two runs or evaluations, or more"""
-    output: str = "compare.html"
-    """file to write the page to; a comparison that is there is replaced"""
-
-    def __post_init__(self) -> None:
-        check_settings(self)
-
-
-CONFIGS: dict[str, type] = {
-    "train": TrainConfig,
-    "sft": SftConfig,
-    "evaluate": EvaluateConfig,
-    "generate": GenerateConfig,
-    "summarize": GenerateConfig,
-    "score": ScoreConfig,
-    "report": ReportConfig,
-    "compare": CompareConfig,
-}
-POSITIONAL = {"generate": "file", "summarize": "file", "score": "file", "report": "dir", "compare": "runs"}
-ALWAYS = {"summarize": {"task": "summarization"}}
-"""What a command sets of itself."""
-USAGE = {
-    "generate": "[FILE] [--OPTION VALUE ...]",
-    "summarize": "[FILE] [--OPTION VALUE ...]",
-    "score": "[FILE] [--OPTION VALUE ...]",
-    "report": "DIR",
-    "compare": "RUN RUN ... [--output FILE]",
-}
 LONGEST_CONFIG = 1_000_000
 """Bytes."""
-WITH_CONFIG_FILE = ("train", "sft", "evaluate")
-EXAMPLES = {
-    "train": """\
-  softspoken train                                          the whole job on the embedded models and dialogues
-  softspoken train --preset flan-t5-base --output runs/t5   FLAN-T5, SAMSum and Detoxify, from the hub
-  softspoken train --config runs/t5/config.yaml --seed 1 --output runs/t5-again
-  softspoken train --resume runs/t5                         go on after a stop""",
-    "sft": """\
-  softspoken sft --output models/mine --model google/flan-t5-small --dataset tickets.jsonl
-  softspoken sft --output adapters/calm --lora --epochs 3   a LoRA adapter, which train --adapter starts from""",
-    "evaluate": """\
-  softspoken evaluate --adapter runs/demo/adapter --output evaluations/demo
-  softspoken evaluate --adapter runs/a/adapter runs/b/adapter --judge mini detoxify:original --output evaluations/a-b
-  softspoken evaluate --adapter ppo=runs/seed0/adapter ppo=runs/seed1/adapter --baseline best_of_4 masked_words \\
-      --system theirs=summaries.jsonl --judge mini profanity --output evaluations/all
-  softspoken evaluate --model google/flan-t5-base --dataset tickets.csv --limit 100 --samples 0 --output evaluations/base""",
-    "generate": """\
-  softspoken generate sentences.jsonl --task detoxification --adapter runs/polite/adapter > rewrites.jsonl
-  softspoken generate news.txt --task translation --model facebook/nllb-200-distilled-600M --source_language eng_Latn \\
-      --target_language fra_Latn
-  softspoken generate issues.csv --model my/t5 --prompt_template Fix:{text}""",
-    "summarize": """\
-  printf 'Nora: Where are you?\\nFelix: On the bus.\\n' | softspoken summarize
-  softspoken summarize chats.jsonl --adapter runs/demo/adapter > summaries.jsonl
-  softspoken summarize tickets.csv --model google/flan-t5-base --batch_size 64 --on_bad_row skip""",
-    "score": """\
-  echo 'Felix is late, the idiot.' | softspoken score
-  softspoken score comments.txt --reward detoxify:original > scores.jsonl""",
-    "report": """\
-  softspoken report runs/demo
-  softspoken report evaluations/a-b""",
-    "compare": """\
-  softspoken compare runs/seed-0 runs/seed-1 runs/seed-2
-  softspoken compare runs/* --output all.html""",
-}
+FILES = ("file", "dir", "runs", "config", "output", "model", "adapter", "dataset", "eval_dataset", "resume")
+"""What may be a path, for the shell to complete."""
 
 
 def parse(argv: Sequence[str]) -> tuple[str, Any]:
     """The command and its settings. Raises InputError with one sentence about what is wrong with them."""
     parsers = {name: _parser(name) for name in CONFIGS}
-    top = ArgumentParser(
-        prog="softspoken",
-        description="Make a dialogue summarizer stop repeating abuse, without losing the summary, and prove it.",
-        epilog="softspoken COMMAND --help explains a command. The whole job on embedded models: softspoken train",
-        formatter_class=_help_format,
-        version=version("softspoken"),
-        exit_on_error=False,
-        allow_abbrev=False,
-    )
-    commands = top.add_subcommands(title="commands", metavar="COMMAND")
-    for name, parser in parsers.items():
-        commands.add_subcommand(name, parser, help=_one_line(CONFIGS[name]))
+    top = _top(parsers)
     argv = [re.sub(r"^--[a-zA-Z-]+", lambda option: "--" + option[0][2:].replace("-", "_"), word) for word in argv]
     words = [word for word in argv if not word.startswith("-")]
     command = words[0] if words and words[0] in CONFIGS else ""
@@ -136,6 +48,35 @@ def parse(argv: Sequence[str]) -> tuple[str, Any]:
     except (ValueError, OverflowError, RecursionError) as error:
         raise InputError(f"{command}: {_beyond_reading(error, argv)}") from error
     return command, _config(command, parsers[command], flags)
+
+
+def completion(shell: str) -> str:
+    """A script for `shell` that completes commands, flags, names of files and the values of settings that have few."""
+    parsers = {name: _parser(name) for name in CONFIGS}
+    for name, parser in parsers.items():
+        hints = typing.get_type_hints(CONFIGS[name])
+        for action in parser._actions:
+            if choices := _choices(hints.get(action.dest)):
+                action.choices = choices
+            elif action.dest in FILES:
+                action.complete = shtab.FILE
+    return shtab.complete(_top(parsers), shell)
+
+
+def _top(parsers: dict[str, ArgumentParser]) -> ArgumentParser:
+    top = ArgumentParser(
+        prog="softspoken",
+        description="Make a dialogue summarizer stop repeating abuse, without losing the summary, and prove it.",
+        epilog="softspoken COMMAND --help explains a command. The whole job on embedded models: softspoken train",
+        formatter_class=_help_format,
+        version=versions(),
+        exit_on_error=False,
+        allow_abbrev=False,
+    )
+    commands = top.add_subcommands(title="commands", metavar="COMMAND")
+    for name, parser in parsers.items():
+        commands.add_subcommand(name, parser, help=_one_line(CONFIGS[name]))
+    return top
 
 
 def _config(command: str, parser: ArgumentParser, flags: dict[str, Any]) -> Any:
@@ -280,11 +221,17 @@ def _accepts(hint: Any) -> dict[str, Any]:
         return {"type": bool, "nargs": "?", "const": True, "metavar": "true|false"}
     if typing.get_origin(kinds[0]) is list:
         return {"type": str, "nargs": "+", "action": "extend"}
-    if typing.get_origin(hint) is Literal or typing.get_origin(kinds[0]) is Literal:
-        choices = typing.get_args(hint) if typing.get_origin(hint) is Literal else typing.get_args(kinds[0])
+    if choices := _choices(hint):
         return {"type": hint, "metavar": "|".join(map(str, choices))}
     metavar = {int: "N", float: "X"}.get(kinds[0])
     return {"type": hint, **({"metavar": metavar} if metavar else {})}
+
+
+def _choices(hint: Any) -> tuple[str, ...]:
+    """The values of a Literal, or of one that may be None."""
+    kinds = [kind for kind in typing.get_args(hint) if kind is not type(None)] or [hint]
+    literal = next((kind for kind in (hint, kinds[0]) if typing.get_origin(kind) is Literal), None)
+    return typing.get_args(literal) if literal else ()
 
 
 def _field_docs(config_class: type) -> dict[str, str]:

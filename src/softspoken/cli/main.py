@@ -6,13 +6,15 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 from softspoken import interrupt
+from softspoken.cli.commands import CompareConfig, CompletionConfig, DoctorConfig, ReportConfig
+from softspoken.cli.doctor import Finding
 from softspoken.cli.faults import told
-from softspoken.cli.flags import CompareConfig, ReportConfig, parse
+from softspoken.cli.flags import completion, parse
 from softspoken.config import EvaluateConfig, GenerateConfig, ScoreConfig, SftConfig, TrainConfig
 from softspoken.types import InputError, RunError, one_line
 
@@ -60,7 +62,7 @@ def _failed(reason: str, status: int) -> int:
 
 def _run(command: str, config: Any) -> None:
     """Only here are torch and transformers loaded, by the one module that is needed."""
-    if command not in ("report", "compare"):
+    if command not in ("report", "compare", "completion"):
         _hide_weight_loading()
     _COMMANDS[command](config)
 
@@ -108,6 +110,24 @@ def _compare(config: CompareConfig) -> None:
     print(f"comparison: {compare([Path(run) for run in config.runs], Path(config.output))}")
 
 
+def _doctor(config: DoctorConfig) -> None:
+    from softspoken.cli.doctor import look
+
+    failed = [finding for finding in _shown(look(config.self_test)) if finding.fails]
+    if failed:
+        raise RunError(f"{failed[0].what} failed: {failed[0].found}")
+
+
+def _shown(findings: Iterable[Finding]) -> Iterator[Finding]:
+    for finding in findings:
+        print(f"{'✗' if finding.fails else '✓'} {finding.what:<10} {finding.found}", flush=True)
+        yield finding
+
+
+def _completion(config: CompletionConfig) -> None:
+    print(completion(config.shell))
+
+
 _COMMANDS: dict[str, Callable[[Any], None]] = {
     "train": _train,
     "sft": _sft,
@@ -117,6 +137,8 @@ _COMMANDS: dict[str, Callable[[Any], None]] = {
     "score": _score,
     "report": _report,
     "compare": _compare,
+    "doctor": _doctor,
+    "completion": _completion,
 }
 
 

@@ -1,9 +1,11 @@
 """From what went wrong to exit statuses; no command runs here."""
 
 import os
+import platform
 import signal
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,12 @@ from softspoken.types import InputError, RunError
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         cli.main(["--version"])
-    assert capsys.readouterr().out == f"softspoken {softspoken.__version__}\n"
+    said = capsys.readouterr().out
+    assert said.startswith(
+        f"softspoken {softspoken.__version__} (Python {platform.python_version()}, torch {version('torch')}, "
+    )
+    assert f"transformers {version('transformers')}" in said
+    assert said.count("\n") == 1
 
 
 def test_help_and_usage_errors_load_nothing_heavy() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from softspoken.cli import flags
+from softspoken.cli import commands, flags
 from softspoken.config import EvaluateConfig, GenerateConfig, ScoreConfig, SftConfig, TrainConfig
 from softspoken.config.ranges import BOUNDS, Bounds
 from softspoken.types import InputError
@@ -24,7 +24,7 @@ DEFAULTS: dict[str, Any] = {
 
 
 def numbers_of(command: str) -> dict[str, type]:
-    hints = typing.get_type_hints(flags.CONFIGS[command])
+    hints = typing.get_type_hints(commands.CONFIGS[command])
     kinds = {name: {hint, *typing.get_args(hint)} & {int, float} for name, hint in hints.items()}
     return {name: next(iter(found)) for name, found in kinds.items() if found}
 
