@@ -70,7 +70,10 @@ BOUNDS: Mapping[str, Bounds] = {
     # A smaller one is 0 in float32, and 0 / 0 where there is no gradient.
     "adam_epsilon": Bounds(1e-30, 1),
     "weight_decay": Bounds(0, 100),
-    **dict.fromkeys(("max_grad_norm", "clip_range", "clip_range_value", "kl_target", "target_kl"), POSITIVE),
+    **dict.fromkeys(
+        ("max_grad_norm", "clip_range", "clip_range_high", "clip_range_value", "kl_target", "target_kl"), POSITIVE
+    ),
+    "dual_clip": Bounds(1, 1_000_000, above=True),
     **dict.fromkeys(("kl_coef", "value_coef", "missing_eos_penalty", "short_margin"), WEIGHT),
     **dict.fromkeys(("gamma", "gae_lambda"), SHARE),
     "seed": Bounds(0, 2**32 - 1),  # what numpy takes

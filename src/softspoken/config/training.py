@@ -112,8 +112,20 @@ class TrainConfig:
     """AdamW's epsilon"""
     max_grad_norm: float = 1.0
     """gradients are scaled down to this norm, the adapter's and the value head's each by itself"""
+    surrogate: Literal["clip", "cispo"] = "clip"
+    """what the policy ascends: PPO's clipped ratio, whose gradient is gone past the clip, or CISPO's, which keeps it and bounds its
+    weight"""
+    importance_ratio: Literal["token", "sequence"] = "token"
+    """of what the ratio to the sampling policy is taken: each token, or the whole response (GSPO, with a clip_range of some 4e-4)"""
     clip_range: float = 0.2
     """the policy ratio's clipping range"""
+    clip_range_high: float | None = None
+    """the range above 1, where it is to be another (clip-higher: 0.28); by default clip_range"""
+    dual_clip: float | None = None
+    """the most that a ratio counts for where the advantage is negative (3); by default as much as it is"""
+    loss_normalization: Literal["token", "sequence", "constant"] = "token"
+    """what a mini-batch's loss is divided by: its tokens, so that each weighs the same; each response's tokens, so that each
+    response does; or responses times max_new_tokens, so that no response's length changes what a token weighs (Dr. GRPO)"""
     clip_range_value: float = 0.2
     """the value estimate's clipping range"""
     value_coef: float = 0.1
@@ -183,9 +195,7 @@ class TrainConfig:
         check_settings(self)
         if self.reward is not None:
             reward_weights(self.reward)
-        critic_free = self.algorithm != "ppo"
-        remedy = f"{self.algorithm} compares the samples of a dialogue: give 2 or more"
-        check(not critic_free or self.samples_per_prompt > 1, self, "samples_per_prompt", remedy)
+        _check_algorithm(self)
         unweighted = self.kl_estimator == "k3_unweighted" and self.kl_in == "reward"
         check(not unweighted, self, "kl_estimator", "nothing is weighted in the reward: give k3, or kl_in loss")
         alone = self.algorithm == "ppo" and self.sibling_baseline and self.batch_size * self.samples_per_prompt == 1
@@ -200,3 +210,14 @@ class TrainConfig:
     def penalty_estimator(self) -> KlEstimator:
         """As given, or the one whose gradient is that of KL(policy || reference) where the penalty is, with the least noise."""
         return self.kl_estimator or ("k1" if self.kl_in == "reward" else "k3")
+
+
+def _check_algorithm(config: TrainConfig) -> None:
+    """Raises InputError for settings of the update that cannot work together."""
+    critic_free = config.algorithm != "ppo"
+    remedy = f"{config.algorithm} compares the samples of a dialogue: give 2 or more"
+    check(not critic_free or config.samples_per_prompt > 1, config, "samples_per_prompt", remedy)
+    remedy = "ppo has an advantage for each token and a response one ratio: give token, or --algorithm rloo or grpo"
+    check(critic_free or config.importance_ratio == "token", config, "importance_ratio", remedy)
+    bounded = config.dual_clip is None or config.surrogate == "clip"
+    check(bounded, config, "dual_clip", "cispo bounds every ratio by clip_range_high: leave it out")

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from softspoken.config import TrainConfig
-from softspoken.rl.optimise import clipped_policy_loss, kl_loss, optimise, penalty_kl
+from softspoken.rl.losses import kl_loss, penalty_kl, surrogate_loss
+from softspoken.rl.optimise import optimise
 from softspoken.rl.policy import Policy
 from softspoken.rl.rollout import score_rows, sibling_mean
 from softspoken.types import Experience, Rollout, Scores, UpdateStats
@@ -43,10 +44,10 @@ def update(
 def policy_loss(
     policy: Policy, experience: Experience, rows: Tensor, config: TrainConfig
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Clipped policy loss and, where `kl_in` puts it there, the KL to the reference; summed over the tokens of `rows`."""
+    """The surrogate policy loss and, where `kl_in` puts it there, the KL to the reference; summed over the weighted tokens of `rows`."""
     rollout = experience.rollout
     logprobs, _ = score_rows(policy, rollout, rows, config)
-    loss, parts = clipped_policy_loss(logprobs, experience, rows, config)
+    loss, parts = surrogate_loss(logprobs, experience, rows, config)
     return loss + kl_loss(logprobs, experience, rows, config), parts
 
 

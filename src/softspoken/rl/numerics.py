@@ -110,6 +110,37 @@ def ratio(logratio: Tensor) -> Tensor:
     return near.exp() * (1 + logratio - near)
 
 
+def sequence_ratio(logratio: Tensor, mask: Tensor) -> Tensor:
+    """exp of the mean log-ratio over a response's tokens, at each of them: [N, T] → [N, T] (Zheng et al. 2025, GSPO, eq. 7)."""
+    mean = (logratio * mask).sum(dim=1, keepdim=True) / mask.sum(dim=1, keepdim=True).clamp(min=1)
+    return ratio(mean).expand_as(logratio)
+
+
+def clipped_surrogate(
+    ratio: Tensor, advantages: Tensor, low: float, high: float, dual_clip: float | None = None
+) -> tuple[Tensor, Tensor]:
+    """−min(rA, clip(r, 1 − low, 1 + high)A), elementwise, and where the clip holds it (Schulman et al. 2017, eq. 7; a `high` of
+    its own: Yu et al. 2025, DAPO, eq. 10).
+
+    With `dual_clip`, where A < 0, no more than −dual_clip · A (Ye et al. 2020, eq. 5): a token that has become many times as
+    likely, of a response that was bad, would else have a gradient without a bound.
+    """
+    plain, clipped = -advantages * ratio, -advantages * ratio.clamp(1 - low, 1 + high)
+    loss = torch.maximum(plain, clipped)
+    held = clipped > plain
+    if dual_clip is not None:
+        most = torch.where(advantages < 0, -advantages * dual_clip, torch.inf)
+        loss, held = torch.minimum(loss, most), held | (loss > most)
+    return loss, held
+
+
+def cispo_surrogate(ratio: Tensor, logprobs: Tensor, advantages: Tensor, high: float) -> tuple[Tensor, Tensor]:
+    """−sg(min(r, 1 + high)) A log π, elementwise, and where the bound holds r (MiniMax-M1 2025, eq. 4 and 5, without a lower
+    bound, as in their runs). Where PPO's clip takes a token's gradient away, here it is only kept from growing."""
+    weight = ratio.detach().clamp(max=1 + high)
+    return -weight * advantages * logprobs, ratio.detach() > 1 + high
+
+
 def kl_k1(logratio: Tensor) -> Tensor:
     """k1 = log p − log q under samples of p: unbiased, of high variance, may be negative (Schulman 2020)."""
     return logratio

@@ -11,12 +11,15 @@ from torch import Tensor
 
 from softspoken.config import TrainConfig
 from softspoken.rl import numerics
+from softspoken.rl.losses import divisor
 from softspoken.rl.policy import Policy
 from softspoken.rl.rollout import micro_batches, widest, within_memory
 from softspoken.types import Experience, Rollout, UpdateStats
 
 Loss = Callable[[Policy, Experience, Tensor, TrainConfig], tuple[Tensor, dict[str, Tensor]]]
-"""(policy, experience, rows, config) → the loss summed over the tokens of the rows, and its parts' sums by name."""
+"""(policy, experience, rows, config) → the loss summed over the weighted tokens of the rows, and its parts' sums by name."""
+LOSSES = ("policy_loss", "value_loss")
+"""The parts that are divided as the loss is; the others are means over tokens."""
 
 
 def optimise(
@@ -54,49 +57,6 @@ def optimise(
     return totals.stats(experience)
 
 
-def clipped_policy_loss(
-    logprobs: Tensor, experience: Experience, rows: Tensor, config: TrainConfig
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """−min(rA, clip(r, 1 ± clip_range)A), summed over the tokens of `rows` (Schulman et al. 2017, eq. 7), and its parts' sums.
-
-    logprobs: [n, L] float32 of the policy as it is, L the longest of the rows; r is their ratio to the sampling policy's.
-    """
-    rollout, length = experience.rollout, logprobs.shape[1]
-    mask, advantages = rollout.response_mask[rows, :length], experience.advantages[rows, :length]
-    logratio = (logprobs - rollout.old_logprobs[rows, :length]) * mask
-    ratio = numerics.ratio(logratio)
-    unclipped = -advantages * ratio
-    clipped = -advantages * ratio.clamp(1 - config.clip_range, 1 + config.clip_range)
-    loss = (torch.maximum(unclipped, clipped) * mask).sum()
-    with torch.no_grad():
-        parts = {
-            "policy_loss": loss.detach(),
-            "approx_kl": (numerics.kl_k3(-logratio) * mask).sum(),
-            "clip_fraction": ((clipped > unclipped) & mask).sum().float(),
-            "ratio_mean": (ratio * mask).sum(),
-        }
-    return loss, parts
-
-
-def kl_loss(logprobs: Tensor, experience: Experience, rows: Tensor, config: TrainConfig) -> Tensor:
-    """kl_coef · KL(policy || reference) by `kl_estimator`, summed over the tokens of `rows`; see `numerics.kl_for_loss`.
-
-    0 where the penalty is in the reward. Its gradient has less noise than that of a reward, and no interest in short summaries.
-    """
-    if config.kl_in == "reward" or not experience.kl_coef:
-        return logprobs.new_zeros(())
-    rollout, length = experience.rollout, logprobs.shape[1]
-    old, reference = rollout.old_logprobs[rows, :length], rollout.ref_logprobs[rows, :length]
-    kl = numerics.kl_for_loss(config.penalty_estimator, logprobs, old, reference)
-    return experience.kl_coef * (kl * rollout.response_mask[rows, :length]).sum()
-
-
-def penalty_kl(rollout: Rollout, config: TrainConfig) -> Tensor:
-    """KL(policy || reference) at each sampled token, [N, T] in nats, by the estimator of the penalty; 0 off the mask."""
-    estimator = numerics.KL_ESTIMATORS[config.penalty_estimator]
-    return estimator(rollout.old_logprobs - rollout.ref_logprobs) * rollout.response_mask
-
-
 def _mini_batches(rollout: Rollout, config: TrainConfig, generator: torch.Generator) -> list[Tensor]:
     """Rows of every mini-batch of every epoch: prompts shuffled, samples of one prompt together, the last one smaller."""
     batches: list[Tensor] = []
@@ -116,16 +76,18 @@ def _accumulate_gradient(
     config: TrainConfig,
     loss_of: Loss,
 ) -> dict[str, float]:
-    """Backward through every micro-batch; each token weighs the same in the mini-batch, however it was split."""
+    """Backward through every micro-batch; a token weighs the same in the mini-batch, however that was split."""
     optimizer.zero_grad(set_to_none=True)
-    tokens = experience.rollout.response_mask[rows].sum()
+    mask = experience.rollout.response_mask[rows]
+    tokens, whole = mask.sum(), divisor(mask, config)
     sums: dict[str, Tensor] = {}
     for micro in micro_batches(policy, experience.rollout, rows, config):
         loss, parts = loss_of(policy, experience, micro, config)
-        (loss / tokens).backward()
+        (loss / whole).backward()
         for name, value in parts.items():
             sums[name] = sums.get(name, torch.zeros_like(value)) + value
-    return {name: (value / tokens).item() for name, value in sums.items()} | {"tokens": tokens.item()}
+    means = {name: (value / (whole if name in LOSSES else tokens)).item() for name, value in sums.items()}
+    return means | {"tokens": tokens.item()}
 
 
 class _Totals:

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from softspoken.config import TrainConfig
 from softspoken.rl import numerics
-from softspoken.rl.optimise import clipped_policy_loss, kl_loss, optimise, penalty_kl
+from softspoken.rl.losses import kl_loss, penalty_kl, surrogate_loss, weighted_sum
+from softspoken.rl.optimise import optimise
 from softspoken.rl.policy import Policy
 from softspoken.rl.rollout import score_rows, sibling_mean
 from softspoken.types import Experience, Rollout, Scores, UpdateStats
@@ -70,7 +71,7 @@ def update(
 def ppo_loss(
     policy: Policy, experience: Experience, rows: Tensor, config: TrainConfig
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Clipped policy loss + value_coef · clipped value loss, summed over the tokens of `rows`, and its parts' sums.
+    """The surrogate policy loss + value_coef · clipped value loss, summed over the weighted tokens of `rows`, and its parts' sums.
 
     Value: ½ max((V − R)², (clip(V) − R)²), where the clip is clip_range_value around the old value (Huang et al. 2024,
     detail 15).
@@ -79,12 +80,13 @@ def ppo_loss(
     assert rollout.old_values is not None
     assert experience.returns is not None
     logprobs, values = score_rows(policy, rollout, rows, config)
-    policy_loss, parts = clipped_policy_loss(logprobs, experience, rows, config)
+    policy_loss, parts = surrogate_loss(logprobs, experience, rows, config)
     length = logprobs.shape[1]
     mask, returns = rollout.response_mask[rows, :length], experience.returns[rows, :length]
     old_values = rollout.old_values[rows, :length]
     near = old_values + (values - old_values).clamp(-config.clip_range_value, config.clip_range_value)
-    value_loss = (0.5 * torch.maximum((values - returns).square(), (near - returns).square()) * mask).sum()
+    errors = torch.maximum((values - returns).square(), (near - returns).square())
+    value_loss = weighted_sum(0.5 * errors, mask, config)
     loss = policy_loss + config.value_coef * value_loss + kl_loss(logprobs, experience, rows, config)
     return loss, parts | {"value_loss": value_loss.detach()}
 

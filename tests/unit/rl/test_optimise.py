@@ -9,7 +9,6 @@ from torch.nn import Parameter
 
 from made_rollout import made_config, made_experience, made_policy, made_rollout
 from softspoken.rl import optimise
-from softspoken.rl.optimise import clipped_policy_loss
 
 THREE_AND_ONE = [3, 1]
 """Tokens of two rows: a mean over tokens is not one over rows."""
@@ -135,54 +134,16 @@ def test_mini_batches_come_in_another_order_each_epoch_and_seed():
     assert tuple(range(8)) not in orders
 
 
-# ------------------------------------------------------------------------------------------------ the clipped objective
-
-
-def parts_of(logratio, advantages, **changes):
-    """One row whose tokens' new log-probabilities lie `logratio` above the sampling policy's."""
-    rollout = made_rollout([len(logratio)])
-    experience = made_experience(rollout, advantages=torch.tensor([advantages]))
-    logprobs = rollout.old_logprobs + torch.tensor([logratio])
-    loss, parts = clipped_policy_loss(logprobs, experience, torch.tensor([0]), made_config(**changes))
-    return loss.item(), {name: value.item() for name, value in parts.items()}
-
-
-def test_the_clipped_objective_and_its_statistics_by_hand():
-    """Ratios √e = 1.6487 and 1/√e = 0.6065 where 1 ± 0.2 is allowed.
-
-    Pushed up and gone up: 1.2 counts, clipped. Pushed down and gone up: 1.6487 counts. Up and down: 0.6065 counts. Down and
-    down: 0.8, clipped.
-    """
-    loss, parts = parts_of([0.5, 0.5, -0.5, -0.5], [1.0, -1.0, 1.0, -1.0], clip_range=0.2)
-    assert loss == pytest.approx(-1.2 + 1.6487 - 0.6065 + 0.8, abs=1e-4)
-    assert parts["policy_loss"] == pytest.approx(loss)
-    assert parts["clip_fraction"] == 2
-    assert parts["ratio_mean"] == pytest.approx(2 * 1.6487 + 2 * 0.6065, abs=1e-3)
-
-
-def test_approx_kl_is_of_the_old_policy_to_the_new_under_the_olds_samples():
-    """Schulman's k3 with r = new / old: r − 1 − ln r, which is e^½ − 1 − ½ = 0.14872; the other way round it were 0.10653."""
-    assert parts_of([0.5], [1.0])[1]["approx_kl"] == pytest.approx(0.14872, abs=1e-5)
-    assert parts_of([-0.5, 0.0], [1.0, 1.0])[1]["approx_kl"] == pytest.approx(0.10653, abs=1e-5)
-
-
-def test_the_kl_in_the_loss_is_summed_over_the_tokens_that_count():
-    """½ nat of drift at each of three tokens, before the update: 0.1 · k3 = 0.1 · (e^−½ − 1 + ½) each, and none off the mask."""
-    rollout = made_rollout(THREE_AND_ONE, logratio=0.5)
-    experience = made_experience(rollout, kl_coef=0.1)
-    logprobs = torch.where(rollout.response_mask, rollout.old_logprobs, 2.0)
-    for place, expected in (("loss", 0.1 * (math.exp(-0.5) - 0.5) * 4), ("reward", 0.0)):
-        config = made_config(kl_in=place, kl_estimator="k3")
-        found = optimise.kl_loss(logprobs, experience, torch.tensor([0, 1]), config)
-        assert found.item() == pytest.approx(expected, rel=1e-5)
-    assert optimise.kl_loss(logprobs, replace(experience, kl_coef=0.0), torch.tensor([0, 1]), config).item() == 0
-
-
-def test_what_the_mask_hides_has_no_part_in_the_loss():
-    rollout = made_rollout([1, 2])
-    experience = made_experience(rollout)
-    logprobs = rollout.old_logprobs.clone()
-    logprobs[0, 1] = 3.0  # off the mask
-    loss, parts = clipped_policy_loss(logprobs, experience, torch.tensor([0, 1]), made_config())
-    assert loss.item() == pytest.approx(-3.0)
-    assert (parts["ratio_mean"].item(), parts["clip_fraction"].item()) == (3.0, 0.0)
+@pytest.mark.parametrize(("normalization", "gradient"), [("token", 8 / 4), ("sequence", 8 / 2), ("constant", 8 / 20)])
+@pytest.mark.parametrize("micro_batch_size", [1, 2])
+def test_a_mini_batch_is_divided_by_what_is_asked_for_however_it_is_split(normalization, gradient, micro_batch_size):
+    """A loss of 6 and 2 times the weight in two rows of three tokens and one, of at most ten: over 4 tokens, 2 rows, 2 · 10."""
+    policy = made_policy(adapter=Parameter(torch.zeros(1)))
+    config = made_config(
+        loss_normalization=normalization, micro_batch_size=micro_batch_size, max_new_tokens=10, max_grad_norm=100.0
+    )
+    loss_of = per_row(policy, slope=(6.0, 2.0), policy_loss=(2.0, 2.0), ratio_mean=(1.5, 1.5))
+    stats = run(policy, made_experience(made_rollout(THREE_AND_ONE)), config, loss_of)
+    assert policy.trainable()["adapter"].item() == pytest.approx(-gradient)
+    assert stats.policy_loss == pytest.approx(gradient), "what is said of the loss is what was descended"
+    assert stats.ratio_mean == pytest.approx(1.5), "statistics stay means over tokens"
