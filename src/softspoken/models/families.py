@@ -5,9 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import transformers
 from torch import Tensor
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 from transformers.modeling_outputs import BaseModelOutput
+
+CACHE = "cache" if [*map(int, transformers.__version__.split(".")[:2])] >= [5, 24] else "past_key_values"
+"""What a decoder calls the keys and values of what it has read; the newest transformers for Python 3.10, 5.20, has the old name."""
 
 
 def decoder_of(seq2seq: Any) -> Any:
@@ -75,7 +79,7 @@ def for_generate(seq2seq: Any, input_ids: Tensor, attention_mask: Tensor) -> dic
     given: dict[str, Any] = {"attention_mask": attention_mask}
     encoder, decoder = (getattr(seq2seq.config, name, 0) or 0 for name in ("num_layers", "num_decoder_layers"))
     if 0 < encoder < decoder:
-        given["cache"] = EncoderDecoderCache(DynamicCache(), DynamicCache())
+        given[CACHE] = EncoderDecoderCache(DynamicCache(), DynamicCache())
     if not _in_blocks(seq2seq):
         return {**given, "input_ids": input_ids}
     return {**given, "encoder_outputs": BaseModelOutput(encoder_states(seq2seq, input_ids, attention_mask))}

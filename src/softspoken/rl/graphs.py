@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicCache, EncoderDecoderCache, StaticLayer
 
+from softspoken.models.families import CACHE
 from softspoken.rl import numerics
 from softspoken.rl.policy import Policy
 from softspoken.types import Memory, Sampled
@@ -172,8 +173,8 @@ class _Buffers:
             attention_mask=seen[None, None, None],  # masks of four dimensions are used as they are
             encoder_hidden_states=self.unread,  # its keys and values are in the cache, but None would skip the attention
             encoder_attention_mask=self.prompt_mask,
-            cache=self.cache,
             use_cache=True,
+            **{CACHE: self.cache},
         ).last_hidden_state[:, 0]
         logits = policy.logits(states, self.temperature)
         drawn, logprobs = numerics.sample(logits, self.uniforms.index_select(1, at).squeeze(1))

@@ -23,6 +23,7 @@ from softspoken.models.adapters import adapter_folder, add_lora, tokenizer_sourc
 from softspoken.models.cpu import PackedProjection, can_pack, lay_out_columns
 from softspoken.models.cross_attention import cross_attentions, key_value_projections, with_adapter_term
 from softspoken.models.families import (
+    CACHE,
     decoder_of,
     encoder_states,
     head_of,
@@ -322,8 +323,8 @@ class Policy:
             attention_mask=torch.ones((len(ids), seen), dtype=torch.long, device=ids.device),
             encoder_hidden_states=encoder_states,
             encoder_attention_mask=attention_mask,
-            cache=cache,
             use_cache=cache is not None,
+            **{CACHE: cache},
         ).last_hidden_state
 
     # ---------------------------------------------------------------------------------------- parameters

@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoModelForSeq2SeqLM, BitsAndBytesConfig, 
 
 from softspoken.hub import hub_file
 from softspoken.models.adapters import adapter_folder, require_no_prompt
+from softspoken.models.families import CACHE
 from softspoken.models.pretrained import from_pretrained, require_finite, resolve
 from softspoken.rl.policy import VALUE_HEAD_FILE
 from softspoken.trl.checkpointing import checkpoint_layers, keep_activations
@@ -148,13 +149,13 @@ class AutoModelForSeq2SeqLMWithValueHead(PreTrainedModelWrapper):
         output = self.pretrained_model(
             input_ids=input_ids,
             attention_mask=attention_mask,
-            cache=past_key_values,
             output_hidden_states=True,
+            **{CACHE: past_key_values},
             **kwargs,
         )
         values = self.v_head(output.decoder_hidden_states[-1]).squeeze(-1)
         result = (output.logits.float(), output.loss, values)
-        return (*result, output.cache) if return_past_key_values else result
+        return (*result, output[CACHE]) if return_past_key_values else result
 
     def generate(self, *args: Any, **kwargs: Any) -> Any:
         """`pretrained_model.generate`, with dropout off; what comes out is remembered, so that `step` knows it again."""

@@ -57,7 +57,7 @@ def step_logs(
         missing = [name for name in names if name not in batch]
         if missing:
             raise InputError(f"columns_to_log names {missing[0]!r}, and the batch has {', '.join(batch)}")
-        import wandb  # type: ignore[import-not-found]
+        import wandb
 
         rows = [list(row) for row in zip(*(batch[name] for name in names), rewards.tolist(), strict=True)]
         logs["game_log"] = wandb.Table(columns=[*names, "reward"], rows=rows)
