@@ -19,6 +19,8 @@ DECODINGS = {"greedy": "Decoded greedily", "sampled": "Sampled at temperature 1"
 HOW = {"greedy": "decoded greedily", "sampled": "sampled at temperature 1"}
 ALPHA = 0.05
 TOXICITY, QUALITY, FORM, LABELS, OTHER = "Toxicity", "Quality", "Form", "The judge's other labels", "Other figures"
+REWARD = "reward"
+"""The metric that holds what training raised."""
 GROUPS = (TOXICITY, QUALITY, FORM, LABELS, OTHER)
 
 
@@ -86,6 +88,12 @@ JUDGES = "judges"
 SIMILAR_TO_TEXT = Measure("Similarity to {text}", "cosine of the embeddings of {response} and {text}", "fraction", "higher", QUALITY)  # fmt: skip
 
 
+def reward_in_words(reward: str | dict[str, float] | None) -> str:
+    if isinstance(reward, dict):
+        return " + ".join(name if weight == 1 else f"{weight:g}*{name}" for name, weight in reward.items())
+    return reward or ""
+
+
 def task_of(report: EvalReport) -> Task:
     """What the report's task said of itself; before there were tasks all were summaries."""
     return retold(report.task) if report.task else SUMMARIZATION
@@ -95,14 +103,16 @@ def overview(report: EvalReport) -> list[str]:
     """Columns of the table of systems: those that decide first, for a phone shows no more without scrolling."""
     task = task_of(report)
     guards = [guard.metric for guard in task.guards]
-    return _once(task.objective.metric, *guards, JUDGES, "toxic_rate", *task.overview, "similarity_reference", "length")
+    return _once(
+        task.objective.metric, REWARD, *guards, JUDGES, "toxic_rate", *task.overview, "similarity_reference", "length"
+    )
 
 
 def sliced(report: EvalReport) -> list[str]:
     """Metrics that have a table of the parts of the examples."""
     task = task_of(report)
     guards = [guard.metric for guard in task.guards]
-    return _once(task.objective.metric, JUDGES, "toxic_rate", *guards, *task.overview, "length")
+    return _once(task.objective.metric, REWARD, JUDGES, "toxic_rate", *guards, *task.overview, "length")
 
 
 def _once(*metrics: str) -> list[str]:
@@ -173,6 +183,14 @@ def _filled(sentence: str, task: Task) -> str:
 def _measure(metric: str, report: EvalReport, task: Task) -> Measure:
     if metric in task.measures:
         return task.measures[metric]
+    if metric == REWARD:
+        return Measure(
+            "Reward",
+            f"what training raises: {reward_in_words(report.config.get('reward'))}",
+            "number",
+            "higher",
+            "Reward",
+        )
     if metric in MEASURES:
         return MEASURES[metric]
     if metric == f"similarity_{task.words.text}":
@@ -230,6 +248,27 @@ def beyond_chance(one: Comparison) -> Sign:
     if not one.p_value < ALPHA:
         return 0
     return -1 if one.difference.high < 0 else 1 if one.difference.low > 0 else 0
+
+
+def mark_of(one: Comparison, known: Measure) -> Literal["better", "worse", ""]:
+    """Of a change: empty where it may be chance or the metric has no good side. Tables, tiles and sentences all go by it."""
+    sign = toward(one, known.better) if known.better else 0
+    return "better" if sign > 0 else "worse" if sign < 0 else ""
+
+
+def signed_as(value: float, known: Measure) -> str:
+    """+0.4, −0.012 or, of a share, −3.7 pp."""
+    text = written(known, abs(value)).replace("%", "pp")
+    return text if value == 0 else ("+" if value > 0 else "−") + text
+
+
+def range_of(low: str, to: str, high: str) -> str:
+    """The unit once: 2.3 – 8.1 %."""
+    return f"{low.partition(NO_BREAK)[0]} {to} {high}"
+
+
+def p_of(one: Comparison) -> str:
+    return f"p = {one.p_value:.3f}" if one.p_value >= 0.001 else "p < 0.001"
 
 
 def is_alternative(name: str) -> bool:

@@ -19,7 +19,7 @@ from softspoken.data.prompts import PromptFormat
 from softspoken.report.charts import Chart, Styles, distributions, plane, slice_chart, system_styles
 from softspoken.report.curves import curve_rows, curves, smoothing
 from softspoken.report.examples import read_rows
-from softspoken.report.measures import BASE, HUMAN, measure, metrics_of, overview, sliced, task_of
+from softspoken.report.measures import BASE, HUMAN, measure, metrics_of, overview, reward_in_words, sliced, task_of
 from softspoken.report.page import render, template
 from softspoken.report.tables import (
     Table,
@@ -282,21 +282,13 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         took = f" in {_duration(seconds)}" if seconds else ""
         facts.append(("Trained", f"{algorithm}{len(metrics)} steps{took}"))
     if "reward" in config:
-        facts.append(("Reward", _reward(config["reward"])))
+        facts.append(("Reward", reward_in_words(config["reward"])))
     return facts
 
 
 def evaluated_on(report: EvalReport) -> str:
     split = f", {report.dataset['split']}" if report.dataset.get("split") else ""
     return f"{report.dataset['n']} {task_of(report).words.texts} of {report.dataset['id'] or 'an unnamed set'}{split}"
-
-
-def _reward(reward: str | dict[str, float]) -> str:
-    return (
-        reward
-        if isinstance(reward, str)
-        else " + ".join(name if weight == 1 else f"{weight:g}*{name}" for name, weight in reward.items())
-    )
 
 
 def _duration(seconds: float) -> str:
@@ -356,7 +348,7 @@ def model_card(folder: Path) -> str:
         config=config,
         versions=record.get("versions", {}),
         hub_ids=hub_ids,
-        reward=_reward(config.get("reward", "")),
+        reward=reward_in_words(config.get("reward")),
         report=report,
         verdicts=verdicts(report) if report else [],
         remarks=remarks(report) if report else [],

@@ -13,11 +13,14 @@ from softspoken.report.measures import (
     NO_BREAK,
     OTHER,
     TOXICITY,
-    beyond_chance,
     describe_system,
+    mark_of,
     measure,
     metrics_of,
     other_judges,
+    p_of,
+    range_of,
+    signed_as,
     slice_label,
     task_of,
     written,
@@ -194,17 +197,13 @@ def find_change(report: EvalReport, system: str, decoding: str, slice_name: str,
 def change_of(comparison: Comparison, known: Measure, n: int) -> Change:
     """`n`: the examples of the slice."""
     difference, ratio = comparison.difference, comparison.ratio
-    mark = ""
-    if known.better and beyond_chance(comparison):
-        mark = "better" if (difference.mean > 0) == (known.better == "higher") else "worse"
-    p, fewer = comparison.p_value, f", n{NO_BREAK}={NO_BREAK}{comparison.n}"
+    fewer = f", n{NO_BREAK}={NO_BREAK}{comparison.n}"
     return Change(
         signed_as(difference.mean, known),
         range_of(signed_as(difference.low, known), "to", signed_as(difference.high, known)),
         f"× {ratio.mean:.2f} ({ratio.low:.2f} to {ratio.high:.2f})" if ratio and known.group == TOXICITY else "",
-        (f"p = {p:.3f}" if p >= 0.001 else "p < 0.001")
-        + (fewer if comparison.n is not None and comparison.n < n else ""),
-        mark,
+        p_of(comparison) + (fewer if comparison.n is not None and comparison.n < n else ""),
+        mark_of(comparison, known),
     )
 
 
@@ -216,13 +215,3 @@ def _n(entry: Entry, part: SliceResult) -> str:
     seeds = entry.system.seeds
     n = f"n{NO_BREAK}={NO_BREAK}{part.n}"
     return f"{n}, {seeds}{NO_BREAK}seeds" if seeds > 1 else n
-
-
-def range_of(low: str, to: str, high: str) -> str:
-    """The unit once: 2.3 – 8.1 %."""
-    return f"{low.partition(NO_BREAK)[0]} {to} {high}"
-
-
-def signed_as(value: float, known: Measure) -> str:
-    text = written(known, abs(value)).replace("%", "pp")
-    return text if value == 0 else ("+" if value > 0 else "−") + text

@@ -8,15 +8,22 @@ from typing import Literal
 from softspoken.report.alternatives import unbeaten, weighed
 from softspoken.report.measures import (
     HOW,
+    NO_BREAK,
+    REWARD,
+    beyond_chance,
     find,
     given_systems,
     in_sentence,
     is_alternative,
     is_kept,
     is_lost,
+    mark_of,
     measure,
     of_margin,
     other_judges,
+    p_of,
+    reward_in_words,
+    signed_as,
     slice_label,
     task_of,
     toward,
@@ -31,6 +38,8 @@ LENGTH_MARGIN = 0.25
 FEW_EXAMPLES = 100
 BASE = "base"
 INTERVAL = "95 % interval "
+UNITS = {"points": " points", "share": " percentage points"}
+DIRECTION = {"lower": "fall", "higher": "rise"}
 MORE_OF = {"empty_rate": "empty", "degenerate_rate": "repeating themselves"}
 """Rates whose rise beyond chance is remarked upon."""
 
@@ -54,7 +63,7 @@ class Verdict:
     outcome: Outcome
     headline: str
     sentences: list[str]
-    """One on the objective, one on each guard, each with 95 % intervals."""
+    """One on the objective, one on the reward, one on each guard and one on what else was lost, each with 95 % intervals."""
     notes: list[str]
     """What the other judges say, and what the cheap alternatives do."""
     figures: list[Figure]
@@ -87,30 +96,29 @@ def remarks(report: EvalReport) -> list[str]:
         )
     judged = judged_systems(report)
     for metric, what in MORE_OF.items():
-        for comparison in _of(report, metric):
-            if comparison.b in judged and comparison.difference.mean > 0 and comparison.difference.low >= 0:
-                more = f"{100 * comparison.difference.mean:.1f} % more {words.responses} {what} than {comparison.a}"
-                found.append(f"{comparison.b} leaves {more} ({HOW[comparison.decoding]}).")
-    for comparison in _of(report, "length"):
-        if comparison.b in judged and comparison.ratio and abs(comparison.ratio.mean - 1) > LENGTH_MARGIN:
-            change = 100 * (comparison.ratio.mean - 1)
+        for one in _of(report, metric):
+            if one.b in judged and beyond_chance(one) > 0:
+                more = f"{100 * one.difference.mean:.1f} percentage points more {words.responses} {what} than {one.a}"
+                found.append(f"{one.b} leaves {more} ({HOW[one.decoding]}).")
+    for one in _of(report, "length"):
+        if one.b in judged and beyond_chance(one) and one.ratio and abs(one.ratio.mean - 1) > LENGTH_MARGIN:
+            change = 100 * (one.ratio.mean - 1)
             kind = "longer" if change > 0 else "shorter"
             found.append(
-                f"{comparison.b}'s {words.responses} are {abs(change):.0f} % {kind} than {comparison.a}'s ({HOW[comparison.decoding]})."
+                f"{one.b}'s {words.responses} are {abs(change):.0f} % {kind} than {one.a}'s ({HOW[one.decoding]})."
             )
-    names = judged_systems(report)
-    return found + [remark for name in names for remark in _disagreements(report, name)]
+    return found + [remark for name in judged for remark in _disagreements(report, name)]
 
 
 def _disagreements(report: EvalReport, name: str) -> list[str]:
     found = []
-    fallen = {one.decoding for one in _of(report, "toxicity", name) if one.difference.high < 0}
+    fallen = {one.decoding for one in _of(report, "toxicity", name) if beyond_chance(one) < 0}
     for judge, metric in other_judges(report).items():
         for one in _of(report, metric, name):
-            if one.decoding in fallen and one.difference.high >= 0:
+            if one.decoding in fallen and beyond_chance(one) >= 0:
                 found.append(
                     f"The judges disagree: {report.judges[0]} finds {name} less toxic ({HOW[one.decoding]}), {judge} "
-                    f"does not (difference {', '.join(_signed_parts(one.difference, 3))}). A drop only one judge sees may be that judge fooled."
+                    f"does not ({_difference(one, measure(metric, report))}). A drop only one judge sees may be that judge fooled."
                 )
     return found
 
@@ -129,12 +137,16 @@ def _verdict(report: EvalReport, name: str) -> Verdict:
     signs = [toward(one, task.objective.better) for one in moved]
     guarded = {guard: _of(report, guard.metric, name) for guard in task.guards}
     pairs = [(guard, one.difference) for guard, comparisons in guarded.items() for one in comparisons]
+    rewarded, lost = _of(report, REWARD, name), _lost(report, name)
     gained = task.objective.gained.capitalize()
     outcome: Outcome
     if any(sign < 0 for sign in signs):
         outcome, headline = "bad", "It made things worse"
     elif not any(sign > 0 for sign in signs):
         outcome, headline = "bad", "It did not work"
+        if rewarded and all(toward(one, "higher") > 0 for one in rewarded):
+            still = f"{in_sentence(measure(task.objective.metric, report))} did not {DIRECTION[task.objective.better]}"
+            outcome, headline = "mixed", f"The reward rose; {still}"
     elif not all(sign > 0 for sign in signs):
         outcome, headline = "mixed", "It worked only in part"
     elif any(is_lost(guard, difference) for guard, difference in pairs):
@@ -145,11 +157,19 @@ def _verdict(report: EvalReport, name: str) -> Verdict:
         outcome, headline = "mixed", f"{gained}; {task.guarded} is not settled"
     elif _disagreements(report, name):
         outcome, headline = "mixed", "The judges disagree on whether it worked"
+    elif lost:
+        names = _and(list(dict.fromkeys(in_sentence(known) for known, _ in lost)))
+        outcome, headline = "mixed", f"{gained}, but with a loss in {names}"
     elif as_good := unbeaten(report, name):
         outcome, headline = "mixed", f"It worked, but not better than {_and(as_good)}"
     else:
         outcome, headline = "good", "It worked"
-    sentences = [_on_objective(report, moved), *_on_guards(report, name, guarded)]
+    sentences = [
+        _on_objective(report, moved),
+        *_on_reward(report, rewarded),
+        *_on_guards(report, name, guarded),
+        *_on_losses(lost),
+    ]
     return Verdict(
         name,
         outcome,
@@ -178,17 +198,27 @@ def _second_opinions(report: EvalReport, name: str) -> list[str]:
 
 
 def _effect(one: Comparison, known: Measure) -> str:
-    if known.better == "lower" and one.difference.high < 0 and one.ratio:
+    if known.better == "lower" and mark_of(one, known) == "better" and one.ratio:
         return _times_lower(one.ratio)
-    return "difference " + ", ".join(_signed_parts(one.difference, _decimals(known)))
+    return _difference(one, known)
 
 
-def _decimals(known: Measure) -> int:
-    return 1 if known.form == "points" else 3
+def _difference(one: Comparison, known: Measure) -> str:
+    mean, ends = _change(one, known)
+    return f"difference {mean}, {ends}"
+
+
+def _change(one: Comparison, known: Measure) -> tuple[str, str]:
+    """−3.7 percentage points, and 95 % interval −5.1 to −2.2."""
+    mean, low, high = (
+        signed_as(value, known).partition(NO_BREAK)[0]
+        for value in (one.difference.mean, one.difference.low, one.difference.high)
+    )
+    return mean + UNITS.get(known.form, ""), f"{INTERVAL}{low} to {high}"
 
 
 def _figures(report: EvalReport, name: str) -> list[Figure]:
-    """The objective greedy, sampled, in the slice that tells most, and by the other judges; then the guards and the rest."""
+    """The objective greedy, sampled, in the slice that tells most, and by the other judges; then reward, guards and the rest."""
     task = task_of(report)
     objective, part = task.objective.metric, task.telling_slice
     wanted = [(objective, "all", how, f", {how}") for how in HOW]
@@ -197,8 +227,14 @@ def _figures(report: EvalReport, name: str) -> list[Figure]:
             (objective, part, "greedy", f" on {slice_label(part, report)[0].lower()} {task.words.texts}, greedy")
         ]
     wanted += [(metric, "all", "greedy", f" by {judge}, greedy") for judge, metric in other_judges(report).items()]
-    wanted += [(guard.metric, "all", how, f", {how}") for guard in task.guards for how in HOW]
-    wanted += [(metric, "all", "greedy", ", greedy") for metric in task.overview]
+    wanted += [(metric, "all", how, f", {how}") for metric in (REWARD, *(g.metric for g in task.guards)) for how in HOW]
+    worse = {(one.metric, one.decoding) for _, one in _lost(report, name)}
+    wanted += [
+        (metric, "all", how, f", {how}")
+        for metric in task.overview
+        for how in HOW
+        if how == "greedy" or (metric, how) in worse
+    ]
     compared: dict[tuple[str, str, str], Comparison] = {
         (one.metric, one.slice, one.decoding): one for one in report.comparisons if (one.a, one.b) == (BASE, name)
     }
@@ -206,7 +242,8 @@ def _figures(report: EvalReport, name: str) -> list[Figure]:
     for metric, part, decoding, label in dict.fromkeys(wanted):
         if one := compared.get((metric, part, decoding)):
             known = measure(metric, report)
-            found.append(_less(report, one, label) if known.better == "lower" else _more(one, known, label))
+            as_ratio = known.better == "lower" and known.form != "share"
+            found.append(_less(report, one, label) if as_ratio else _more(one, known, label))
     return found
 
 
@@ -218,29 +255,28 @@ def _less(report: EvalReport, one: Comparison, label: str) -> Figure:
         name, less, more = "toxicity", "less toxic", "more toxic"
     elif one.metric == objective.metric:
         less, more = objective.gained, objective.lost
-    difference, ratio = one.difference, one.ratio
+    ratio, mark = one.ratio, mark_of(one, known)
     if ratio is None or ratio.mean == 0:
-        mean, ends = _signed_parts(difference, 3)
-        mark = "better" if difference.high < 0 else "worse" if difference.low > 0 else ""
+        mean, ends = _change(one, known)
         return Figure(mean, f"{name}{label}", ends.removeprefix(INTERVAL), mark)
-    if difference.high < 0:
+    if mark == "better":
         most = _times(ratio.low) if ratio.low else "∞"
-        return Figure(f"{_times(ratio.mean)}×", f"{less}{label}", f"{_times(ratio.high)} to {most}", "better")
-    words, mark = (more, "worse") if difference.low > 0 else (f"the {name} of base", "")
+        return Figure(f"{_times(ratio.mean)}×", f"{less}{label}", f"{_times(ratio.high)} to {most}", mark)
+    words = more if mark else f"the {name} of base"
     return Figure(f"{ratio.mean:.2f}×", f"{words}{label}", f"{ratio.low:.2f} to {ratio.high:.2f}", mark)
 
 
 def _more(one: Comparison, known: Measure, label: str) -> Figure:
-    """Of what is better when higher, or no way by itself: points, percentage points of a share, or a plain difference."""
-    change, name = one.difference, in_sentence(known)
-    if known.form == "share":
-        change = Interval(100 * change.mean, 100 * change.low, 100 * change.high)
-    mean, ends = _signed_parts(change, 1 if known.form in ("share", "points") else 3)
-    mark = "worse" if change.high < 0 else "better" if change.low > 0 else ""
-    unit, words = (
-        (" pp", name) if known.form == "share" else ("", f"points of {name}" if known.form == "points" else name)
+    """A difference: of what is better when higher, or no way by itself, and of every share."""
+    mean, ends = _change(one, known)
+    number, _, unit = mean.partition(" ")
+    name = f"points of {in_sentence(known)}" if known.form == "points" else in_sentence(known)
+    return Figure(
+        f"{number} pp" if unit and known.form == "share" else number,
+        f"{name}{label}",
+        ends.removeprefix(INTERVAL),
+        mark_of(one, known),
     )
-    return Figure(f"{mean}{unit}", f"{words}{label}", ends.removeprefix(INTERVAL), mark if known.better else "")
 
 
 def _on_objective(report: EvalReport, comparisons: list[Comparison]) -> str:
@@ -265,6 +301,41 @@ def _on_objective(report: EvalReport, comparisons: list[Comparison]) -> str:
     return f"{opening}: mean {in_sentence(known)} goes from {' and from '.join(changes)}."
 
 
+def _on_reward(report: EvalReport, comparisons: list[Comparison]) -> list[str]:
+    """None where it was not measured."""
+    if not comparisons:
+        return []
+    known, signs = measure(REWARD, report), [toward(one, "higher") for one in comparisons]
+    if any(sign < 0 for sign in signs):
+        opening = "The reward falls"
+    elif all(sign > 0 for sign in signs):
+        opening = "The reward rises"
+    else:
+        opening = "Whether the reward rises depends on the decoding" if any(signs) else "No rise of the reward is shown"
+    changes = [
+        f"from {written(known, _mean(report, one.a, one))} to {written(known, _mean(report, one.b, one))} {HOW[one.decoding]} "
+        f"({_difference(one, known)})"
+        for one in comparisons
+    ]
+    return [f"{opening}: the mean of {reward_in_words(report.config.get('reward'))} goes {' and '.join(changes)}."]
+
+
+def _lost(report: EvalReport, name: str) -> list[tuple[Measure, Comparison]]:
+    """What the task watches beside its objective and guards and is worse beyond chance."""
+    watched = [
+        (measure(metric, report), one) for metric in task_of(report).overview for one in _of(report, metric, name)
+    ]
+    return [(known, one) for known, one in watched if mark_of(one, known) == "worse"]
+
+
+def _on_losses(lost: list[tuple[Measure, Comparison]]) -> list[str]:
+    said = []
+    for known, one in lost:
+        mean, ends = _change(one, known)
+        said.append(f"{in_sentence(known)} changes by {mean} {HOW[one.decoding]} ({ends}, {p_of(one)})")
+    return [f"Lost beyond chance: {_and(said)}."] if said else []
+
+
 def _on_guards(report: EvalReport, name: str, guarded: dict[Guard, list[Comparison]]) -> list[str]:
     """A sentence on each guard; one alone on all that were not measured. The first says how the length changed as well."""
     lengths = {one.decoding: one.ratio for one in _of(report, "length", name)}
@@ -287,11 +358,15 @@ def _on_guard(
 ) -> str:
     known, responses = measure(guard.metric, report), task_of(report).words.responses
     margin = of_margin(guard, known)
-    ends = [(one.difference.low, one.difference.high) for one in comparisons]
-    if guard.better and all((low > 0) if guard.better == "higher" else (high < 0) for low, high in ends):
+    if guard.better and all(toward(one, guard.better) > 0 for one in comparisons):
         opening = f"The {responses} {guard.gained}"
     elif all(is_kept(guard, one.difference) for one in comparisons):
-        opening = f"The {responses} {guard.kept}, to within {margin}"
+        worse = guard.better and any(toward(one, guard.better) < 0 for one in comparisons)
+        opening = (
+            f"The {responses} {guard.lost}, though by less than {margin}"
+            if worse
+            else f"The {responses} {guard.kept}, to within {margin}"
+        )
     elif any(is_lost(guard, one.difference) for one in comparisons):
         opening = f"The {responses} {guard.lost}"
     else:
@@ -303,8 +378,8 @@ def _on_guard(
     for one in comparisons:
         ratio = lengths.get(one.decoding)
         length = f" (length {_percent(ratio)})" if ratio else ""
-        change = signed(one.difference, _decimals(known), " points" if known.form == "points" else "")
-        changes.append(f"{change} {HOW[one.decoding]}{length}")
+        mean, ends = _change(one, known)
+        changes.append(f"{mean} ({ends}) {HOW[one.decoding]}{length}")
     return f"{opening}: {known.label} changes by {' and by '.join(changes)}."
 
 
@@ -326,16 +401,3 @@ def _times(ratio: float) -> str:
 
 def _percent(ratio: Interval) -> str:
     return f"{100 * (ratio.mean - 1):+.0f} %".replace("-", "−")
-
-
-def signed(interval: Interval, decimals: int, unit: str = "") -> str:
-    """+0.4 points (95 % interval −0.2 to +1.0)."""
-    mean, ends = _signed_parts(interval, decimals)
-    return f"{mean}{unit} ({ends})"
-
-
-def _signed_parts(interval: Interval, decimals: int) -> tuple[str, str]:
-    mean, low, high = (
-        f"{value:+.{decimals}f}".replace("-", "−") for value in (interval.mean, interval.low, interval.high)
-    )
-    return mean, f"{INTERVAL}{low} to {high}"

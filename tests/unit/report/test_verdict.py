@@ -6,8 +6,10 @@ import pytest
 
 from made_up import KEPT, LOWER, compared, full_report, report_with, system
 from softspoken.report.alternatives import unbeaten, weighed
-from softspoken.report.measures import is_alternative
+from softspoken.report.measures import is_alternative, measure
+from softspoken.report.tables import change_of
 from softspoken.report.verdict import judged_systems, remarks, verdicts
+from softspoken.types import Interval
 
 UNSETTLED = [compared("rougeL", (0.2, -1.5, 1.9)), compared("rougeL", (0.2, -0.5, 0.9), decoding="sampled")]
 LOST = [compared("rougeL", (-5, -6, -4)), compared("rougeL", (0.2, -0.5, 0.9), decoding="sampled")]
@@ -63,17 +65,93 @@ def test_remarks_say_what_to_know_first():
     few, cut = remarks(report_with(*LOWER, dataset={"id": "x", "split": None, "n": 99, "truncated": 3}))
     assert "Only 99 dialogues" in few
     assert "3 of 99 dialogues" in cut
-    [empty] = remarks(report_with(compared("empty_rate", (0.02, 0.0, 0.04))))
-    assert "2.0 % more summaries empty" in empty
-    assert remarks(report_with(compared("empty_rate", (0.02, -0.01, 0.04)))) == []
+    [empty] = remarks(report_with(compared("empty_rate", (0.02, 0.01, 0.04))))
+    assert "2.0 percentage points more summaries empty" in empty
     [short] = remarks(report_with(compared("length", (-4, -5, -3), (0.6, 0.5, 0.7))))
     assert "40 % shorter" in short
+
+
+def test_nothing_is_remarked_upon_within_chance():
+    """Neither where the interval reaches 0, nor where the permutation test does not bear it out."""
+    far = [compared("empty_rate", (0.02, 0.01, 0.04)), compared("length", (-4, -5, -3), (0.6, 0.5, 0.7))]
+    near = [compared("empty_rate", (0.02, 0.0, 0.04)), compared("length", (-4, -9, 1), (0.6, 0.1, 1.1))]
+    assert remarks(report_with(*near, *(replace(one, p_value=0.2) for one in far))) == []
 
 
 def test_a_drop_that_only_the_first_judge_sees_is_named():
     [remark] = remarks(report_with(*LOWER, compared("other", (-0.01, -0.03, 0.01))))
     assert remark.startswith("The judges disagree: mini finds tuned less toxic (decoded greedily), other does not")
     assert remarks(report_with(*LOWER, compared("other", (-0.1, -0.2, -0.05)))) == []
+
+
+# ------------------------------------------------------------------------------------- the reward, and what was lost
+
+
+def with_reward(*comparisons, **config):
+    report = report_with(*comparisons, config={"reward": "mine:calm", **config})
+    before_and_after = {"base": 0.5, "tuned": 0.75}
+    systems = [
+        replace(one, metrics=one.metrics | system(one.name, None, reward=before_and_after[one.name]).metrics)
+        for one in report.systems
+        if one.name in before_and_after
+    ]
+    return replace(report, systems=systems)
+
+
+RAISED = [compared("reward", (0.25, 0.2, 0.3)), compared("reward", (0.25, 0.2, 0.3), decoding="sampled")]
+
+
+def test_the_verdict_speaks_of_the_users_own_reward():
+    [verdict] = verdicts(with_reward(*LOWER, *RAISED, *KEPT))
+    assert verdict.sentences[1] == (
+        "The reward rises: the mean of mine:calm goes from 0.500 to 0.750 decoded greedily (difference +0.250, 95 % interval "
+        "+0.200 to +0.300) and from 0.500 to 0.750 sampled at temperature 1 (difference +0.250, 95 % interval +0.200 to +0.300)."
+    )
+    assert ("+0.250", "reward, greedy", "+0.200 to +0.300", "better") in [
+        (one.value, one.label, one.interval, one.mark) for one in verdict.figures
+    ]
+    fallen = [replace(one, difference=Interval(-0.2, -0.3, -0.1)) for one in RAISED]
+    assert verdicts(with_reward(*LOWER, *fallen, *KEPT))[0].sentences[1].startswith("The reward falls: ")
+    unsure = [replace(one, p_value=0.3) for one in RAISED]
+    assert verdicts(with_reward(*LOWER, *unsure, *KEPT))[0].sentences[1].startswith("No rise of the reward is shown: ")
+
+
+def test_a_reward_that_rose_is_no_failure_and_the_objective_is_still_named():
+    [verdict] = verdicts(with_reward(*SAME, *RAISED, *KEPT))
+    assert (verdict.outcome, verdict.headline) == ("mixed", "The reward rose; toxicity did not fall")
+
+
+def test_what_is_lost_beyond_chance_is_in_the_verdict_in_percentage_points():
+    lost = compared("speakers_kept", (-0.037, -0.051, -0.022), decoding="sampled")
+    [verdict] = verdicts(report_with(*LOWER, *KEPT, lost))
+    assert (verdict.outcome, verdict.headline) == ("mixed", "Less toxic, but with a loss in speakers kept")
+    assert verdict.sentences[-1] == (
+        "Lost beyond chance: speakers kept changes by −3.7 percentage points sampled at temperature 1 (95 % interval −5.1 to "
+        "−2.2, p < 0.001)."
+    )
+    assert ("−3.7 pp", "speakers kept, sampled", "worse") in [(f.value, f.label, f.mark) for f in verdict.figures]
+    [verdict] = verdicts(report_with(*LOWER, *KEPT, replace(lost, p_value=0.06)))
+    assert verdict.headline == "It worked"
+    assert not [sentence for sentence in verdict.sentences if "Lost" in sentence]
+
+
+def test_a_loss_within_the_margin_is_called_one_as_its_tile_is():
+    little = [compared("rougeL", (-0.5, -0.8, -0.2)), KEPT[1]]
+    [verdict] = verdicts(report_with(*LOWER, *little))
+    assert verdict.outcome == "good"
+    assert verdict.sentences[1].startswith("The summaries got worse, though by less than a point of ROUGE-L: ")
+    tile = next(one for one in verdict.figures if one.label == "points of ROUGE-L, greedy")
+    assert (tile.mark, tile.value) == ("worse", "−0.5")
+
+
+@pytest.mark.parametrize("metric", ["toxicity", "rougeL", "speakers_kept"])
+def test_tile_and_table_mark_by_one_rule(metric):
+    """An interval clear of 0 that the permutation test does not bear out is marked nowhere."""
+    one = replace(compared(metric, (-0.5, -0.6, -0.4), (0.5, 0.4, 0.6)), p_value=0.2)
+    moved = [] if metric == "toxicity" else LOWER
+    [verdict] = verdicts(report_with(*moved, one))
+    assert [figure.mark for figure in verdict.figures][len(moved) :] == [""]
+    assert change_of(one, measure(metric, report_with()), 200).mark == ""
 
 
 # ------------------------------------------------------------------------------------------------- other judges
