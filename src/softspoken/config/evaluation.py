@@ -28,8 +28,9 @@ class EvaluateConfig:
     """what one would try before training: best_of_N (of N samples of the base, the best by the reward), banned_words (the base,
     kept from writing toxic words), masked_words (the base, its toxic words made […]), copy (the text as it is) and delete (the
     text without its toxic words). Toxic words are those of the texts that the first judge finds toxic standing alone"""
-    reward: str | None = None
-    """what best_of_N picks by, as in training; by default the least toxicity by the first judge, or the task's own reward"""
+    reward: str | dict[str, float] | None = None
+    """a reward, as in training: every response is measured by it, and best_of_N picks by it; without one that picks the least
+    toxicity by the first judge, or by the task's own reward"""
     dataset: Data = "mini"
     """hub id, local file (JSON, JSONL, CSV, TSV, TXT, Parquet), folder of datasets.save_to_disk, or mini"""
     split: str = "test"

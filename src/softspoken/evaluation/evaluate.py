@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from softspoken.config import EvaluateConfig
+from softspoken.config.ranges import reward_weights
 from softspoken.data.columns import columns_of
 from softspoken.data.prompts import PromptFormat
 from softspoken.data.reading import iterate_examples, name_of, read_examples, record_of, require_references
@@ -44,9 +45,10 @@ from softspoken.models.cpu import tune_cpu
 from softspoken.models.pretrained import prompt_format_for, require_seq2seq, resolve_device
 from softspoken.models.room import require_fit
 from softspoken.progress import Speed, progress_bar
+from softspoken.report.measures import REWARD
 from softspoken.report.report import EVAL_FILE, REPORT_FILE, report_page
 from softspoken.report.report import read_report as read_report
-from softspoken.rewards.terms import load_judge, load_reward, load_similarity
+from softspoken.rewards.terms import JudgeReward, WeightedReward, load_judge, load_reward, load_similarity
 from softspoken.run_folder import RunFolder, local_paths, require_place
 from softspoken.tasks.summarization import TASK as SUMMARIZATION
 from softspoken.tasks.task import Task, asked, load_task, reward_of, terms_of, told
@@ -80,7 +82,8 @@ class Prepared:
 
 def evaluate(config: EvaluateConfig) -> EvalReport:
     """The command: human, base and other systems on one dataset; writes eval.json, eval_rows.jsonl and report.html."""
-    given = [*(config.adapter or []), *(config.system or []), *(config.judge or []), config.similarity, config.reward]
+    rewards = reward_weights(config.reward) if config.reward else {}
+    given = [*(config.adapter or []), *(config.system or []), *(config.judge or []), config.similarity, *rewards]
     require_place(config.output, [config.model, name_of(config.dataset), *given], WRITTEN)
     with RunFolder(config.output, add=True) as folder:
         _require_free(config, folder.path)
@@ -116,6 +119,7 @@ def prepare(config: EvaluateConfig) -> Prepared:
     judges = [load_judge(spec, device=device, detoxify_sha256=config.detoxify_sha256) for spec in specs]
     measured_by = terms_of(task, config.measure)
     terms = {name: _term(name, spec, config, device, examples) for name, spec in measured_by.items()}
+    terms |= _reward_term(config, device, examples, {judge.name: judge for judge in judges}, notes, task)
     similarity = load_similarity(config.similarity, device=device, batch_size=64) if config.similarity else None
     judge = next(iter(judges), None)
     systems = named_systems(
@@ -126,7 +130,8 @@ def prepare(config: EvaluateConfig) -> Prepared:
         judge,
         _score(config, task, judge, device, examples),
     )
-    sources = [*adapters, *(config.system or []), *specs, config.similarity or "", *measured_by.values()]
+    rewards = [*measured_by.values(), *(reward_weights(config.reward) if config.reward else [])]
+    sources = [*adapters, *(config.system or []), *specs, config.similarity or "", *rewards]
     cosine = similarity.cosine if similarity else None
     return Prepared(config, task, examples, judges, terms, cosine, systems, _stamps([config.model, *sources]), notes)
 
@@ -273,11 +278,37 @@ def _score(
     return _term("reward", spec, config, device, examples).score
 
 
-def _term(name: str, spec: str, config: EvaluateConfig, device: str, examples: list[Example]) -> Term:
+def _reward_term(
+    config: EvaluateConfig, device: str, examples: list[Example], judges: dict[str, Any], notes: list[str], task: Task
+) -> dict[str, Term]:
+    """The reward itself, which the report speaks of; what is a judge as well answers once for both."""
+    if not config.reward:
+        return {}
+    reward = load_reward(config.reward, device=device, detoxify_sha256=config.detoxify_sha256)
+    if reward.needs_references and (without := sum(not example.reference for example in examples)):
+        notes.append(
+            f"The reward was not measured: {reward.needs_references[0]} compares with references, and {without} of "
+            f"{len(examples)} {task.words.texts} have none."
+        )
+        return {}
+    shared = {
+        name: replace(term, judge=judges[name]) if isinstance(term, JudgeReward) and name in judges else term
+        for name, term in reward.terms.items()
+    }
+    return {REWARD: _as_term(replace(reward, terms=shared))}
+
+
+def _as_term(reward: WeightedReward) -> Term:
+    return Term(lambda texts, owners: reward(texts, owners).total.tolist(), bool(reward.needs_references))
+
+
+def _term(
+    name: str, spec: str | dict[str, float], config: EvaluateConfig, device: str, examples: list[Example]
+) -> Term:
     reward = load_reward(spec, device=device, detoxify_sha256=config.detoxify_sha256)
     if reward.needs_references:
         require_references(examples, config.dataset, f"{name} ({reward.needs_references[0]})")
-    return Term(lambda texts, owners: reward(texts, owners).total.tolist(), bool(reward.needs_references))
+    return _as_term(reward)
 
 
 # ------------------------------------------------------------------------------------------------ files, terminal

@@ -21,7 +21,7 @@ ALPHA = 0.05
 TOXICITY, QUALITY, FORM, LABELS, OTHER = "Toxicity", "Quality", "Form", "The judge's other labels", "Other figures"
 REWARD = "reward"
 """The metric that holds what training raised."""
-GROUPS = (TOXICITY, QUALITY, FORM, LABELS, OTHER)
+GROUPS = ("Reward", TOXICITY, QUALITY, FORM, LABELS, OTHER)
 
 
 def toxicity(value: float) -> str:

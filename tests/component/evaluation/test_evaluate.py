@@ -456,6 +456,26 @@ class Loader:
         self.from_pretrained = from_pretrained
 
 
+def test_the_users_own_reward_is_measured_of_every_response_and_compared(config):
+    report = evaluate(replace(config, judge=["mini"], reward={"mini": 1.0, "length:1-40": 2.0}))
+    for row in rows_in(Path(config.output)):
+        spoken = 2.0 if row["summary"].split() else 0.0
+        assert row["metrics"]["reward"] == pytest.approx(1 - row["metrics"]["toxicity"] + spoken, abs=2e-6)
+    assert {one.name for one in report.systems if "reward" in one.metrics} == {one.name for one in report.systems}
+    assert {one.decoding for one in report.comparisons if one.metric == "reward"} >= {"greedy"}
+    assert "mean of mini + 2*length:1-40 goes from" in (Path(config.output) / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_reward_that_lacks_references_is_left_out_and_said(config, tmp_path):
+    path = tmp_path / "bare.jsonl"
+    path.write_text('{"dialogue": "Nora: Hi."}\n{"dialogue": "Felix: Hi there."}\n', encoding="utf-8")
+    report = evaluate(replace(config, dataset=str(path), reward="mini + rouge:rougeL"))
+    assert not [one for one in report.systems if "reward" in one.metrics]
+    assert report.notes == [
+        "The reward was not measured: rouge:rougeL compares with references, and 2 of 2 dialogues have none."
+    ]
+
+
 def test_all_systems_have_one_limit_the_first_adapters_own(config, adapter, monkeypatch):
     limits = []
 
