@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test env picture clean
+.PHONY: demo test env picture wheel lowest coverage clean
 
 demo: env
 	$(BIN)/softspoken train --output runs/demo --overwrite true
@@ -18,6 +18,27 @@ test: env
 picture:
 	chromium --headless --no-sandbox --disable-gpu --hide-scrollbars --window-size=1280,1500 --virtual-time-budget=8000 \
 	  --user-data-dir=$$(mktemp -d) --screenshot=docs/report.png file://$(CURDIR)/runs/demo/report.html
+
+# dist/: the sdist, and the wheel made from it; then the wheel in an environment of its own, which trains a step.
+wheel: env
+	rm -rf dist .work/wheel
+	$(BIN)/python -m build --quiet
+	$(PYTHON) -m venv .work/wheel
+	.work/wheel/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	.work/wheel/bin/python -m pip install --quiet --disable-pip-version-check dist/*.whl
+	cd .work && wheel/bin/softspoken doctor
+
+# The tests with the oldest release of each library that pyproject.toml lets in.
+lowest: env
+	rm -rf .work/lowest && mkdir -p .work
+	$(BIN)/uv venv --quiet --python $(BIN)/python .work/lowest
+	$(BIN)/uv pip compile --quiet --resolution lowest-direct pyproject.toml --python .work/lowest --output-file .work/lowest.txt
+	$(BIN)/uv pip install --quiet --python .work/lowest --constraints .work/lowest.txt --editable ".[dev]"
+	.work/lowest/bin/python -m pytest tests/unit tests/component
+
+coverage: env
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage report
 
 env: .venv/installed
 
