@@ -2,34 +2,30 @@
 
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
-OPERATIONS = ("replace", "rename", "unlink", "mkdir", "rmdir", "fsync")
+from benchmarks.reliability.operations import watching
 
 
 class Died(BaseException):
     pass
 
 
-def die_at(number: int, patch: pytest.MonkeyPatch) -> Callable[[], bool]:
-    """From the `number`-th operation on, each raises; what is returned says whether it came to that."""
+@contextlib.contextmanager
+def die_at(number: int) -> Iterator[Callable[[], bool]]:
+    """From the `number`-th operation on, each raises; what is given says whether it came to that."""
     calls = 0
 
-    def dying(real):
-        def call(*arguments, **options):
-            nonlocal calls
-            calls += 1
-            if calls >= number:
-                raise Died
-            return real(*arguments, **options)
+    def before(kind: str) -> None:
+        nonlocal calls
+        calls += 1
+        if calls >= number:
+            raise Died
 
-        return call
-
-    for name in OPERATIONS:
-        patch.setattr(os, name, dying(getattr(os, name)))
-    return lambda: calls >= number
+    with watching(before):
+        yield lambda: calls >= number
 
 
 def deaths_at_every_operation(
@@ -42,11 +38,9 @@ def deaths_at_every_operation(
     monkeypatch.setattr(os, "fsync", lambda handle: None)  # it counts, but need not take its time
     for number in range(1, 10_000):
         before(number)
-        with monkeypatch.context() as patch:
-            died = die_at(number, patch)
-            with contextlib.suppress(Died):
-                job(number)
-            if not died():
-                return number - 1
+        with die_at(number) as died, contextlib.suppress(Died):
+            job(number)
+        if not died():
+            return number - 1
         again(number)
     raise AssertionError("the job does not end")

@@ -15,6 +15,7 @@ FOUNDATION = {
     "hub": {"types"},
     "mini": {"types"},
     "run_folder": {"types"},
+    "lines_file": {"run_folder", "interrupt", "types"},
 }
 """Any room may import these."""
 MAY_IMPORT = FOUNDATION | {

@@ -105,7 +105,8 @@ EXAMPLES = {
   softspoken generate sentences.jsonl --task detoxification --adapter runs/polite/adapter > rewrites.jsonl
   softspoken generate news.txt --task translation --model facebook/nllb-200-distilled-600M --source_language eng_Latn \\
       --target_language fra_Latn
-  softspoken generate issues.csv --model my/t5 --prompt_template Fix:{text}""",
+  softspoken generate issues.csv --model my/t5 --prompt_template Fix:{text} --output fixes.jsonl
+  softspoken generate issues.csv --model my/t5 --prompt_template Fix:{text} --output fixes.jsonl --resume true   after a stop""",
     "summarize": """\
   printf 'Nora: Where are you?\\nFelix: On the bus.\\n' | softspoken summarize
   softspoken summarize chats.jsonl --adapter runs/demo/adapter > summaries.jsonl

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from softspoken.config.kinds import Device, OnBadRow, Side
+from softspoken.config.kinds import Device, OnBadRow, Side, check
 from softspoken.config.ranges import check_settings
 
 
@@ -37,6 +37,12 @@ class GenerateConfig:
     target_language: str | None = None
     """language to write, as the tokenizer names it (fra_Latn, fr_XX, fr; fra for a Marian model of several); by default as the
     model was saved"""
+    output: str | None = None
+    """file to write to, always JSON lines; by default they go to standard output"""
+    overwrite: bool = False
+    """replace the output, if it is one of ours"""
+    resume: bool = False
+    """go on with an output that was begun and stopped; a text on standard input cannot be gone on with"""
     batch_size: int = 16
     """dialogues at once"""
     on_bad_row: OnBadRow = "error"
@@ -46,6 +52,7 @@ class GenerateConfig:
 
     def __post_init__(self) -> None:
         check_settings(self)
+        check_output(self)
 
 
 @dataclass(frozen=True)
@@ -59,6 +66,12 @@ class ScoreConfig:
     detoxify_sha256: str | None = None
     """SHA-256 that the Detoxify checkpoint must have, all 64 digits; without it the eight that its published name ends in are
     compared, which is a check against accidents, not against malice"""
+    output: str | None = None
+    """file to write to, always JSON lines; by default they go to standard output"""
+    overwrite: bool = False
+    """replace the output, if it is one of ours"""
+    resume: bool = False
+    """go on with an output that was begun and stopped; a text on standard input cannot be gone on with"""
     batch_size: int = 64
     """lines at once"""
     device: Device = "auto"
@@ -66,3 +79,20 @@ class ScoreConfig:
 
     def __post_init__(self) -> None:
         check_settings(self)
+        check_output(self)
+
+
+def check_output(config: GenerateConfig | ScoreConfig) -> None:
+    check(not (config.overwrite and config.resume), config, "overwrite", "it cannot be combined with resume")
+    check(
+        config.output is not None or not (config.overwrite or config.resume),
+        config,
+        "output",
+        "overwrite and resume need one",
+    )
+    check(
+        config.file != "-" or not config.resume,
+        config,
+        "resume",
+        "only a file can be read again; save standard input to one",
+    )

@@ -49,7 +49,7 @@ from softspoken.report.measures import REWARD
 from softspoken.report.report import EVAL_FILE, REPORT_FILE, report_page
 from softspoken.report.report import read_report as read_report
 from softspoken.rewards.terms import JudgeReward, WeightedReward, load_judge, load_reward, load_similarity
-from softspoken.run_folder import RunFolder, local_paths, require_place
+from softspoken.run_folder import RunFolder, require_place, stamps
 from softspoken.tasks.summarization import TASK as SUMMARIZATION
 from softspoken.tasks.task import Task, asked, load_task, reward_of, terms_of, told
 from softspoken.types import EvalReport, Example, InputError, one_line
@@ -89,8 +89,14 @@ def evaluate(config: EvaluateConfig) -> EvalReport:
         _require_free(config, folder.path)
         try:
             prepared = prepare(config)
+            whole = config.resume and (folder.path / EVAL_FILE).exists() and not is_started(folder.path)
+            before = _same(prepared, folder.path) if whole else None
             folder.begin()
-            return measure_prepared(prepared, folder, resume=config.resume)
+            if before is None:
+                return measure_prepared(prepared, folder, resume=config.resume)
+            log.info("resume: the evaluation in %s had come to its end", folder.path)
+            folder.write(REPORT_FILE, report_page(folder.path))  # before which it may have been stopped
+            return before
         except Interrupted as stopped:
             if config.resume or folder.has(STATE_FILE):
                 stopped.go_on = "softspoken evaluate … --resume true"
@@ -133,7 +139,7 @@ def prepare(config: EvaluateConfig) -> Prepared:
     rewards = [*measured_by.values(), *(reward_weights(config.reward) if config.reward else [])]
     sources = [*adapters, *(config.system or []), *specs, config.similarity or "", *rewards]
     cosine = similarity.cosine if similarity else None
-    return Prepared(config, task, examples, judges, terms, cosine, systems, _stamps([config.model, *sources]), notes)
+    return Prepared(config, task, examples, judges, terms, cosine, systems, stamps([config.model, *sources]), notes)
 
 
 def measure_prepared(prepared: Prepared, folder: RunFolder, *, resume: bool) -> EvalReport:
@@ -259,11 +265,24 @@ def _require_free(config: EvaluateConfig, output: Path) -> None:
             )
         return
     if (output / EVAL_FILE).exists():
+        if config.resume:
+            return
         raise InputError(
             f"output {output} holds an evaluation; pass --overwrite true to replace it, or give another folder"
         )
     if config.resume:
         log.info("resume: no stopped evaluation in %s; starting one", output)
+
+
+def _same(prepared: Prepared, output: Path) -> EvalReport:
+    """A whole evaluation that is there. Raises InputError for one with other settings."""
+    report = read_report(output)
+    if report.config != recorded(prepared.config):
+        raise InputError(
+            f"resume: the evaluation in {output} had come to its end, with other settings; give another folder, or --overwrite true to "
+            "replace it"
+        )
+    return report
 
 
 def _score(
@@ -334,15 +353,6 @@ def _warn(report: EvalReport, systems: Sequence[System], task: Task) -> None:
                 sampled[BASE],
                 samples,
             )
-
-
-def _stamps(sources: list[str]) -> dict[str, Any]:
-    """Size and time of each local file that responses and scores come from: an adapter trained anew is another."""
-    stamps = {}
-    for place in (place for source in sources for place in local_paths(source)[:1]):
-        for path in sorted(filter(Path.is_file, place.iterdir())) if place.is_dir() else [place]:
-            stamps[str(path)] = [path.stat().st_size, path.stat().st_mtime_ns]
-    return stamps
 
 
 def _digest(examples: list[Example]) -> str:

@@ -11,7 +11,7 @@ import json
 import logging
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TextIO
@@ -36,6 +36,7 @@ from softspoken.data.files import (
 from softspoken.data.prompts import PromptFormat, encode_prompts
 from softspoken.data.reading import iterate_examples, to_examples
 from softspoken.inference.decoding import generation_config_of, limit_of, plain_config
+from softspoken.lines_file import LinesFile
 from softspoken.models.adapters import adapter_folder, tokenizer_source, with_adapter
 from softspoken.models.families import for_generate
 from softspoken.models.generation import end_ids
@@ -263,8 +264,22 @@ def _merged(model: Any) -> Any:
 
 
 def generate(config: GenerateConfig, input: TextIO, output: TextIO) -> None:
-    """Responses to `config.file` (or of `input`) to `output`, as they are made: a JSON line each, or plain text for plain text."""
+    """Responses to `config.file` (or of `input`) to `config.output`, a JSON line each, or to `output`, as they are made: JSON lines too, or
+    plain text for plain text."""
     task = load_task(config.task) if config.task else None
+    word = task.words.response if task else "response"
+    if config.output is None:
+        _generate(config, task, word, input, output, None)
+        return
+    inputs = [*([config.file] if config.file != "-" else []), config.model, config.adapter]
+    with LinesFile("generate", asdict(config), inputs=inputs, key=word) as file:
+        if not file.is_finished:
+            _generate(config, task, word, input, output, file)
+
+
+def _generate(
+    config: GenerateConfig, task: Task | None, word: str, input: TextIO, output: TextIO, file: LinesFile | None
+) -> None:
     prompt_format = _prompt_format(config, task)
     reading = Reading(
         Columns(config.text_column, own_text=task.text_column if task else None, wants_reference=False),
@@ -275,7 +290,7 @@ def generate(config: GenerateConfig, input: TextIO, output: TextIO) -> None:
     first = next(examples, None)  # input that cannot be read is said before the model is loaded
     if first is None:
         raise InputError(f"{_name(config.file)} has no text in it; give JSON lines with id and text, or plain text")
-    word, texts = (task.words.response, task.words.texts) if task else ("response", "texts")
+    texts = task.words.texts if task else "texts"
     generator = Generator.from_pretrained(
         config.model,
         adapter=config.adapter,
@@ -283,15 +298,20 @@ def generate(config: GenerateConfig, input: TextIO, output: TextIO) -> None:
         max_new_tokens=config.max_new_tokens,
         prompt_format=prompt_format,
     )
-    with progress_bar("generate", Speed(texts), output=output) as progress:
-        bar = progress.add_task("generate", total=total)
-        for count, (example, text) in enumerate(generator.stream(chain([first], examples), config.batch_size)):
-            if as_json:
-                output.write(json.dumps({"id": example.id, word: text}, ensure_ascii=False) + "\n")
+    done = file.begin(config.batch_size * WINDOW) if file else 0
+    examples = islice(chain([first], examples), done, None)
+    where = file or output
+    with progress_bar("generate", Speed(texts), output=None if file else output) as progress:
+        bar = progress.add_task("generate", total=total, completed=done)
+        for count, (example, text) in enumerate(generator.stream(examples, config.batch_size)):
+            if as_json or file:
+                where.write(json.dumps({"id": example.id, word: text}, ensure_ascii=False) + "\n")
             else:
-                output.write(("\n" if count else "") + _block(text) + "\n")
-            output.flush()
+                where.write(("\n" if count else "") + _block(text) + "\n")
+            where.flush()
             progress.advance(bar)
+    if file:
+        file.finish()
     if generator.truncated:
         side = "end" if generator.prompt_format.truncation_side == "right" else "beginning"
         log.warning(

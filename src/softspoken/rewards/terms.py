@@ -28,7 +28,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, TextIO
@@ -41,6 +41,7 @@ from softspoken.config import ScoreConfig
 from softspoken.config.ranges import factors, reward_weights
 from softspoken.data.files import lines_of, open_text, saying_what_is_wrong
 from softspoken.data.words import count_words
+from softspoken.lines_file import LinesFile
 from softspoken.models.pretrained import from_pretrained
 from softspoken.progress import Speed, progress_bar
 from softspoken.rewards.judges import JUDGES, Judge, TextModel, is_judge, load_judge
@@ -342,10 +343,21 @@ def _load_function(spec: str) -> Reward:
 
 
 def score(config: ScoreConfig, input: TextIO, output: TextIO) -> None:
-    """Write a JSON line for each line of `config.file` (or of `input`, for `-`): `text`, `toxicity`, the other labels. Streams.
+    """Write a JSON line for each line of `config.file` (or of `input`, for `-`) to `config.output`, or to `output` as they are made: `text`,
+    `toxicity`, the other labels.
 
     `toxicity` is the classifier's own label of that name or, where it has none, the one that the spec names.
     """
+    if config.output is None:
+        _score(config, input, output, None)
+        return
+    inputs = [*([config.file] if config.file != "-" else []), config.reward]
+    with LinesFile("score", asdict(config), inputs=inputs, key="toxicity") as file:
+        if not file.is_finished:
+            _score(config, input, output, file)
+
+
+def _score(config: ScoreConfig, input: TextIO, output: TextIO, file: LinesFile | None) -> None:
     with _opened(config.file, input) as source:
         name = "standard input" if config.file == "-" else config.file
         total = _count_lines(source, name)
@@ -353,13 +365,17 @@ def score(config: ScoreConfig, input: TextIO, output: TextIO) -> None:
             config.reward, device=config.device, batch_size=config.batch_size, detoxify_sha256=config.detoxify_sha256
         )
         window = 1 if source.isatty() else 8 * config.batch_size  # several batches, for sorting by length to pay
-        lines = _lines(source, name)
-        with progress_bar("score", Speed("lines"), output=output) as progress:
-            task = progress.add_task("score", total=total)
+        done = file.begin(window) if file else 0
+        lines = islice(_lines(source, name), done, None)
+        where = file or output
+        with progress_bar("score", Speed("lines"), output=None if file else output) as progress:
+            task = progress.add_task("score", total=total, completed=done)
             while texts := list(islice(lines, window)):
-                output.writelines(_json_lines(judge, texts))
-                output.flush()
+                where.writelines(_json_lines(judge, texts))
+                where.flush()
                 progress.advance(task, len(texts))
+    if file:
+        file.finish()
     if judge.truncated:
         log.warning(
             "%d lines were longer than %s takes (%d tokens) and were cut",

@@ -24,7 +24,7 @@ from softspoken.evaluation.systems import System, both_ways
 from softspoken.inference.generator import Generator
 from softspoken.report.report import model_card, write_report
 from softspoken.rewards.terms import Length
-from softspoken.run_folder import PRIVATE, RunFolder
+from softspoken.run_folder import PRIVATE, RunFolder, stamps
 from softspoken.types import Example, InputError, Response
 
 
@@ -537,6 +537,12 @@ def test_the_command_goes_on_after_a_stop(config, tmp_path, monkeypatch):
     assert len(windows) == 5  # base and tuned, greedy and sampled, and the one that was cut short
     names = ("eval.json", "eval_rows.jsonl")
     assert all((tmp_path / "stopped" / n).read_bytes() == (tmp_path / "whole" / n).read_bytes() for n in names)
+    (tmp_path / "stopped/report.html").unlink()  # as where the stop came between the figures and the page
+    assert evaluate(replace(stopped, resume=True)) == whole
+    assert (tmp_path / "stopped/report.html").is_file()
+    assert len(windows) == 5
+    with pytest.raises(InputError, match="had come to its end, with other settings"):
+        evaluate(replace(stopped, resume=True, samples=3))
 
 
 def test_an_adapter_trained_anew_is_not_gone_on_with(config, tmp_path, adapter, monkeypatch):
@@ -554,10 +560,8 @@ def test_files_of_judges_are_known_too(tmp_path):
     (tmp_path / "judge").mkdir()
     (tmp_path / "judge/config.json").write_text("{}", encoding="utf-8")
     folder = str(tmp_path / "judge")
-    stamps = [
-        list(evaluation._stamps([source])) for source in (folder, f"name={folder}", f"hf:{folder}:toxic", "mini", "")
-    ]
-    assert stamps == [[f"{folder}/config.json"]] * 3 + [[], []]
+    found = [list(stamps([source])) for source in (folder, f"name={folder}", f"hf:{folder}:toxic", "mini", "")]
+    assert found == [[f"{folder}/config.json"]] * 3 + [[], []]
 
 
 def test_one_that_was_to_replace_another_is_gone_on_with(config, monkeypatch):

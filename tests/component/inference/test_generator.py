@@ -540,3 +540,53 @@ def test_a_model_without_a_prompt_of_its_own_is_asked_as_the_task_or_the_user_sa
         generate(GenerateConfig(model=str(bare), prompt_template=prompt, device="cpu"), io.StringIO(TEXTS[1]), output)
         texts.append(output.getvalue())
     assert texts[0] != texts[1]
+
+
+def test_a_file_of_answers_is_gone_on_with_after_a_stop(tiny_t5: Path, tmp_path: Path) -> None:
+    """Windows of one batch of eight: what is written when the second begins is not made again."""
+    rows = [json.dumps({"id": str(n), "dialogue": f"Nora: number {n}?\nFelix: yes" + " indeed" * n}) for n in range(20)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    options = {"file": str(tmp_path / "rows.jsonl"), "batch_size": 1, "max_new_tokens": 3}
+    whole = run(tiny_t5, "", **options)
+    made = []
+
+    def go(stop_at: int, **more: object) -> None:
+        def stream(self: Generator, examples: object, batch_size: int) -> Iterator[tuple[Example, str]]:
+            for example, text in real(self, examples, batch_size):
+                if len(made) == stop_at:
+                    raise KeyboardInterrupt
+                made.append(example.id)
+                yield example, text
+
+        real = Generator.stream
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Generator, "stream", stream)
+            assert run(tiny_t5, "", output=str(tmp_path / "out.jsonl"), **options, **more) == ""
+
+    with pytest.raises(KeyboardInterrupt):
+        go(11)
+    go(99, resume=True)
+    assert made == [str(n) for n in [*range(11), *range(8, 20)]]
+    assert (tmp_path / "out.jsonl").read_text(encoding="utf-8") == whole
+    with pytest.raises(InputError, match="is there; pass --overwrite true"):
+        go(99)
+
+
+def test_a_file_of_answers_is_json_lines_for_plain_text_too(tiny_t5: Path, tmp_path: Path) -> None:
+    run(tiny_t5, f"{TEXTS[0]}\n\n{TEXTS[1]}", output=str(tmp_path / "out.jsonl"))
+    expected = Summarizer.from_pretrained(str(tiny_t5), device="cpu")(TEXTS[:2])
+    lines = (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["summary"] for line in lines] == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"resume": True}, "output None cannot be used: overwrite and resume need one"),
+        ({"resume": True, "output": "x"}, "only a file can be read again"),
+        ({"resume": True, "overwrite": True, "output": "x", "file": "y"}, "cannot be combined with resume"),
+    ],
+)
+def test_settings_of_an_output_that_cannot_be(settings: dict[str, object], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        GenerateConfig(**settings)  # type: ignore[arg-type]

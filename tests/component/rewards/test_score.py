@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from softspoken.config import ScoreConfig
+from softspoken.rewards import terms
 from softspoken.rewards.terms import load_judge, score
 from softspoken.types import InputError
 from tiny_classifiers import POSITIONS, SIX, TEXTS, build_classifier
@@ -109,3 +110,29 @@ def test_score_says_how_many_lines_were_cut(folder: Path, caplog: pytest.LogCapt
     score_lines(ScoreConfig(reward=f"hf:{folder}:toxicity"), "bus " * 100 + "\nyou\n")
     assert "1 lines were longer than" in caplog.text
     assert f"({POSITIONS} tokens)" in caplog.text
+
+
+def test_a_file_of_scores_is_gone_on_with_after_a_stop(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = tmp_path / "texts.txt"
+    texts.write_text("".join(f"you {n}\n" for n in range(20)))
+    settings: dict[str, Any] = {"file": str(texts), "reward": f"hf:{folder}:toxicity", "batch_size": 1}
+    whole = score_lines(ScoreConfig(**settings))
+    settings["output"] = str(tmp_path / "scores.jsonl")
+    with monkeypatch.context() as patch:
+        windows: list[list[str]] = []
+        real = terms._json_lines
+
+        def stopped(judge: Any, some: list[str]) -> Any:
+            windows.append(some)
+            if len(windows) == 2:
+                raise KeyboardInterrupt
+            return real(judge, some)
+
+        patch.setattr(terms, "_json_lines", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            score_lines(ScoreConfig(**settings))
+    assert score_lines(ScoreConfig(**settings, resume=True)) == []
+    written = (tmp_path / "scores.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line) for line in written] == whole

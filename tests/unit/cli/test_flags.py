@@ -130,7 +130,7 @@ def test_every_preset_holds_only_what_there_is() -> None:
         (["sft"], "sft needs --output: folder to write the model to (or, with --lora true, the adapter)"),
         (["report"], "report needs DIR: folder of the run or the evaluation"),
         (["summarize", "a", "b"], "summarize does not take 'b'; softspoken summarize --help says what it takes"),
-        (["score", "--preset", "x"], "score has no setting 'preset'; softspoken score --help lists them all"),
+        (["score", "--kl_coef", "1"], "score has no setting 'kl_coef'; softspoken score --help lists them all"),
     ],
 )  # fmt: skip
 def test_wrong_usage_is_said_in_one_sentence(argv: list[str], sentence: str) -> None:
