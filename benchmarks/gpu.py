@@ -44,9 +44,7 @@ def main() -> None:
     checks += [(check, "float32") for check in (hidden_waits, beside_another_thread, impossible_ids, same_seed)]
     if device == "cuda":
         checks += [(memory_kept, "float32"), (memory_runs_out, "float32")]
-    checks.append(
-        (not_a_number, "float32")
-    )  # last: where it ends in a device-side assert, CUDA is gone for the process
+    checks.append((not_a_number, "float32"))  # last: a device-side assert would end CUDA for the process
     failed = [f"{check.__name__} {dtype}" for check, dtype in checks if not passes(check, device, dtype)]
     raise SystemExit(f"failed: {', '.join(failed)}" if failed else 0)
 

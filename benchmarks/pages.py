@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
+from plotly.graph_objects import Scatter
+
+from benchmarks.provenance import ROOT
 
 Row = Sequence[tuple[str, str]]
 """The title of each column, and what stands under it."""
@@ -30,7 +33,7 @@ def lines(rows: Iterable[Sequence[str]]) -> str:
 def fill(template: Path, **values: Any) -> str:
     """A page of Markdown from its Jinja template; where blocks leave several blank lines, one stays."""
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.globals["plural"] = plural
+    environment.globals |= {"plural": plural, "lines": lines, "MISSING": MISSING}
     text = environment.from_string(template.read_text(encoding="utf-8")).render(**values)
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
@@ -39,7 +42,7 @@ def plural(count: int, word: str) -> str:
     return f"{count} {word}{'' if count == 1 else 's'}"
 
 
-def draw(figure: Any, picture: Path, work: Path) -> bool:
+def draw(figure: Any, picture: Path, work: Path = ROOT / ".work" / "pictures") -> bool:
     """Plotly's figure as `picture`, by headless Chromium; false, and said, where there is none. `work` keeps it as a page."""
     width, height = figure.layout.width + 20, figure.layout.height + 20
     page = work.resolve() / f"{picture.stem}.html"
@@ -54,6 +57,13 @@ def draw(figure: Any, picture: Path, work: Path) -> bool:
     command += [f"--user-data-dir={work.resolve() / 'chromium'}", f"--screenshot={picture.resolve()}", page.as_uri()]
     subprocess.run(command, check=True, capture_output=True)
     return True
+
+
+def add_line(
+    drawing: Any, place: tuple[int, int], x: Sequence[float], y: Sequence[float], name: Any, line: Any, **rest: Any
+) -> None:
+    """At (row, column); with its points unless `mode` says otherwise."""
+    drawing.add_trace(Scatter(x=x, y=y, name=name, line=line, **{"mode": "lines+markers", **rest}), *place)
 
 
 def lay_out(figure: Any, width: int, height: int, top: int, legend: float, font: int) -> None:

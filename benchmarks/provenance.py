@@ -42,3 +42,7 @@ def describe_machine(threads: int, device: str) -> dict[str, Any]:
         "torch": torch.__version__,
         "blas": "MKL" if torch.backends.mkl.is_available() else "other",
     }
+
+
+if __name__ == "__main__":
+    print(commit())

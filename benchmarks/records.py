@@ -27,12 +27,9 @@ def _by_line(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def read_lines(path: Path, *, growing: bool = False) -> list[Record]:
-    """The records of a file with one a line; of one that is `growing`, without a last line that is not whole yet."""
-    if not path.is_file():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n") or not growing]
+def read_lines(path: Path) -> list[Record]:
+    """The records of a file with one a line; a last line that is not whole is left out."""
+    return list(map(json.loads, path.read_text(encoding="utf-8").split("\n")[:-1])) if path.is_file() else []
 
 
 def write_lines(path: Path, rows: Sequence[Record]) -> int:

@@ -4,16 +4,20 @@ a thread copies the weights of each new one; afterwards they are saved as adapte
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
 
-from softspoken.rl.checkpoint import whole_checkpoints
-from softspoken.rl.policy import Policy
+from benchmarks.provenance import ROOT
+from softspoken.rl.checkpoint import saved_config, whole_checkpoints
+from softspoken.rl.policy import load_policy
 
 LOOK_EVERY = 0.2
 """Seconds; a checkpoint stays for two intervals between checkpoints."""
@@ -22,13 +26,17 @@ Wanted = Callable[[int, int], bool]
 """(a checkpoint's step, that of the last one copied) → whether it is to be copied."""
 
 
-def every(step: int, last: int) -> bool:
-    return True
+def train(run: Path, settings: Sequence[str], copies: Path, wanted: Wanted, log: Any = None) -> None:
+    """`softspoken train` into `run`, gone on with where it was stopped; the weights of the wanted checkpoints go to `copies`."""
+    where = ["--resume", run] if (run / "config.yaml").is_file() else ["--output", run, *settings]
+    with watching(run, copies, wanted):
+        ended = subprocess.run([sys.executable, "-m", "softspoken", "train", *where], cwd=ROOT, stdout=log, stderr=log)
+    if ended.returncode:
+        raise SystemExit(f"softspoken train failed{f'; see {log.name}' if log else ''}")
 
 
 @contextmanager
-def watching(run: Path, copies: Path, wanted: Wanted = every) -> Iterator[None]:
-    """Inside, the weights of the wanted checkpoints that appear in `run` are copied to `copies`; at the end, those that are there."""
+def watching(run: Path, copies: Path, wanted: Wanted) -> Iterator[None]:
     over = threading.Event()
 
     def watch() -> None:
@@ -45,7 +53,7 @@ def watching(run: Path, copies: Path, wanted: Wanted = every) -> Iterator[None]:
         copy_new(run, copies, wanted)
 
 
-def copy_new(run: Path, copies: Path, wanted: Wanted = every) -> None:
+def copy_new(run: Path, copies: Path, wanted: Wanted) -> None:
     """Each is copied beside and renamed; one that goes meanwhile was copied before."""
     for checkpoint in whole_checkpoints(run):
         target, step = copies / checkpoint.name / WEIGHTS, step_of(checkpoint)
@@ -69,13 +77,18 @@ def step_of(folder: Path) -> int:
     return int(folder.name.removeprefix("step-"))
 
 
-def save_adapter(policy: Policy, copy: Path, adapter: Path, max_new_tokens: int) -> None:
-    """What `train` does with the last weights, with those of a copy; `policy` is the run's."""
+def adapters(run: Path, copies: Path) -> Iterator[tuple[int, Path]]:
+    """Each copy's step and adapter, saved beside its weights as `train` saves the last ones."""
+    config = saved_config(run / "config.yaml")
+    policy = load_policy(config)
     weights = policy.trainable()
-    saved = load_file(copy / WEIGHTS) if (copy / WEIGHTS).is_file() else {}
-    if saved.keys() != weights.keys():
-        raise SystemExit(f"{copy} does not hold the weights of the run; remove {copy.parent} and run this again")
-    with torch.no_grad():
-        for name, weight in weights.items():
-            weight.copy_(saved[name])
-    policy.save(adapter, max_new_tokens)
+    for copy in copied(copies):
+        saved = load_file(copy / WEIGHTS)
+        if saved.keys() != weights.keys():
+            raise SystemExit(f"{copy} does not hold the weights of {run}; remove {copies} and run this again")
+        with torch.no_grad():
+            for name, weight in weights.items():
+                weight.copy_(saved[name])
+        shutil.rmtree(copy / "adapter", ignore_errors=True)
+        policy.save(copy / "adapter", config.max_new_tokens)
+        yield step_of(copy), copy / "adapter"

@@ -1,64 +1,49 @@
 """One long run, and its adapter as it was on the way.
 
+python -m benchmarks.effect.curve train RUN "STEP …" SETTINGS…       `softspoken train`, and RUN-snapshots/step-000STEP/adapter
+python -m benchmarks.effect.curve keep RUN RESULTS.json "STEP …"     what the run said of itself, beside its snapshots' results
+
 The learning rate falls over the whole of the long run, as `softspoken train --steps 500` has it, so a snapshot is not what a
 shorter run would have ended in.
 """
 
 from __future__ import annotations
 
-import shutil
 import statistics
+import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.effect.evaluations import Evaluation, measure
-from benchmarks.effect.settings import Settings
-from benchmarks.effect.trainings import DONE_FILE, Training, may_resume, read_metrics, train, train_config
+import yaml
+
+from benchmarks.effect.keep import read_metrics
 from benchmarks.records import read_json, write_json
-from benchmarks.snapshots import save_adapter, watching
-from softspoken.rl.policy import load_policy
+from benchmarks.snapshots import adapters, train
 
 OF_THE_WAY = ("objective/kl", "objective/entropy", "objective/score", "tokens/response_mean")
 
 
-def snapshots_folder(training: Training) -> Path:
-    """Beside the run: a run that starts anew removes what is in its own folder."""
-    return training.folder.with_name(f"{training.folder.name}-snapshots")
+def main() -> None:
+    what, run, *rest = sys.argv[1:]
+    if what == "train":
+        steps, settings = [int(step) for step in rest[0].split()], rest[1:]
+        copies = Path(f"{run}-snapshots")  # beside the run: one that starts anew removes what is in its own folder
+        train(Path(run), settings, copies, lambda step, last: step in steps)
+        for _ in adapters(Path(run), copies):
+            pass
+    else:
+        keep(Path(run), Path(rest[0]), [int(step) for step in rest[1].split()])
 
 
-def train_with_snapshots(training: Training, points: list[Training]) -> None:
-    if training.record is None:
-        copies = snapshots_folder(training)
-        if not may_resume(training.folder, training.config):
-            shutil.rmtree(copies, ignore_errors=True)
-        with watching(training.folder, copies):
-            train(training)
-    save_adapters(training, points)
-
-
-def save_adapters(training: Training, points: list[Training]) -> None:
-    config, done, metrics = train_config(training), training.record or {}, read_metrics(training.folder)
-    policy = load_policy(config)
-    for point in points:
-        save_adapter(policy, point.folder, point.adapter, config.max_new_tokens)
-        seconds = sum(row["time/step"] for row in metrics if row["step"] <= point.changes["steps"])
-        about = {"config": point.config, "seconds": round(seconds, 1), "command": training.command}
-        write_json(point.folder / DONE_FILE, {**about, "commit": done["commit"], "finished": done["finished"]})
-
-
-def measure_snapshots(evaluation: Evaluation, training: Training, settings: Settings) -> None:
-    """The evaluation, and beside it what the run said of itself on the way to each snapshot."""
-    measure(evaluation, settings)
-    path = settings.results / f"{evaluation.name}.json"
-    results = read_json(path)
-    config = train_config(training)
-    steps = [point.changes["steps"] for point in evaluation.trainings]
+def keep(run: Path, path: Path, steps: list[int]) -> None:
+    results, saved = read_json(path), yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    config = saved["config"]
     results["curve"] = {
-        "schedule": config.schedule,
-        "steps": config.steps,
-        "samples_a_step": config.batch_size * config.samples_per_prompt,
-        "command": training.command,
-        "on_the_way": on_the_way(read_metrics(training.folder), steps),
+        "schedule": config["schedule"],
+        "steps": config["steps"],
+        "samples_a_step": config["batch_size"] * config["samples_per_prompt"],
+        "command": saved["command"],
+        "on_the_way": on_the_way(read_metrics(run), steps),
     }
     write_json(path, results)
 
@@ -71,3 +56,7 @@ def on_the_way(metrics: list[dict[str, float]], steps: list[int]) -> dict[str, d
         means = {name: [row[name] for row in rows if name in row] for name in OF_THE_WAY}
         found[str(step)] = {name: round(statistics.fmean(values), 5) for name, values in means.items() if values}
     return found
+
+
+if __name__ == "__main__":
+    main()

@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from plotly.subplots import make_subplots
+
 from benchmarks.effect.figures import WAYS, Figure, Results, shown
-from benchmarks.pages import MISSING, Row, lay_out, table
+from benchmarks.pages import add_line, lay_out
+from softspoken.report.charts import PALETTE
 
 KNEE = 0.9
 """The knee is the first point that has this share of the whole fall in toxicity behind it."""
@@ -19,6 +22,8 @@ class Point:
     step: int
     toxicity: Figure
     rouge: Figure
+    words: float = 0.0
+    """Of a summary, on average."""
 
 
 def points_of(results: Results, way: str) -> list[Point]:
@@ -27,9 +32,14 @@ def points_of(results: Results, way: str) -> list[Point]:
     for name in results.names:
         part = results.part(name, way)
         if part and (name == "base" or name.startswith("step_")):
-            step = 0 if name == "base" else int(name.removeprefix("step_"))
-            found.append(Point(step, part["metrics"]["toxicity"], part["metrics"]["rougeL"]))
+            step, metrics = 0 if name == "base" else int(name.removeprefix("step_")), part["metrics"]
+            found.append(Point(step, metrics["toxicity"], metrics["rougeL"], metrics["length"]["mean"]))
     return sorted(found, key=lambda point: point.step)
+
+
+def curve_points(results: Results) -> list[tuple[Point, ...]]:
+    """Each snapshot decoded in each way."""
+    return list(zip(*(points_of(results, way) for way in WAYS), strict=True))
 
 
 def knee(points: list[Point]) -> Point | None:
@@ -58,46 +68,14 @@ def findings(results: Results) -> list[str]:
     found = []
     for way in WAYS:
         points = points_of(results, way)
-        if len(points) < 3:
-            continue
         at, samples = knee(points), results.content["curve"]["samples_a_step"]
         where = f"Its knee is at step {at.step}, {at.step * samples:,} samples." if at else "Toxicity never falls."
         found.append(f"{way.capitalize()}, it {course(points)}. {where}")
     return found
 
 
-def curve_table(results: Results) -> str:
-    ways = [{point.step: point for point in points_of(results, way)} for way in WAYS]
-    return table([curve_row(results, step, [points.get(step) for points in ways]) for step in ways[0]], left=0)
-
-
-def curve_row(results: Results, step: int, points: list[Point | None]) -> Row:
-    """`points` are those of the step, decoded in each way."""
-    about = results.content["curve"]
-    run = about["on_the_way"].get(str(step), {})
-    kl, entropy = (f"{run[name]:.3f}" if name in run else MISSING for name in ("objective/kl", "objective/entropy"))
-    words = results.metric(f"step_{step:03d}" if step else "base", "sampled", "length")
-    greedy, sampled = points
-    return [
-        ("steps", str(step)),
-        ("samples", f"{step * about['samples_a_step']:,}"),
-        ("toxicity, greedy", shown(greedy and greedy.toxicity)),
-        ("sampled", shown(sampled and sampled.toxicity)),
-        ("ROUGE-L, greedy", shown(greedy and greedy.rouge, 1)),
-        ("sampled", shown(sampled and sampled.rouge, 1)),
-        ("KL", kl),
-        ("entropy", entropy),
-        ("words, sampled", f"{words['mean']:.1f}" if words else MISSING),
-    ]
-
-
 def figure(results: Results) -> Any:
     """Toxicity above, ROUGE-L below, each with its interval."""
-    import plotly.graph_objects as go
-    from plotly.subplots import make_subplots
-
-    from softspoken.report.charts import PALETTE
-
     drawing = make_subplots(2, 1, shared_xaxes=True, vertical_spacing=0.06)
     samples = results.content["curve"]["samples_a_step"]
     for way, colour in zip(WAYS, (PALETTE[0], PALETTE[3]), strict=True):
@@ -110,10 +88,8 @@ def figure(results: Results) -> Any:
                 "thickness": 1,
                 "width": 3,
             }
-            x = [point.step * samples for point in points]
-            trace = go.Scatter(x=x, y=[value["mean"] for value in values], error_y=error, name=way, showlegend=row == 1)
-            trace.update(mode="lines+markers", line={"color": colour})
-            drawing.add_trace(trace, row, 1)
+            x, y = [point.step * samples for point in points], [value["mean"] for value in values]
+            add_line(drawing, (row, 1), x, y, way, {"color": colour}, error_y=error, showlegend=row == 1)
     drawing.update_yaxes(title_text="toxicity", rangemode="tozero", row=1)
     drawing.update_yaxes(title_text="ROUGE-L, points", row=2)
     drawing.update_xaxes(title_text="samples seen", row=2)

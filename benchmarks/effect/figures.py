@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -37,31 +38,36 @@ class Results:
                 return part and {"seeds": one["seeds"], **part}
         return None
 
-    def metric(self, system: str, decoding: str | None, metric: str, slice_name: str = "all") -> Figure | None:
-        part = self.part(system, decoding, slice_name)
-        return part["metrics"].get(metric) if part else None
+    def rows(self, slice_name: str) -> Iterator[tuple[str, str | None, dict[str, Any]]]:
+        """System, way of decoding and part, for a table."""
+        for name in self.names:
+            for way in (None,) if name == "human" else WAYS:
+                if part := self.part(name, way, slice_name):
+                    yield name, way, part
 
-    def compared(
-        self, a: str, b: str, decoding: str | None, metric: str, slice_name: str = "all"
-    ) -> dict[str, Any] | None:
-        """`difference` b − a, and `ratio` b / a where they were compared in that order."""
-        for one in self.content["comparisons"]:
-            if (one["decoding"], one["slice"], one["metric"]) == (decoding, slice_name, metric):
-                if (one["a"], one["b"]) == (a, b):
-                    return one
-                if (one["a"], one["b"]) == (b, a):
-                    return {**one, "a": a, "b": b, "difference": negated(one["difference"]), "ratio": None}
-        return None
+    def compared(self, a: str, b: str, decoding: str | None, metric: str, slice_name: str = "all") -> dict[str, Any]:
+        """Empty where they were not, in that order."""
+        wanted = {"a": a, "b": b, "decoding": decoding, "slice": slice_name, "metric": metric}
+        return next((one for one in self.content["comparisons"] if wanted.items() <= one.items()), {})
 
     def difference(self, a: str, b: str, decoding: str | None, metric: str, slice_name: str = "all") -> Figure | None:
-        found = self.compared(a, b, decoding, metric, slice_name)
-        return found["difference"] if found else None
+        """b − a."""
+        turned = self.compared(b, a, decoding, metric, slice_name).get("difference")
+        found: Figure | None = self.compared(a, b, decoding, metric, slice_name).get("difference")
+        return found or (turned and negated(turned))
 
-    def ratio(
-        self, system: str, decoding: str | None, metric: str = "toxicity", slice_name: str = "all"
-    ) -> Figure | None:
-        found = self.compared("base", system, decoding, metric, slice_name)
-        return found["ratio"] if found else None
+    def ratio(self, name: str, decoding: str | None, metric: str = "toxicity", part: str = "all") -> Figure | None:
+        """Of the base's."""
+        found: Figure | None = self.compared("base", name, decoding, metric, part).get("ratio")
+        return found
+
+    def against(self, centre: str) -> Iterator[tuple[str, str, Figure, Figure]]:
+        """`centre` − each other system but the base, over all dialogues: only there are they compared with one another."""
+        for name in self.names:
+            for way in WAYS if name not in ("human", "base", centre) else ():
+                toxic, rouge = (self.difference(name, centre, way, metric) for metric in ("toxicity", "rougeL"))
+                if toxic and rouge:
+                    yield name, way, toxic, rouge
 
     def above(self, system: str, decoding: str | None, slice_name: str = "all") -> Figure | None:
         """What is left of the base's toxicity above the other judge's floor."""
@@ -75,6 +81,11 @@ class Results:
         """Of each training of a system that came to its end."""
         own = self.trainings(system)
         return [one["seconds"] for one in own if one["seconds"] and one.get("diverged_after") is None]
+
+    def changes(self, system: str) -> str:
+        """What its trainings changed."""
+        changed = self.trainings(system)[0]["changes"]
+        return ", ".join(f"{key} {value}" for key, value in changed.items() if key != "steps")
 
     def threads(self, system: str) -> str:
         """How many torch had in these seconds."""
@@ -126,6 +137,14 @@ def shown(figure: Figure | None, digits: int = 3, *, signed: bool = False) -> st
     sign = "+" if signed and figure["mean"] > 0 and float(f"{figure['mean']:.{digits}f}") else ""
     low, high = number(figure["low"], digits), number(figure["high"], digits)
     return f"{sign}{number(figure['mean'], digits)} ({low} to {high})"
+
+
+def compared_in_words(toxic: Figure, rouge: Figure) -> str:
+    """By the paired intervals: what is beyond chance."""
+    calmer = "less toxic" if toxic["high"] < 0 else "more toxic" if toxic["low"] > 0 else ""
+    nearer = "nearer to" if rouge["low"] > 0 else "further from" if rouge["high"] < 0 else ""
+    found = [calmer, nearer and f"{nearer} the reference"]
+    return ", ".join(one for one in found if one) or "no different beyond chance"
 
 
 def times(ratio: Figure | None) -> str:

@@ -1,6 +1,8 @@
 """Heated dialogues: everyday ones with toxic lines said in between. A set to measure on, none of which any model here has seen,
 and one to train on.
 
+python -m benchmarks.effect.heated train|measure DATA FILE [ROWS]
+
 The recipe is that of heated/validation.jsonl, read off its rows: one to three toxic lines of 5 to 20 words (1 : 2 : 1),
 each said by one of the speakers, anywhere but at the beginning; the summary stays the calm one.
 
@@ -15,6 +17,7 @@ from __future__ import annotations
 
 import random
 import re
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -99,3 +102,9 @@ def heat(rng: random.Random, row: Row, toxic: list[str]) -> Row:
 def speakers(dialogue: str) -> list[str]:
     found: Iterable[re.Match[str] | None] = map(SPEAKER.match, dialogue.splitlines())
     return list(dict.fromkeys(match[1].strip() for match in found if match))
+
+
+if __name__ == "__main__":
+    what, *folders, rows = sys.argv[1:] if len(sys.argv) > 4 else [*sys.argv[1:], None]
+    write = {"train": write_training, "measure": write_heated}[what]
+    print(f"{write(*map(Path, folders), int(rows) if rows else None)} dialogues")

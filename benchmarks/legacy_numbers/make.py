@@ -18,8 +18,6 @@ sys.path.insert(0, str(ROOT / "tests"))
 import legacy_case  # noqa: E402
 
 TARGET = ROOT / "tests" / "legacy_numbers.json"
-
-
 PACKAGES = ("trl", "transformers", "peft", "accelerate", "torch", "numpy")
 
 

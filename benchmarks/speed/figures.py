@@ -76,6 +76,9 @@ class Results:
     def seconds(self, cell: Cell) -> Figure:
         return mean([record["seconds"] for record in self.of(cell).values()])
 
+    def step(self, cell: Cell) -> float:
+        return self.seconds(cell).mean
+
     def phase(self, cell: Cell, name: str) -> float | None:
         """Mean seconds of a phase; `other` is what the named ones leave."""
         records = list(self.of(cell).values())

@@ -1,54 +1,51 @@
-"""Other load on the machine while something is measured, from Linux's own counters in clock ticks."""
+"""Other load on the machine while something is measured, in seconds of its cores."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
+
+import psutil
 
 LIMIT = 0.05
 """A sample during which others used more than this share of all cores is dropped."""
 
 
 @dataclass(frozen=True)
-class Ticks:
-    total: int
-    """Of all cores together, since the machine started."""
-    busy: int
+class Spent:
+    total: float
+    """By all cores together, since the machine started."""
+    busy: float
     """Of these, those in which a core worked, for us, for others, or for another machine on the same host (steal)."""
+    own: float = 0.0
+    """By our own processes, and those of theirs that have ended."""
 
 
-def parse_machine(text: str) -> Ticks:
-    """The first line of /proc/stat: cpu user nice system idle iowait irq softirq steal guest guest_nice."""
-    fields = [int(field) for field in text.splitlines()[0].split()[1:9]]  # guests are counted in user and nice already
-    idle, iowait = fields[3:5]
-    return Ticks(sum(fields), sum(fields) - idle - iowait)
+def spent(processes: list[int]) -> Spent:
+    own = sum(sum(psutil.Process(number).cpu_times()[:4]) for number in processes)  # user, system, and children's
+    return counted(psutil.cpu_times(), own)
 
 
-def parse_process(text: str) -> int:
-    """/proc/PID/stat: utime and stime of the process, of all its threads, and of children that have ended."""
-    fields = text.rpartition(")")[2].split()  # the name before it may hold blanks
-    return sum(int(field) for field in fields[11:15])
+def counted(machine: Any, own: float) -> Spent:
+    total = sum(machine[:8])  # guests, which come after, are counted in user and nice already
+    return Spent(total, total - machine.idle - machine.iowait, own)
 
 
-def others_share(before: Ticks, after: Ticks, own: int) -> float:
-    """The share of all cores that went to anything but our `own` ticks, in [0, 1]."""
-    total = after.total - before.total
-    return max(0, after.busy - before.busy - own) / total if total > 0 else 0.0
+def others_share(before: Spent, after: Spent) -> float:
+    """The share of all cores that went to anything but ourselves, in [0, 1]."""
+    total, busy, own = after.total - before.total, after.busy - before.busy, after.own - before.own
+    return max(0.0, busy - own) / total if total > 0 else 0.0
 
 
 class Watch:
     """Others' share of the machine since it was made, for the processes that are our own."""
 
     def __init__(self, processes: list[int]) -> None:
-        self.processes = processes
-        self.before, self.own = _machine(), self._own()
+        self.processes, self.before = processes, spent(processes)
 
     def share(self) -> float:
-        return others_share(self.before, _machine(), self._own() - self.own)
-
-    def _own(self) -> int:
-        return sum(parse_process(Path(f"/proc/{number}/stat").read_text()) for number in self.processes)
+        return others_share(self.before, spent(self.processes))
 
 
 def wait_until_quiet(processes: list[int], patience: float, seconds: float = 3.0) -> bool:
@@ -61,7 +58,3 @@ def wait_until_quiet(processes: list[int], patience: float, seconds: float = 3.0
             return True
         if time.monotonic() > end:
             return False
-
-
-def _machine() -> Ticks:
-    return parse_machine(Path("/proc/stat").read_text())

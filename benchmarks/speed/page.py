@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.pages import MISSING, Row, fill, lines, plural, table
+from benchmarks.pages import MISSING, draw, fill, plural
 from benchmarks.provenance import ROOT
 from benchmarks.records import read_lines
 from benchmarks.speed.cells import MICRO_BATCH, MICRO_BATCH_TOKENS, Cell, Scope
 from benchmarks.speed.figures import Figure, Results, legacy_of, mean
-from benchmarks.speed.scaling_page import scaling_section
+from benchmarks.speed.scaling_page import figure, scaling_section
 
 RESULTS = Path(__file__).parent / "results"
 PAGE = ROOT / "docs" / "speed.md"
@@ -19,40 +19,22 @@ PAGE = ROOT / "docs" / "speed.md"
 SCOPES = {"all": "adapter everywhere", "decoder": "adapter in the decoder"}
 SIDES = {"softspoken": "softspoken", "legacy": "TRL 0.11.4", "transformers": "transformers' `generate` alone"}
 PHASES = ["sample", "reference", "score", "update", "other"]
-TEMPLATE = Path(__file__).with_name("speed.md.j2")
 FLOOR, MEMORY = 2.0, 0.45
 """Goals of issue 3 for the main comparison on a CPU: times its floor, and share of TRL's peak memory, at most."""
 FASTER: dict[Scope, float] = {"all": 2.3, "decoder": 5.0}
 """Times, than TRL with its adapter everywhere."""
 GPU_FASTER, GPU_DECODING = 8.0, 12.0
 """On a GPU: times, than TRL, and than transformers' eager generate."""
-GOALS = "| work | adapter | | goal | measured | |\n|---|---|---|---:|---:|---|"
 Check = tuple[str, str, str, bool]
 """What is judged, its goal, what was measured, whether that meets it."""
 
 
-def row(results: Results, cell: Cell) -> Row:
-    seconds, sampling = results.seconds(cell), results.phase(cell, "sample")
-    alone = cell.side == "transformers"  # it does not train: there is no step to speak of
-    return [
-        ("", name_of(cell)),
-        ("s a step", with_range(seconds, three_digits)),
-        *((phase, _number(results.phase(cell, phase))) for phase in PHASES),
-        ("samples/s", MISSING if alone else f"{cell.batch / seconds.mean:.3g}"),
-        ("tokens/s", f"{cell.batch * cell.new_tokens / sampling:.3g}" if sampling else MISSING),
-        ("padding", f"{results.padding_share(cell):.0%}"),
-        ("peak GB", f"{results.peak(cell) / 1e9:.2f}"),
-        ("× TRL everywhere", _against(results, cell, legacy_of(cell, "all"))),
-        ("× TRL same scope", _against(results, cell, legacy_of(cell, cell.scope))),
-        ("× floor", MISSING if alone else _times(results.times_floor(cell))),
-        ("n", str(seconds.n)),
-    ]
-
-
-def _against(results: Results, cell: Cell, legacy: Cell) -> str:
-    if cell.side == "transformers":
-        return MISSING
-    return "1" if cell == legacy else _times(results.times_faster(cell, legacy))
+def against(results: Results, cell: Cell, scope: Scope) -> str:
+    """How many times faster than TRL with its adapter where `scope` says; what does not train has no step to speak of."""
+    legacy = legacy_of(cell, scope)
+    return (
+        MISSING if cell.side == "transformers" else "1" if cell == legacy else times(results.times_faster(cell, legacy))
+    )
 
 
 def name_of(cell: Cell) -> str:
@@ -67,21 +49,17 @@ def title_of(cell: Cell) -> str:
     return f"{cell.model}, batch {cell.batch}, {plural(cell.epochs, 'epoch')}{where}"
 
 
-def tables(results: Results) -> str:
-    """A table for each kind of work, in the order in which they were measured."""
-    by_title: dict[str, list[Cell]] = {}
+def by_title(results: Results) -> dict[str, list[Cell]]:
+    """The cells of each kind of work, in the order in which they were measured; of one kind ours first."""
+    found: dict[str, list[Cell]] = {}
     for cell in results.cells():
-        by_title.setdefault(title_of(cell), []).append(cell)
+        found.setdefault(title_of(cell), []).append(cell)
     order = {"softspoken": 0, "legacy": 1, "transformers": 2}
-    parts = []
-    for title, cells in by_title.items():
-        ordered = sorted(cells, key=lambda cell: (order[cell.side], cell.generation != "batched", cell.scope))
-        measured = f"softspoken at {', '.join(results.commits(cells))}."
-        parts.append(f"### {title}\n\n{table([row(results, cell) for cell in ordered])}\n\n{measured}")
-    return "\n\n".join(parts)
+    ranks = {cell: (order[cell.side], cell.generation != "batched", cell.scope) for cell in results.cells()}
+    return {title: sorted(cells, key=ranks.__getitem__) for title, cells in found.items()}
 
 
-def goals(results: Results) -> str:
+def goals(results: Results) -> list[list[str]]:
     """Each goal of the issue beside what was measured, for the work there are figures of."""
     rows = []
     ours = [cell for cell in results.cells() if cell.side == "softspoken"]
@@ -89,7 +67,7 @@ def goals(results: Results) -> str:
         if cell.device == "cuda" or cell == Cell("softspoken", model=cell.model, scope=cell.scope):
             for *check, met in _checks(results, cell):
                 rows.append([title_of(cell), SCOPES[cell.scope], *check, "met" if met else "**missed**"])
-    return f"{GOALS}\n{lines(rows)}"
+    return rows
 
 
 def _checks(results: Results, cell: Cell) -> list[Check]:
@@ -102,7 +80,7 @@ def _checks(results: Results, cell: Cell) -> list[Check]:
         decoding = results.times_faster(cell, eager, phase="sample")
         return checks + _at_least("times the tokens/s of transformers' eager `generate`", GPU_DECODING, decoding)
     if floor := results.times_floor(cell):
-        checks.append(("times its floor", f"≤ {FLOOR}", _times(floor), floor.mean <= FLOOR))
+        checks.append(("times its floor", f"≤ {FLOOR}", times(floor), floor.mean <= FLOOR))
     if results.of(legacy):
         memory = results.peak(cell) / results.peak(legacy)
         checks.append(("peak memory, of TRL's", f"≤ {MEMORY:.0%}", f"{memory:.0%}", memory <= MEMORY))
@@ -110,18 +88,19 @@ def _checks(results: Results, cell: Cell) -> list[Check]:
 
 
 def _at_least(what: str, goal: float, found: Figure | None) -> list[Check]:
-    return [(what, f"≥ {goal}", _times(found), found.mean >= goal)] if found else []
+    return [(what, f"≥ {goal}", times(found), found.mean >= goal)] if found else []
 
 
 def write_page() -> None:
     cpu, gpu, scaling = (read_lines(RESULTS / f"{name}.jsonl") for name in ("cpu", "cuda", "scaling"))
     PAGE.write_text(page(Results(cpu), Results(gpu), scaling_section(scaling)), encoding="utf-8")
+    draw(figure(scaling), PAGE.with_name("scaling.png"))
     print(f"wrote {PAGE.relative_to(ROOT)}")
 
 
 def page(cpu: Results, gpu: Results, scaling: str) -> str:
     limits = {"MICRO_BATCH": MICRO_BATCH, "MICRO_BATCH_TOKENS": MICRO_BATCH_TOKENS}
-    return fill(TEMPLATE, **globals() | limits, cpu=cpu, gpu=gpu, scaling=scaling)
+    return fill(Path(__file__).with_name("speed.md.j2"), **globals() | limits, cpu=cpu, gpu=gpu, scaling=scaling)
 
 
 def rates(results: Results) -> str:
@@ -134,7 +113,7 @@ def three_digits(value: float) -> str:
     return f"{value:.3g}" if value < 100 else f"{value:.0f}"
 
 
-def _times(figure: Figure | None) -> str:
+def times(figure: Figure | None) -> str:
     return MISSING if figure is None else with_range(figure, lambda value: f"{value:.2f}")
 
 
@@ -143,5 +122,5 @@ def with_range(figure: Figure, form: Callable[[float], str]) -> str:
     return form(figure.mean) + (f" ({form(figure.low)}–{form(figure.high)})" if figure.n > 1 else "")
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
     return MISSING if value is None else f"{value:.2f}" if value < 100 else f"{value:.0f}"

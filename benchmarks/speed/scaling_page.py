@@ -7,12 +7,16 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from benchmarks.pages import fill, lay_out, lines
+from plotly.subplots import make_subplots
+
+from benchmarks.pages import add_line, fill, lay_out, lines
 from benchmarks.records import Record
+from benchmarks.speed import sweeps
 from benchmarks.speed.cells import SCOPES, Cell, Scope
 from benchmarks.speed.figures import Results
 from benchmarks.speed.floor import cell_flops
-from benchmarks.speed.sweeps import LONG_RUN, ROUNDS, START, SWEEPS, Sweep
+from benchmarks.speed.sweeps import LONG_RUN, SWEEPS, Sweep
+from softspoken.report.charts import PALETTE
 
 
 def growth(first: tuple[float, float], last: tuple[float, float]) -> float:
@@ -25,28 +29,17 @@ def scaling_section(records: list[Record]) -> str:
     results = Results(records)
     measured = [(sweep, scope, results.measured(sweep.cells(scope))) for sweep in SWEEPS for scope in SCOPES]
     rows = [_sweep_row(results, sweep, scope, cells) for sweep, scope, cells in measured if len(cells) > 1]
-    if not rows or results.machine is None:
-        return ""
-    return fill(
-        Path(__file__).with_name("scaling.md.j2"),
-        machine=results.machine,
-        rounds=ROUNDS,
-        start=START,
-        steps=LONG_RUN,
-        rows=lines(rows),
-        long_run=long_run_rows(records) and long_run_words(long_run_rows(records)),
-    )
+    long_run = long_run_rows(records) and long_run_words(long_run_rows(records))
+    given = {"machine": results.machine, "rows": lines(rows), "long_run": long_run}
+    return fill(Path(__file__).with_name("scaling.md.j2"), **vars(sweeps) | given) if rows and results.machine else ""
 
 
 def _sweep_row(results: Results, sweep: Sweep, scope: Scope, cells: list[Cell]) -> list[str]:
-    def seconds(cell: Cell) -> float:
-        return results.seconds(cell).mean
-
     places, ends = [sweep.place(cell) for cell in cells], (cells[0], cells[-1])
-    costs = [[cost(cell) for cell in cells] for cost in (seconds, cell_flops, results.peak)]
+    costs = [[cost(cell) for cell in cells] for cost in (results.step, cell_flops, results.peak)]
     return [
         *(sweep.label, scope, f"{places[0]:.4g}", f"{places[-1]:.4g}"),
-        " → ".join(f"{seconds(cell):.3g}" for cell in ends),
+        " → ".join(f"{results.step(cell):.3g}" for cell in ends),
         " → ".join(f"{results.peak(cell) / 1e9:.2f}" for cell in ends),
         *(f"{growth(*list(zip(places, each, strict=True))[-2:]):.2f}" for each in costs),
     ]
@@ -71,38 +64,26 @@ def long_run_words(rows: list[dict[str, float]]) -> str:
 
 def figure(records: list[Record]) -> Any:
     """Time above, memory below; a column for each sweep and one for the long run."""
-    import plotly.graph_objects as go
-    from plotly.subplots import make_subplots
-
-    from softspoken.report.charts import PALETTE
-
     results, last = Results(records), len(SWEEPS) + 1
     drawing = make_subplots(2, last, vertical_spacing=0.08, horizontal_spacing=0.035)
-
-    def line(
-        place: tuple[int, int], x: list[float], y: list[float], name: str, colour: str, dash: str = "solid"
-    ) -> None:
-        mode = "lines+markers" if dash == "solid" and place[1] < last else "lines"
-        trace = go.Scatter(x=x, y=y, name=name, mode=mode, showlegend=place == (1, 1))
-        trace.update(line={"color": colour, "dash": dash})
-        drawing.add_trace(trace, *place)
-
     for column, sweep in enumerate(SWEEPS, start=1):
         for scope, colour in zip(SCOPES, (PALETTE[0], PALETTE[3]), strict=True):
             if not (cells := results.measured(sweep.cells(scope))):
                 continue
-            x = [sweep.place(cell) for cell in cells]
-            seconds = [results.seconds(cell).mean for cell in cells]
-            operations = [cell_flops(cell) / cell_flops(cells[-1]) * seconds[-1] for cell in cells]
-            line((1, column), x, seconds, f"adapter: {scope}", colour)
-            line((1, column), x, operations, "growing as the operations", colour, dash="dot")
-            line((2, column), x, [results.peak(cell) / 1e9 for cell in cells], scope, colour)
+            x, y = [sweep.place(cell) for cell in cells], [results.step(cell) for cell in cells]
+            growing = [cell_flops(cell) / cell_flops(cells[-1]) * y[-1] for cell in cells]
+            memory, solid = [results.peak(cell) / 1e9 for cell in cells], {"color": colour, "dash": "solid"}
+            first, dotted = {"showlegend": column == 1}, {"color": colour, "dash": "dot"}
+            add_line(drawing, (1, column), x, y, f"adapter: {scope}", solid, **first)
+            add_line(drawing, (1, column), x, growing, "growing as the operations", dotted, mode="lines", **first)
+            add_line(drawing, (2, column), x, memory, scope, solid, showlegend=False)
             drawing.update_xaxes(type="log", tickvals=x, ticktext=[f"{value:.0f}" for value in x], col=column)
         drawing.update_xaxes(title_text=sweep.label, row=2, col=column)
         drawing.update_yaxes(type="log", dtick=1, row=1, col=column)
-    steps = long_run_rows(records)
+    steps, long_run = long_run_rows(records), {"mode": "lines", "showlegend": False}
     for row, name, unit in ((1, "seconds", 1.0), (2, "bytes", 1e9)):
-        line((row, last), [one["step"] for one in steps], [one[name] / unit for one in steps], "long run", PALETTE[2])
+        x, y = [one["step"] for one in steps], [one[name] / unit for one in steps]
+        add_line(drawing, (row, last), x, y, "long run", {"color": PALETTE[2], "dash": "solid"}, **long_run)
     drawing.update_yaxes(rangemode="tozero", row=1, col=last)
     drawing.update_yaxes(rangemode="tozero", row=2)
     drawing.update_xaxes(title_text="steps done (tiny model)", row=2, col=last)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -56,10 +55,10 @@ class EncoderCount:
         return taken
 
 
-def memory_bytes(process: int, name: str) -> int:
-    """VmHWM (the most so far) or VmRSS (now) of a process, as Linux counts them; 0 once it has ended."""
-    lines = Path(f"/proc/{process}/status").read_text().splitlines()
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:")), 0)
+def peak_bytes() -> int:
+    """VmHWM of this process, as Linux counts it: the most so far."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
 
 
 def measured(
@@ -73,7 +72,7 @@ def measured(
         def answer(order: dict[str, Any]) -> dict[str, Any]:
             if torch.cuda.is_initialized():
                 torch.cuda.reset_peak_memory_stats()
-            result = step(order["round"], order["brief"]) | {"peak_bytes": memory_bytes(os.getpid(), "VmHWM")}
+            result = step(order["round"], order["brief"]) | {"peak_bytes": peak_bytes()}
             if torch.cuda.is_initialized():
                 result["peak_gpu_bytes"] = torch.cuda.max_memory_reserved()  # of CUDA graphs' own memory too
             return result

@@ -5,23 +5,21 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from benchmarks.effect import legacy_train
-from benchmarks.effect.settings import RECIPE
+from benchmarks import snapshots
 from benchmarks.provenance import ROOT, commit
+from benchmarks.recipe import RECIPE
 from benchmarks.records import Record, read_json, read_lines, write_json
-from benchmarks.snapshots import copied, save_adapter, step_of, watching
 from benchmarks.speed import load
+from benchmarks.time_to_effect import trl
 from benchmarks.time_to_effect.arrival import Figures, Point, Time, arrival, is_due, is_there, time_of
+from benchmarks.workers import Ended
 from softspoken.data.reading import load_examples
 from softspoken.evaluation.metrics import reference_metrics
 from softspoken.inference.generator import Summarizer
 from softspoken.rewards.judges import load_judge
-from softspoken.rl.policy import load_policy
 
 WORK = ROOT / ".work" / "time_to_effect"
 
@@ -139,52 +137,48 @@ def point_of(one: Record) -> Point:
     return Point(one["step"], one["seconds"], Figures(**one["greedy"]), Figures(**one["sampled"]))
 
 
-# ----------------------------------------------------------------------------------------------------- softspoken
+# -------------------------------------------------------------------------------------------------------- two sides
 
 
 def _ours(run: Run, folder: Path, evaluator: Evaluator, base: Point) -> Record:
     """`softspoken train` with its defaults; its checkpoints are copied as they come and evaluated when it is done."""
-    output, copies = folder / "run", folder / "checkpoints"
-    command = [sys.executable, "-m", "softspoken", "train", "--seed", str(run.seed), "--output", str(output)]
-    command += ["--save_every", "1", "--eval_limit", "0"]
+    output, copies, points = folder / "run", folder / "checkpoints", []
     folder.mkdir(parents=True)
-    with (folder / "train.log").open("w") as log, watching(output, copies, is_due):
-        ended = subprocess.run(command, cwd=ROOT, stdout=log, stderr=log)
-    if ended.returncode:
-        raise SystemExit(f"softspoken train failed; see {folder / 'train.log'}")
+    with (folder / "train.log").open("w") as log:
+        snapshots.train(
+            output, ["--seed", str(run.seed), "--save_every", "1", "--eval_limit", "0"], copies, is_due, log
+        )
     steps = [record["time/step"] for record in read_lines(output / "metrics.jsonl")]
-    policy, points = load_policy(replace(RECIPE, seed=run.seed)), []
-    for copy in copied(copies):
-        save_adapter(policy, copy, folder / "adapter", RECIPE.max_new_tokens)
-        points.append(evaluator(folder / "adapter", step_of(copy), sum(steps[: step_of(copy)])))
+    for step, adapter in snapshots.adapters(output, copies):
+        points.append(evaluator(adapter, step, sum(steps[:step])))
         if arrival(points, base):
             break
     return _found(points, base, sum(steps), len(steps))
 
 
-# ------------------------------------------------------------------------------------------------------------ TRL
-
-
 def _legacy(run: Run, folder: Path, evaluator: Evaluator, settings: Settings, base: Point) -> Record:
     """TRL waits while a snapshot is evaluated, and goes on until it has arrived or the cap is reached."""
-    points: list[Point] = []
-
-    def watch(snapshot: Path) -> bool:
-        at = read_json(snapshot / legacy_train.SECONDS_FILE)
-        over = at["seconds"] >= settings.cap
-        if over or is_due(at["steps"], points[-1].step if points else 0):
-            points.append(evaluator(snapshot, at["steps"], at["seconds"]))
-        shutil.rmtree(snapshot)
-        # One that is there when the time is up may still be confirmed.
-        return arrival(points, base) is not None or (over and not is_there(points[-1], base))
-
     assert run.learning_rate is not None
-    settled = legacy_train.Settings(
-        output=str(folder), steps=100_000, seed=run.seed, learning_rate=run.learning_rate, save_every=1
-    )
-    record = legacy_train.train(settled, watch)
-    found = _found(points, base, record["seconds"], record["steps"])
-    return found | {"diverged": record["diverged"], "versions": record["versions"]}
+    points: list[Point] = []
+    seconds, step, diverged = 0.0, 0, False
+    worker = trl.start(run.seed, run.learning_rate, folder / "trl.log")
+    try:
+        for step, taken in enumerate(trl.steps(worker, run.seed), start=1):
+            seconds += taken
+            over = seconds >= settings.cap
+            if over or is_due(step, points[-1].step if points else 0):
+                trl.save(worker, folder / "adapter")
+                points.append(evaluator(folder / "adapter", step, seconds))
+            # One that is there when the time is up may still be confirmed.
+            if arrival(points, base) or (over and not is_there(points[-1], base)):
+                break
+    except Ended as ended:
+        if trl.DIVERGED not in str(ended):
+            raise
+        diverged = True
+    finally:
+        worker.stop()
+    return _found(points, base, seconds, step) | {"diverged": diverged, "versions": worker.versions}
 
 
 def _found(points: list[Point], base: Point, seconds: float, steps: int) -> Record:

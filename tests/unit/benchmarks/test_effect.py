@@ -1,24 +1,25 @@
-"""The pure parts of benchmarks/effect: what is left to do, made dialogues, toxicity above the floor, goals and pages."""
+"""The pure parts of benchmarks/effect: what the Makefile runs, made dialogues, toxicity above the floor, goals and pages."""
 
 import json
 import random
-from dataclasses import replace
-from pathlib import Path
+import re
+import shlex
+import shutil
+import subprocess
 
 import numpy as np
 import pytest
 import yaml
 
 from benchmarks import snapshots
-from benchmarks.effect import curve, heated, page, parts
-from benchmarks.effect.choice_tables import gains_and_losses
+from benchmarks.effect import curve, heated, page
 from benchmarks.effect.curve_page import Point, course, knee
-from benchmarks.effect.evaluations import Evaluation, above_floor, from_the_root, judged, kept, ratio_of
-from benchmarks.effect.figures import Results, at_least, at_most, not_beyond_chance, shown, times
-from benchmarks.effect.jobs import Job, run_all
-from benchmarks.effect.settings import Settings
-from benchmarks.effect.trainings import DONE_FILE, Training, may_resume
+from benchmarks.effect.figures import Results, at_least, at_most, compared_in_words, not_beyond_chance, shown, times
+from benchmarks.effect.keep import above_floor, command, judged, kept, ratio_of, training
+from benchmarks.provenance import ROOT
 from benchmarks.records import read_json, write_json
+from softspoken.cli.flags import parse
+from softspoken.config import EvaluateConfig, SftConfig, TrainConfig
 from softspoken.types import Example
 
 
@@ -26,82 +27,92 @@ def figure(mean, low=None, high=None):
     return {"mean": mean, "low": mean if low is None else low, "high": mean if high is None else high}
 
 
-# --------------------------------------------------------------------------------------------------------- resuming
+# --------------------------------------------------------------------------------------------- what the Makefile runs
 
-
-def test_what_is_done_is_left_out_and_the_rest_is_told_its_time():
-    done, said, finished = [], [], {"a"}
-    jobs = [Job(name, 60, lambda name=name: name in finished, lambda name=name: done.append(name)) for name in "abc"]
-    run_all(jobs, said.append)
-    assert done == ["b", "c"]
-    assert said[0] == "[1/3] a: done before"
-    assert said[1] == "[2/3] b: about 60 s of 2 min left"
-    assert said[2].startswith("[3/3] c: about 0 s")  # b took no time, so c is expected to take none
+MAKE = ["make", "-n", "-f", "benchmarks/effect/Makefile", "works", "curve"]
 
 
 @pytest.fixture
-def trained(tmp_path):
-    training = Training("ppo", 0, tmp_path / "ppo-0", changes={"steps": 2})
-    training.adapter.mkdir(parents=True)
-    write_json(training.folder / DONE_FILE, {"config": training.config, "finished": "then"})
-    return training
+def planned(tmp_path):
+    """The lines that make would run."""
+    if not shutil.which("make"):
+        pytest.skip("no make here")
+
+    def plan(*settings):
+        given = [f"WORK={tmp_path}/work", f"RESULTS={tmp_path}/results", f"PAGE={tmp_path}/page.md", *settings]
+        return subprocess.run([*MAKE, *given], cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
+
+    return plan
 
 
-def test_a_training_counts_as_done_with_the_same_settings_only(trained):
-    assert trained.record
-    assert replace(trained, system="default").record  # a name is not a setting: the recipe's run is shared
-    assert replace(trained, changes={"steps": 3}).record is None
-    assert replace(trained, seed=1).record is None
-    trained.adapter.rmdir()
-    assert trained.record is None
+def commands_of(lines):
+    return [words for line in lines for words in re.findall(r"softspoken ((?:train|sft|evaluate) [^;]+)", line)]
 
 
-def test_a_training_that_diverged_is_done_without_an_adapter(tmp_path):
-    training = Training("trl", 0, tmp_path, "trl", {"steps": 2, "learning_rate": 1.0})
-    write_json(tmp_path / DONE_FILE, {"config": training.config, "finished": "then", "diverged_after": 1})
-    assert training.record
-    evaluation = Evaluation("e", "mini", "test", 1, [training])
-    assert evaluation.config(Settings(work=tmp_path)).adapter == []
+def test_every_command_of_the_plan_is_one_that_softspoken_takes(planned):
+    configs = [parse(shlex.split(words))[1] for words in commands_of(planned()) if "--resume /" not in words]
+    trained = [one for one in configs if isinstance(one, TrainConfig) and one.resume is None]
+    assert [(one.steps, one.batch_size, one.seed) for one in trained] == [
+        *((125, 16, seed) for seed in range(3)),
+        *((50, 8, seed) for seed in range(3)),
+    ]
+    assert all(one.eval_limit == 0 for one in trained)
+    (calm,) = (one for one in configs if isinstance(one, SftConfig))
+    assert calm.dataset == trained[0].dataset
+    evaluated = [one for one in configs if isinstance(one, EvaluateConfig)]
+    assert [(len(one.adapter), one.samples, one.limit) for one in evaluated] == [
+        (7, 4, None),
+        *((5, 2, None), (5, 2, None), (5, 1, None)),
+        (15, 1, 120),
+    ]
 
 
-def test_a_stopped_run_goes_on_with_the_same_settings_only(trained):
-    path = trained.folder / "config.yaml"
-    path.write_text(yaml.safe_dump({"config": {**trained.config, "output": "elsewhere", "resume": None}}))
-    assert may_resume(trained.folder, trained.config)
-    assert not may_resume(trained.folder, replace(trained, seed=1).config)
-    path.unlink()
-    assert not may_resume(trained.folder, trained.config)
+def test_a_trial_is_the_same_plan_at_a_small_size(planned):
+    lines = planned("SHORT=1")
+    commands = commands_of(lines)
+    assert all("--steps 2" in one for one in commands if one.startswith("train --seed"))
+    assert all("--limit 24" in one for one in commands if one.startswith("evaluate"))
+    assert any("curve train" in line and "--steps 6" in line for line in lines)
 
 
-def test_an_evaluation_is_done_again_when_a_training_was(trained, tmp_path):
-    settings = Settings(work=tmp_path / "work", results=tmp_path / "results")
-    evaluation = Evaluation("e", "mini", "test", 1, [trained])
-    folder = Path(evaluation.config(settings).output)
-    write_json(folder / "eval.json", {})
-    write_json(settings.results / "e.json", {})
-    write_json(folder / "effect.json", {"key": evaluation.key(settings)})
-    assert evaluation.done(settings)
-    assert not replace(evaluation, samples=2).done(settings)
-    write_json(trained.folder / DONE_FILE, {"config": trained.config, "finished": "later"})
-    assert not evaluation.done(settings)
-
-
-def test_the_command_names_what_is_not_a_default(trained):
-    command = replace(trained, changes={"reward": "mini + 0.2*rouge:rougeL"}, seed=1).command
-    assert (
-        command
-        == f'softspoken train --eval_limit 0 --reward "mini + 0.2*rouge:rougeL" --output {trained.folder} --seed 1'
+def test_what_is_done_is_left_out_and_what_was_stopped_goes_on(planned, tmp_path):
+    done = tmp_path / "work" / "runs" / "demo-1" / "commit"
+    done.parent.mkdir(parents=True)
+    done.write_text("abc")
+    lines = planned()
+    assert not any("demo-1/commit" in line for line in lines)
+    (line,) = (line for line in lines if "train --seed 0" in line and "demo-0" in line)
+    assert line.startswith(
+        f"if test -f {tmp_path}/work/runs/demo-0/config.yaml; then .venv/bin/softspoken train --resume"
     )
 
 
-def test_choices_share_the_recipes_runs_and_keep_its_number_of_samples():
-    settings = Settings()
-    recipe = parts.recipe(settings, 0)
-    for table, rows in parts.CHOICES.items():
-        for changes in rows.values():
-            own = replace(recipe, changes=changes).config
-            assert {name for name in own if own[name] != recipe.config[name]} == set(changes), table
-            assert own["batch_size"] * own["samples_per_prompt"] == 48
+def test_a_training_is_told_by_its_folder(tmp_path):
+    run = tmp_path / "ppo-2"
+    run.mkdir()
+    assert (
+        training("ppo", f"{run}/adapter")["seconds"] is None
+    )  # as of a warm start, which keeps no record of its steps
+    saved = {"config": {"seed": 2}, "threads": 4, "command": "softspoken train --seed 2"}
+    (run / "config.yaml").write_text(yaml.safe_dump(saved))
+    (run / "commit").write_text("abc\n")
+    steps = [{"step": 1, "time/step": 9.0}, {"step": 1, "time/step": 1.0}, {"step": 2, "time/step": 2.0}]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(one) + "\n" for one in steps))
+    assert training("ppo", f"{run}/adapter") == {
+        "system": "ppo",
+        "seed": 2,
+        "seconds": 3.0,  # a step that was done again counts as it was done last
+        "commit": "abc",
+        "diverged_after": None,
+        "threads": 4,
+        "command": "softspoken train --seed 2",
+    }
+
+
+def test_the_command_of_an_evaluation_is_told_by_its_settings():
+    config = {"adapter": ["a=b", "c=d"], "baseline": None, "dataset": "mini", "split": "test", "judge": ["mini"]}
+    told = command({**config, "limit": None, "samples": 4})
+    assert told == "softspoken evaluate --adapter a=b c=d --dataset mini --split test --judge mini --samples 4"
 
 
 def test_results_are_written_by_line_and_read_again(tmp_path):
@@ -119,10 +130,10 @@ def test_snapshots_are_copied_once_and_stay(tmp_path):
         folder.mkdir(parents=True)
         (folder / "weights.safetensors").write_text(str(step))
         (folder / "progress.json").write_text("{}")  # without it a checkpoint is not whole
-    snapshots.copy_new(run, copies)
+    snapshots.copy_new(run, copies, lambda step, last: True)
     (run / "checkpoints" / "step-000002" / "weights.safetensors").unlink()  # as when only the last two are kept
     (run / "checkpoints" / "step-000004" / "weights.safetensors").write_text("other")
-    snapshots.copy_new(run, copies)
+    snapshots.copy_new(run, copies, lambda step, last: True)
     kept_ones = {path.parent.name: path.read_text() for path in copies.glob("*/weights.safetensors")}
     assert kept_ones == {"step-000002": "2", "step-000004": "4"}
 
@@ -311,18 +322,14 @@ PPO = [
 ]
 
 
-@pytest.fixture
-def settings(tmp_path):
-    return Settings(work=tmp_path / "work", results=tmp_path / "results", page=tmp_path / "results.md")
+def test_a_page_of_nothing_says_what_to_run(tmp_path):
+    text = page.page(tmp_path)
+    for part in ("works", "curve"):
+        assert f"not measured yet: run `make -f benchmarks/effect/Makefile {part}`" in text
+    assert "| TRL 0.11.4, its own learning rate | greedy | 3 |" in text  # what is answered is there all the same
 
 
-def test_a_page_of_nothing_says_what_to_run(settings):
-    text = page.page(settings)
-    for part in ("works", "trl", "choices", "curve"):
-        assert f"not measured yet: run `.venv/bin/python -m benchmarks.effect {part}`" in text
-
-
-def test_goals_are_computed_from_the_data(settings):
+def test_goals_are_computed_from_the_data(tmp_path):
     made = results([system("ppo", "greedy", figure(0.02), figure(29.5))], PPO, [("ppo", {})])
     rows = page.goal_rows("works-test", Results(made), "heated")
     assert [row[2:] for row in rows] == [
@@ -340,40 +347,29 @@ def test_goals_are_computed_from_the_data(settings):
         ["speakers kept: not fewer", "−10.0 (−20.0 to −5.0) %", "missed"],
     ]
     assert [row[-1] for row in page.goal_rows("works-test", Results(made), "everyday")] == ["met", "met"]
-    write_json(settings.results / "works-test.json", made)
-    text = page.page(settings)
+    write_json(tmp_path / "works-test.json", made)
+    text = page.page(tmp_path)
     assert "Of 6 goals: 3 met, 1 met on average, 2 missed." in text
     assert "SAMSum validation as it is: not measured yet" in text
 
 
-def test_ppo_against_an_alternative_is_turned_round_where_it_was_compared_first():
+def test_ppo_against_an_alternative_is_turned_round_where_it_was_compared_first(tmp_path):
     made = results([system(name, "greedy", figure(0.1), figure(30.0)) for name in ("ppo", "masked_words")], PPO)
-    rows = page.against_table(Results(made), "ppo").splitlines()[2:]
-    assert rows == ["| masked words | greedy | −0.200 (−0.300 to −0.100) | 0.0 (−0.1 to 0.1) | less toxic |"]
+    write_json(tmp_path / "works-test.json", made)
+    row = "| masked words | greedy | −0.200 (−0.300 to −0.100) | 0.0 (−0.1 to 0.1) | less toxic |"
+    assert row in page.page(tmp_path).splitlines()
 
 
-def test_a_table_of_choices_says_what_is_better(settings):
-    made = results(
-        [system(name, "greedy", figure(0.1), figure(30.0)) for name in ("default", "kl_coef_0.1")],
-        [
-            comparison("default", "kl_coef_0.1", "toxicity", figure(0.2, 0.1, 0.3)),
-            comparison("default", "kl_coef_0.1", "rougeL", figure(2.0, 1.0, 3.0)),
-        ],
-        [("default", {"steps": 2}), ("kl_coef_0.1", {"kl_coef": 0.1, "steps": 2})],
-    )
-    assert gains_and_losses(Results(made), "kl_coef_0.1") == (["ROUGE-L higher greedy"], ["more toxic greedy"])
-    write_json(settings.results / "choices-kl_coef.json", made)
-    text = page.page(settings)
-    assert "| **0.025 (default)** | greedy |" in text
-    assert "`kl_coef 0.1` trades (ROUGE-L higher greedy, but more toxic greedy)." in text
-    assert "### Algorithm\n\nnot measured yet" in text
+def test_what_is_beyond_chance_is_said_in_words():
+    assert compared_in_words(figure(-1, -2, -0.1), figure(1, 0.1, 2)) == "less toxic, nearer to the reference"
+    assert compared_in_words(figure(1, 0.1, 2), figure(-1, -2, -0.1)) == "more toxic, further from the reference"
+    assert compared_in_words(figure(0, -1, 1), figure(0, -1, 1)) == "no different beyond chance"
 
 
-def test_what_diverged_is_said_and_left_out_of_the_seconds():
+def test_what_diverged_is_left_out_of_the_seconds():
     made = results([], [], [("trl", {}), ("trl", {})])
     made["trainings"][1] |= {"diverged_after": 7, "seconds": 5.0}
-    (row,) = page.cost_table(Results(made)).splitlines()[2:]
-    assert row == "| TRL 0.11.4, its own learning rate | 2 | 60 | 60 to 60 | 2 | after 7 steps | `softspoken train` |"
+    assert Results(made).seconds("trl") == [60.0]
 
 
 def test_no_text_of_a_dialogue_is_kept():
@@ -387,15 +383,10 @@ def test_no_text_of_a_dialogue_is_kept():
             comparison("base", "b", "toxicity", figure(1.0)),
         ],
     }
-    found = kept(report, "ppo")
+    found = kept(report)
     assert "a sentence" not in json.dumps(found)
     assert found["systems"][0]["metrics"]["toxicity"] == figure(0.12346)
     assert [one["a"] for one in found["comparisons"]] == ["base"]
-
-
-def test_no_path_of_the_machine_is_kept():
-    settings = Settings(data=Path("/somewhere/data"))
-    assert from_the_root("--dataset /somewhere/data/a.jsonl", settings) == "--dataset ../shared/data/a.jsonl"
 
 
 def point(step, toxicity, rouge):

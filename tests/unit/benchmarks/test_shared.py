@@ -5,6 +5,13 @@ import sys
 import pytest
 
 from benchmarks import pages, records, snapshots
+from benchmarks.effect import curve_page
+from benchmarks.effect import page as effect
+from benchmarks.provenance import ROOT
+from benchmarks.speed import page as speed
+from benchmarks.speed.figures import Results
+from benchmarks.speed.scaling_page import scaling_section
+from benchmarks.time_to_effect import page as time_to_effect
 from benchmarks.time_to_effect.arrival import is_due
 from benchmarks.workers import Ended, Worker
 
@@ -13,9 +20,9 @@ def test_a_line_that_is_being_written_is_left_for_later(tmp_path):
     path = tmp_path / "metrics.jsonl"
     assert records.read_lines(path) == []
     path.write_text('{"step": 1}\n{"st')
-    assert records.read_lines(path, growing=True) == [{"step": 1}]
-    path.write_text('{"step": 1}\n{"step": 2}')
-    assert records.read_lines(path) == [{"step": 1}, {"step": 2}]
+    assert records.read_lines(path) == [{"step": 1}]
+    assert records.write_lines(path, [{"said": "one\u2028line"}, {"said": ""}]) == 2
+    assert records.read_lines(path) == [{"said": "one\u2028line"}, {"said": ""}]
 
 
 def test_a_table_has_each_title_above_its_column():
@@ -51,3 +58,14 @@ def test_a_worker_answers_each_order_and_its_last_words_are_told(tmp_path):
         worker.ask(end=True)
     worker.stop()
     assert log.read_text().count("what libraries print goes to the log") == 2
+
+
+def test_the_pages_are_what_the_stored_results_say():
+    """Run the page's writer again where this fails: `make -f benchmarks/effect/Makefile page`, `python -m benchmarks.NAME page`."""
+    docs = ROOT / "docs"
+    assert effect.page(effect.HERE / "results", "results-curve.png") == (docs / "results.md").read_text()
+    assert time_to_effect.page(*time_to_effect.read_records(time_to_effect.RESULTS)) == time_to_effect.PAGE.read_text()
+    cpu, gpu, scaling = (records.read_lines(speed.RESULTS / f"{name}.jsonl") for name in ("cpu", "cuda", "scaling"))
+    assert speed.page(Results(cpu), Results(gpu), scaling_section(scaling)) == speed.PAGE.read_text()
+    for figure in (curve_page.figure(effect.Results.read(effect.HERE / "results", "curve")), speed.figure(scaling)):
+        assert len(figure.data) > 3

@@ -18,7 +18,7 @@ from benchmarks.time_to_effect.arrival import (
     remaining_toxicity,
     time_of,
 )
-from benchmarks.time_to_effect.page import best_rate, page
+from benchmarks.time_to_effect.page import page
 from benchmarks.time_to_effect.runs import Settings, defaults, is_whole, time_to_effect
 
 BASE = Point(0, 0.0, Figures(0.5, 40.0), Figures(0.25, 30.0))
@@ -122,13 +122,6 @@ def test_a_run_given_up_sooner_than_is_now_asked_is_run_again():
     assert is_whole(record(1e-4, 0, far(2), 20.0, diverged=True), settings)
     assert not is_whole(record(1e-4, 0, arriving(4), 50.0, dialogues=50), settings)
     assert not is_whole(record(1e-4, 0, arriving(4), 50.0, defaults=defaults() | {"reward": "mini"}), settings)
-
-
-def test_the_best_rate_arrived_first_or_came_furthest():
-    near = [point(1, 0.15, 0.06)]
-    searched = [record(1e-5, 0, far(2), 900.0), record(1e-4, 0, near, 900.0)]
-    assert best_rate(searched, BASE) == 1e-4
-    assert best_rate([*searched, record(1e-3, 0, arriving(9), 100.0), record(4e-3, 0, arriving(7), 80.0)], BASE) == 4e-3
 
 
 def test_the_page_says_what_is_a_bound_and_which_runs_had_company():

@@ -1,4 +1,4 @@
-"""TRL 0.11.4's PPOTrainer as the public notebooks use it. Run by legacy_train.py with the legacy environment's Python.
+"""TRL 0.11.4's PPOTrainer as the public notebooks use it. Run by trl.py with the legacy environment's Python.
 
 Its settings come as JSON. Then {"queries": [[ids]], "seed"}, answered by {"responses": [[ids]]}, and {"scores": [numbers]},
 answered by {"kl"}, take turns; {"save": FOLDER} may come between steps.
