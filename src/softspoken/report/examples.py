@@ -64,7 +64,7 @@ def read_rows(path: Path, report: EvalReport, seed: int = 0) -> Rows | None:
     tuned = next(iter(judged_systems(report)), None)
     histograms: dict[tuple[str, str | None], list[int]] = {}
     numbers: dict[str, dict[int, Numbers]] = {BASE: {}, tuned or BASE: {}}
-    for row in _read(path):
+    for row in read_lines(path):
         value = row["metrics"].get(objective.metric)
         if value is None:  # it takes a reference, and there is none
             continue
@@ -119,7 +119,7 @@ def _largest(values: dict[int, float]) -> list[int]:
 def _examples(path: Path, places: set[int], tuned: str, report: EvalReport) -> dict[int, Example]:
     """The texts of the examples numbered `places`, the systems in the order of the file (human first)."""
     found: dict[int, list[dict[str, Any]]] = {place: [] for place in places}
-    for row in _read(path):
+    for row in read_lines(path):
         wanted = (row["system"] in (BASE, tuned) and row["decoding"] == "greedy") or row["decoding"] is None
         if wanted and row["row"] in places and all(one["system"] != row["system"] for one in found[row["row"]]):
             found[row["row"]].append(row)
@@ -148,7 +148,7 @@ def _figure(metric: str, value: float, report: EvalReport) -> str:
     return f"{in_sentence(known)} {written(known, value)}"
 
 
-def _read(path: Path) -> Iterator[dict[str, Any]]:
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     with path.open(encoding="utf-8") as file:
         for line in file:
             yield json.loads(line)

@@ -9,6 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template, select
 from markupsafe import Markup, escape
 
 from softspoken.report.charts import Chart
+from softspoken.report.every_row import as_json
 from softspoken.report.measures import toxicity
 
 Charts = dict[str, list[Chart]]
@@ -37,6 +38,7 @@ def template(name: str) -> Template:
         "quoted": _quoted,
         "chart_data": _chart_data,
         "breakable": _breakable,
+        "as_json": as_json,
     }
     return environment.get_template(name)
 

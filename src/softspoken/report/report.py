@@ -18,6 +18,7 @@ from rich.text import Text
 from softspoken.data.prompts import PromptFormat
 from softspoken.report.charts import Chart, Styles, distributions, plane, slice_chart, system_styles
 from softspoken.report.curves import curve_rows, curves, smoothing
+from softspoken.report.every_row import every_row
 from softspoken.report.examples import read_rows
 from softspoken.report.measures import BASE, HUMAN, measure, metrics_of, overview, reward_in_words, sliced, task_of
 from softspoken.report.page import render, template
@@ -144,6 +145,7 @@ def report_page(folder: Path) -> str:
         curve_rows=curve_rows(metrics),
         slice_tables=_slice_tables(report) if report else [],
         examples=rows.examples if rows else [],
+        table=every_row(_rows_file(folder, report), report) if report else None,
         styles=styles,
         has_card=(folder / CARD_FILE).is_file(),
         config=record.get("config") or (report.config if report else {}),

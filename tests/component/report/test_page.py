@@ -129,7 +129,7 @@ def test_nothing_is_fetched_and_nothing_goes_wrong(browser):
     assert [url for url in requested if not url.startswith(("file:", "data:", "blob:"))] == []
     assert requested[0].startswith("file:")
     assert wrong(browser) == []
-    assert browser.evaluate("document.querySelectorAll('script').length") == 3  # none that a summary brought
+    assert browser.evaluate("document.querySelectorAll('script').length") == 4  # none that a summary brought
 
 
 def test_every_chart_has_marks(browser):
@@ -177,6 +177,59 @@ def test_abuse_is_blurred_until_enter_is_pressed(browser):
     assert browser.evaluate("document.querySelectorAll('.hidden-text[aria-expanded=false]').length") == 0
     browser.press("Enter", 13, "\r")
     assert browser.evaluate("document.querySelectorAll('.hidden-text[aria-expanded=true]').length") == 0
+
+
+FIRST = """[...document.querySelectorAll('#every-row tbody tr:first-child > *')].map(cell =>
+    [...cell.querySelectorAll('.show')].reduce((text, one) => text.replace(one.textContent, ''), cell.textContent))"""
+
+
+def choose(browser: Browser, order: str) -> None:
+    browser.evaluate(f"""(() => {{ const order = document.getElementById('order');
+        order.value = [...order.options].find(one => one.text === {order!r}).value; order.dispatchEvent(new Event('change')); }})()""")
+
+
+def search(browser: Browser, words: str) -> object:
+    browser.evaluate(
+        f"(() => {{ const box = document.getElementById('search'); box.value = {words!r}; box.form.requestSubmit(); }})()"
+    )
+    return browser.evaluate("document.getElementById('found').textContent")
+
+
+def test_every_row_is_found_sorted_and_compared_word_by_word(browser):
+    assert browser.evaluate("document.getElementById('found').textContent") == "12 of 12 dialogues"
+    assert search(browser, "D11 <SCRIPT>") == "1 of 12 dialogues"
+    row = browser.evaluate(FIRST)
+    assert row[0] == "d11"
+    assert row[2] == "<script>alert('x')</script> Nora calls Felix an idiot & leaves."
+    assert row[4:] == ["0.900 → 0.050−0.850", "40.0 → 40.00.0"]
+    marked = (
+        "['del', 'ins'].map(mark => [...document.querySelectorAll(`#every-row ${mark}`)].map(one => one.textContent))"
+    )
+    # Nora and Felix are in both; what stands between, before and after is not.
+    assert browser.evaluate(marked) == [
+        ["<script>alert('x')</script>", "calls", "an idiot & leaves."],
+        ["and", "argue."],
+    ]
+    assert search(browser, "nothing of the kind") == "0 of 12 dialogues"
+    search(browser, "")
+    choose(browser, "toxicity of tuned, highest first")
+    assert browser.evaluate(FIRST)[0] == "d0"
+    browser.evaluate("""(() => { const part = document.getElementById('part'); part.value = 'everyday';
+        part.dispatchEvent(new Event('change')); })()""")
+    assert browser.evaluate("document.getElementById('found').textContent") == "6 of 12 dialogues"
+    browser.evaluate("""(() => { const part = document.getElementById('part'); part.value = '';
+        part.dispatchEvent(new Event('change')); })()""")
+
+
+def test_what_is_downloaded_is_what_was_found_and_no_formula(browser):
+    search(browser, "d7")
+    lines = str(browser.evaluate("asCsv()")).removeprefix("\ufeff").split("\r\n")
+    assert lines[0] == "id,dialogue,base,tuned,toxicity of base,toxicity of tuned,rougeL of base,rougeL of tuned"
+    assert lines[1].startswith("d7,")
+    assert lines[1].endswith(",0.9,0.05,40,40")
+    assert browser.evaluate("""cell('=HYPERLINK("x")')""") == '"\'=HYPERLINK(""x"")"'
+    assert browser.evaluate("cell(-0.5)") == "-0.5"
+    search(browser, "")
 
 
 def test_everything_that_takes_the_keyboard_has_a_name(browser):

@@ -1,6 +1,6 @@
 const base = {
   margin: {l: 54, r: 12, t: 8, b: 40}, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", autosize: true,
-  font: {size: 12}, hovermode: "closest", legend: {orientation: "h", y: 1.02, yanchor: "bottom", x: 0},
+  font: {size: 12, family: getComputedStyle(document.body).fontFamily}, hovermode: "closest", legend: {orientation: "h", y: 1.02, yanchor: "bottom", x: 0},
 };
 const axis = {automargin: true, fixedrange: true, zeroline: false, ticklabelstandoff: 4};
 const plots = [];
