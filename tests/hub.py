@@ -4,6 +4,7 @@ It answers as huggingface.co does, as far as the clients look: files with ETag a
 X-Error-Code, and the redirect of `bert-base-uncased` to its new home.
 """
 
+import base64
 import contextlib
 import csv
 import hashlib
@@ -27,6 +28,10 @@ FILE = re.compile(rf"/(?:(?P<kind>datasets)/)?{REPO}/resolve/(?P<revision>[^/]+)
 TREE = re.compile(rf"/api/(?P<kind>models|datasets)/{REPO}/tree/(?P<revision>[^/]+)(?:/(?P<file>.+))?")
 PATHS = re.compile(rf"/api/(?P<kind>models|datasets)/{REPO}/paths-info/(?P<revision>[^/]+)")
 INFO = re.compile(rf"/api/(?P<kind>models|datasets)/{REPO}(?:/revision/(?P<revision>[^/]+))?")
+PREUPLOAD = re.compile(rf"/api/models/{REPO}/preupload/main")
+COMMIT = re.compile(rf"/api/models/{REPO}/commit/main")
+OWNER = "me"
+"""Whose token is taken, whatever it is."""
 Answer = tuple[int, dict[str, str], bytes]
 
 
@@ -62,7 +67,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         path = unquote(urlsplit(self.path).path)
-        status, headers, content = answer(self.server.root, path, body)
+        status, headers, content = (uploaded(self.server, path, body) if self.command == "POST" else None) or answer(
+            self.server.root, path, body
+        )
         self.server.asked.append(f"{self.command} {path} {status}")
         self.send_response(status)
         for name, value in {**headers, "Content-Length": str(len(content))}.items():
@@ -77,8 +84,34 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
 
+def uploaded(hub: Hub, path: str, body: bytes) -> Answer | None:
+    """What a client posts that makes a repository and commits to it; None for what else is posted."""
+    if path == "/api/validate-yaml":
+        return _json({"errors": [], "warnings": []})
+    if path == "/api/repos/create":
+        asked = json.loads(body)
+        repo = f"{asked.get('organization') or OWNER}/{asked['name']}"
+        (hub.root / "models" / repo).mkdir(parents=True, exist_ok=True)
+        return _json({"url": f"{hub.url}/{repo}"})
+    if PREUPLOAD.fullmatch(path):
+        files = [
+            {"path": file["path"], "uploadMode": "regular", "shouldIgnore": False} for file in json.loads(body)["files"]
+        ]
+        return _json({"files": files})
+    if match := COMMIT.fullmatch(path):
+        for line in map(json.loads, body.splitlines()):
+            if line["key"] == "file":
+                file = hub.root / "models" / match["repo"] / line["value"]["path"]
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(base64.b64decode(line["value"]["content"]))
+        return _json({"commitUrl": f"{hub.url}/{match['repo']}/commit/0", "commitOid": "0" * 40, "success": True})
+    return None
+
+
 def answer(root: Path, path: str, body: bytes) -> Answer:
     """Status, headers and content for a path; `body` is what was posted."""
+    if path == "/api/whoami-v2":
+        return _json({"name": OWNER, "type": "user", "orgs": []})
     for pattern, respond in ((FILE, _file), (TREE, _tree), (PATHS, _paths), (INFO, _info)):
         match = pattern.fullmatch(path)
         if not match:

@@ -1,4 +1,5 @@
-"""Whether the hub can give a repository, asked once and plainly, before the libraries ask for its files; and one file of it.
+"""Whether the hub can give a repository, asked once and plainly, before the libraries ask for its files; one file of it; and
+uploading.
 
 Theirs is a patient way: a hub out of reach is tried again for some 23 seconds a file, in silence.
 """
@@ -9,7 +10,7 @@ import logging
 from pathlib import Path
 from typing import Literal
 
-from softspoken.types import InputError, first_line
+from softspoken.types import InputError, RunError, first_line
 
 log = logging.getLogger(__name__)
 
@@ -88,3 +89,55 @@ def hub_file(repo: str, name: str, ways_on: str) -> Path | None:
     except (OSError, HfHubHTTPError) as error:
         reason = first_line(error)
         raise InputError(f"cannot get {name} of {repo!r} from the hub ({reason}); {ways_on}") from error
+
+
+# ------------------------------------------------------------------------------------------------------- uploading
+
+
+def require_pushable(repo: str) -> None:
+    """Raises InputError where nothing could be uploaded to `repo`: better before a training than after it. Nothing is made there."""
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.errors import HfHubHTTPError
+
+    _require_name(repo, "give push_to_hub OWNER/NAME")
+    if constants.HF_HUB_OFFLINE:
+        raise InputError(
+            "push_to_hub: the hub is switched off (HF_HUB_OFFLINE); switch it on, or leave push_to_hub out"
+        )
+    if not HfApi().token and not _token():
+        raise InputError("push_to_hub: there is no token of the hub; log in with hf auth login, or set HF_TOKEN")
+    try:
+        HfApi().whoami()
+    except HfHubHTTPError as error:
+        raise InputError(
+            f"push_to_hub: the hub at {constants.ENDPOINT} does not take the token ({first_line(error)}); log in with hf auth login"
+        ) from error
+    except Exception as error:  # as in _ask
+        raise InputError(
+            f"push_to_hub: cannot reach the hub at {constants.ENDPOINT} ({first_line(error)}); check the network, or leave it out"
+        ) from error
+
+
+def _token() -> str | None:
+    from huggingface_hub import get_token
+
+    return get_token()
+
+
+def push(folder: Path, repo: str, *, files: list[str], private: bool = False) -> str:
+    """Upload these files of `folder` as one commit to a model repository, which is made if it is not there; returns its address.
+
+    Raises RunError: what is uploaded was made by then, and stays where it is.
+    """
+    from huggingface_hub import CommitOperationAdd, HfApi
+
+    api = HfApi()
+    try:
+        made = api.create_repo(repo, private=private or None, exist_ok=True)
+        additions = [CommitOperationAdd(name, str(folder / name)) for name in files]
+        api.create_commit(made.repo_id, additions, commit_message="Upload what softspoken made")
+    except Exception as error:  # of the HTTP client, the proxy or the hub
+        raise RunError(
+            f"{folder} could not be uploaded to {repo} ({first_line(error)}); it is whole here: hf upload {repo} {folder}"
+        ) from error
+    return str(made)

@@ -24,7 +24,7 @@ MAY_IMPORT = FOUNDATION | {
     "rl": {"models", "data"},
     "rewards": {"models", "data"},
     "sft": {"tasks", "models", "data"},
-    "inference": {"rl", "rewards", "tasks", "models", "data"},
+    "inference": {"report", "rl", "rewards", "tasks", "models", "data"},
     "tasks": {"data"},
     "report": {"tasks", "data"},
     "evaluation": {"inference", "rewards", "tasks", "report", "models", "data"},
@@ -41,6 +41,7 @@ INSIDE = {
         "warm_start": {"kinds", "ranges"},
         "evaluation": {"kinds", "ranges"},
         "inference": {"kinds", "ranges"},
+        "serving": {"kinds", "ranges"},
     },
     "data": {
         "files": set(),
@@ -77,7 +78,13 @@ INSIDE = {
         "tracking": set(),
     },
     "rewards": {"judges": set(), "overlap": set(), "rouge": set(), "terms": {"judges", "overlap", "rouge"}},
-    "inference": {"decoding": set(), "generator": {"decoding"}},
+    "inference": {
+        "decoding": set(),
+        "engines": {"decoding"},
+        "generator": {"decoding", "engines"},
+        "choosing": {"engines", "generator"},
+        "export": {"decoding", "engines", "generator", "choosing"},
+    },
     "evaluation": {
         "metrics": set(),
         "resampling": set(),
@@ -91,6 +98,7 @@ INSIDE = {
     "tasks": {"task": set(), "summarization": {"task"}, "detoxification": {"task"}, "translation": {"task"}},
     "report": {
         "measures": set(),
+        "card": {"measures", "page"},
         "tables": {"measures"},
         "alternatives": {"measures"},
         "verdict": {"alternatives", "measures"},

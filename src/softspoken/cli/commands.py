@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from softspoken.config import EvaluateConfig, GenerateConfig, ScoreConfig, SftConfig, TrainConfig
+from softspoken.config import EvaluateConfig, ExportConfig, GenerateConfig, ScoreConfig, SftConfig, TrainConfig
 from softspoken.config.ranges import check_settings
 
 
@@ -64,6 +64,7 @@ CONFIGS: dict[str, type] = {
     "score": ScoreConfig,
     "report": ReportConfig,
     "compare": CompareConfig,
+    "export": ExportConfig,
     "doctor": DoctorConfig,
     "completion": CompletionConfig,
 }
@@ -120,6 +121,10 @@ EXAMPLES = {
     "compare": """\
   softspoken compare runs/seed-0 runs/seed-1 runs/seed-2
   softspoken compare runs/* --output all.html""",
+    "export": """\
+  softspoken export --adapter runs/demo/adapter --output models/calm
+  softspoken export --adapter runs/demo/adapter --format ctranslate2 --quantization int8 --output models/calm-int8
+  softspoken export --model google/flan-t5-base --adapter runs/t5/adapter --output models/t5 --push_to_hub me/calm-t5""",
     "doctor": """\
   softspoken doctor
   softspoken doctor --self_test false                       without the ten seconds of training""",

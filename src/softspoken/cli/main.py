@@ -15,7 +15,7 @@ from softspoken.cli.commands import CompareConfig, CompletionConfig, DoctorConfi
 from softspoken.cli.doctor import Finding
 from softspoken.cli.faults import told
 from softspoken.cli.flags import completion, parse
-from softspoken.config import EvaluateConfig, GenerateConfig, ScoreConfig, SftConfig, TrainConfig
+from softspoken.config import EvaluateConfig, ExportConfig, GenerateConfig, ScoreConfig, SftConfig, TrainConfig
 from softspoken.types import InputError, RunError, one_line
 
 
@@ -128,6 +128,12 @@ def _completion(config: CompletionConfig) -> None:
     print(completion(config.shell))
 
 
+def _export(config: ExportConfig) -> None:
+    from softspoken.inference.export import export
+
+    print(f"model: {export(config)}")
+
+
 _COMMANDS: dict[str, Callable[[Any], None]] = {
     "train": _train,
     "sft": _sft,
@@ -139,6 +145,7 @@ _COMMANDS: dict[str, Callable[[Any], None]] = {
     "compare": _compare,
     "doctor": _doctor,
     "completion": _completion,
+    "export": _export,
 }
 
 

@@ -6,6 +6,7 @@ The text under each field is the help a user sees. A field that belongs to sever
 from softspoken.config.evaluation import EvaluateConfig
 from softspoken.config.inference import GenerateConfig, ScoreConfig
 from softspoken.config.kinds import Data, Device, KlEstimator, OnBadRow, Side
+from softspoken.config.serving import ExportConfig
 from softspoken.config.training import TrainConfig
 from softspoken.config.warm_start import SftConfig
 
@@ -13,6 +14,7 @@ __all__ = [
     "Data",
     "Device",
     "EvaluateConfig",
+    "ExportConfig",
     "GenerateConfig",
     "KlEstimator",
     "OnBadRow",

@@ -9,15 +9,16 @@ from __future__ import annotations
 import copy
 import json
 import logging
+import random
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TextIO
 
 import torch
-from peft import PeftType
+from peft import PeftModel, PeftType
 from torch import Tensor
 from transformers import GenerationConfig, NoBadWordsLogitsProcessor
 
@@ -33,13 +34,14 @@ from softspoken.data.files import (
     parse_json_lines,
     saying_what_is_wrong,
 )
-from softspoken.data.prompts import PromptFormat, encode_prompts
+from softspoken.data.prompts import PromptFormat, prompt_ids
 from softspoken.data.reading import iterate_examples, to_examples
 from softspoken.inference.decoding import generation_config_of, limit_of, plain_config
+from softspoken.inference.engines import Search
 from softspoken.lines_file import LinesFile
 from softspoken.models.adapters import adapter_folder, tokenizer_source, with_adapter
 from softspoken.models.families import for_generate
-from softspoken.models.generation import end_ids
+from softspoken.models.generation import end_ids, generation_to_save
 from softspoken.models.languages import speak
 from softspoken.models.pretrained import (
     load_seq2seq,
@@ -61,6 +63,8 @@ WINDOW = 8
 """Batches that are read ahead and sorted by length: less padding, at constant memory."""
 SAMPLES_AT_ONCE = 4
 """A batch has no more rows than so many for each of its dialogues: with more samples it has fewer dialogues."""
+NO_EXAMPLE = Example("", "")
+"""Stands for whatever a prompt was made of."""
 READ_AT_ONCE = 16
 """Dialogues of similar length that are encoded together, for little padding."""
 
@@ -78,6 +82,8 @@ class Generator:
     """Texts that were too long for the encoder and were cut, so far."""
     banned: list[list[int]] | None = None
     """Token sequences that must not come out; see `ban`."""
+    engine: Callable[[list[list[int]], Search], list[list[list[int]]]] | None = None
+    """What decodes in torch's place; see `choosing`."""
     _policy: Policy | None = field(default=None, init=False, repr=False)
     """The same model as training samples from it."""
 
@@ -120,9 +126,10 @@ class Generator:
         generation = plain_config(generation) if plain else generation
         require_room_to_answer(seq2seq.config, limit_of(generation))
         prompt_format = fitting(speak(tokenizer, prompt_format, generation), seq2seq.config, tokenizer)
-        # generate() fills what is not set from the model's own: neutral, so that it is what this object says and no more.
-        seq2seq.generation_config = GenerationConfig()
-        whole: Any = _merged(with_adapter(seq2seq, folder, model)) if folder else seq2seq
+        # generate() fills what is not set from the model's own: the same, so that it is what this object says and no more; and
+        # what the model's own save_pretrained writes begins and ends as this one does.
+        seq2seq.generation_config = copy.deepcopy(generation)
+        whole: Any = _merged_where_exact(with_adapter(seq2seq, folder, model)) if folder else seq2seq
         return cls(
             # Nothing is trained, with an adapter or without, so that both sample by the same kernels.
             model=whole.requires_grad_(False).to(place).eval(),
@@ -157,6 +164,21 @@ class Generator:
             )
         return [found[row] for row in range(len(examples))]
 
+    def save_pretrained(self, folder: str | Path) -> None:
+        """A folder that transformers alone loads and generates the same from, and softspoken with the same prompt: weights (an
+        adapter merged into them), tokenizer, generation config, prompt template.
+
+        Raises InputError for an adapter of a kind that cannot be merged.
+        """
+        self.model = whole = merged(self.model)
+        whole.generation_config = generation_to_save(self.generation_config, limit_of(self.generation_config))
+        try:
+            whole.save_pretrained(str(folder))
+        finally:
+            whole.generation_config = copy.deepcopy(self.generation_config)
+        self.tokenizer.save_pretrained(str(folder))
+        self.prompt_format.save(Path(folder))
+
     def ban(self, words: Iterable[str]) -> None:
         """From now on, keep these words from being written: as they are, Capitalized and in CAPITALS, within a line or at its start.
 
@@ -183,34 +205,57 @@ class Generator:
     def _batch(
         self, examples: list[Example], samples: int = 0, generator: torch.Generator | None = None
     ) -> list[list[Response]]:
-        batch = on_device(encode_prompts(examples, self.tokenizer, self.prompt_format), self.model.device)
-        self.truncated += batch.truncated
-        ids = self._decoded(batch) if generator is None else self._sampled(batch, samples, generator)
-        texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
-        ends = torch.tensor(end_ids(self.generation_config, self.tokenizer.eos_token_id), device=ids.device)
-        ended = torch.isin(ids, ends).any(dim=1).tolist()
+        prompts, truncated = prompt_ids(examples, self.tokenizer, self.prompt_format)
+        self.truncated += truncated
+        return self.respond(prompts, Search(samples), generator)
+
+    def respond(
+        self, prompts: list[list[int]], search: Search, generator: torch.Generator | None = None
+    ) -> list[list[Response]]:
+        """Each prompt's responses. What `generator` draws is torch's alone; else the engine decodes, where there is one."""
+        by_engine = self.engine if generator is None and not self.banned else None
+        ids = by_engine(prompts, search) if by_engine else self.ids_by_torch(prompts, search, generator)
+        ends = set(end_ids(self.generation_config, self.tokenizer.eos_token_id))
+        flat = [response for own in ids for response in own]
+        texts = self.tokenizer.batch_decode(flat, skip_special_tokens=True)
         if self.prompt_format.strip:
             texts = [text.strip() for text in texts]
-        responses = [Response(text, cut=not end) for text, end in zip(texts, ended, strict=True)]
-        each = len(responses) // len(examples)
-        return [responses[first : first + each] for first in range(0, len(responses), each)]
+        responses = (Response(text, cut=ends.isdisjoint(one)) for text, one in zip(texts, flat, strict=True))
+        return [list(islice(responses, len(own))) for own in ids]
+
+    def ids_by_torch(
+        self, prompts: list[list[int]], search: Search, generator: torch.Generator | None = None
+    ) -> list[list[list[int]]]:
+        """For each prompt its responses as ids, the end's included where it was reached."""
+        padded = self.tokenizer.pad({"input_ids": prompts}, padding_side="right", return_tensors="pt")
+        batch = on_device(
+            PromptBatch([NO_EXAMPLE] * len(prompts), padded["input_ids"], padded["attention_mask"]), self.model.device
+        )
+        if search.samples:
+            rows = self._sampled(batch, search, generator or torch.Generator().manual_seed(random.getrandbits(63)))
+        else:
+            rows = self._decoded(batch, search)
+        ends = set(end_ids(self.generation_config, self.tokenizer.eos_token_id))
+        ids = [to_its_end(row, ends) for row in rows.tolist()]
+        each = max(1, search.samples)
+        return [ids[first : first + each] for first in range(0, len(ids), each)]
 
     @torch.inference_mode()
-    def _decoded(self, batch: PromptBatch) -> Tensor:
+    def _decoded(self, batch: PromptBatch, search: Search) -> Tensor:
         """Ids [N, T] as the generation config has them, without the decoder's start, which may be the end's id as well."""
         ids: Tensor = self.model.generate(
             **for_generate(self.model, batch.input_ids, batch.attention_mask),
-            generation_config=self._greedy_config(),
+            generation_config=self._config(search),
         )
         return ids[:, 1:]
 
-    def _sampled(self, batch: PromptBatch, samples: int, generator: torch.Generator) -> Tensor:
+    def _sampled(self, batch: PromptBatch, search: Search, generator: torch.Generator) -> Tensor:
         """Ids [N * samples, T], by what samples in training: nothing that bends the distribution is taken over from the
         generation config, only which ids begin and force, and the length."""
         saved = self.generation_config
         config = TrainConfig(
-            samples_per_prompt=samples,
-            max_new_tokens=limit_of(saved),
+            samples_per_prompt=search.samples,
+            max_new_tokens=search.max_new_tokens or limit_of(saved),
             micro_batch_size=READ_AT_ONCE,
         )
         if self._policy is None:
@@ -221,11 +266,16 @@ class Generator:
         require_finite(logprobs, "sampling")
         return ids
 
-    def _greedy_config(self) -> GenerationConfig:
-        if not self.banned:
+    def _config(self, search: Search) -> GenerationConfig:
+        if not self.banned and search.max_new_tokens is None and search.num_beams is None:
             return self.generation_config
         config = copy.deepcopy(self.generation_config)
-        config.bad_words_ids = [*(config.bad_words_ids or []), *self.banned]
+        if self.banned:
+            config.bad_words_ids = [*(config.bad_words_ids or []), *self.banned]
+        if search.max_new_tokens is not None:
+            config.max_new_tokens, config.max_length = search.max_new_tokens, None
+        if search.num_beams is not None:
+            config.num_beams = search.num_beams
         return config
 
 
@@ -244,6 +294,12 @@ def _checked(texts: list[str], cleaned: bool) -> list[Example]:
     return list(to_examples(rows, source="texts", columns=Columns("text"), cleaned=cleaned))
 
 
+def to_its_end(ids: list[int], ends: set[int]) -> list[int]:
+    """Without the padding after its first end."""
+    length = next((place for place, token in enumerate(ids, start=1) if token in ends), len(ids))
+    return ids[:length]
+
+
 def _by_length(examples: list[Example], batch_size: int) -> Iterator[list[int]]:
     """Row numbers in batches of similar length."""
     rows = sorted(range(len(examples)), key=lambda row: len(examples[row].text))
@@ -253,11 +309,24 @@ def _by_length(examples: list[Example], batch_size: int) -> Iterator[list[int]]:
 # ------------------------------------------------------------------------------------------------------ loading
 
 
-def _merged(model: Any) -> Any:
+def _merged_where_exact(model: Any) -> Any:
     """With the adapter's product added to the weights it changes, so that it costs nothing a token; in half precision the sum
     would be rounded, and other kinds than LoRA have none."""
     lora = all(config.peft_type == PeftType.LORA for config in model.peft_config.values())
     return model.merge_and_unload() if lora and model.dtype == torch.float32 else model
+
+
+def merged(model: Any) -> Any:
+    """The model alone, with what its adapter changes in its weights. Raises InputError for an adapter that changes none."""
+    if not isinstance(model, PeftModel):
+        return model
+    kinds = {config.peft_type for config in model.peft_config.values()}
+    if any(config.is_prompt_learning for config in model.peft_config.values()):
+        raise InputError(
+            f"an adapter of the kind {', '.join(sorted(kind.value for kind in kinds))} learns a prompt, which cannot be merged into "
+            "weights; use LoRA or another that changes weights"
+        )
+    return model.merge_and_unload()
 
 
 # -------------------------------------------------------------------------------------------------- the command
