@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 from contextlib import closing
 from copy import deepcopy
@@ -16,6 +17,7 @@ from softspoken.data.batches import one_ahead, padding_share, prompt_batches, re
 from softspoken.data.prompts import PromptFormat
 from softspoken.data.reading import read_examples, require_references
 from softspoken.evaluation.rows import ROWS_FILE, discard
+from softspoken.hub import push, require_pushable
 from softspoken.interrupt import Interrupted, finishing
 from softspoken.models.cpu import tune_cpu
 from softspoken.models.pretrained import require_seq2seq
@@ -33,6 +35,8 @@ from softspoken.training.ending import evaluate_run, evaluation_of, require_eval
 from softspoken.training.measuring import Clock, metrics_of
 from softspoken.training.start import ADAPTER, CONFIG_FILE, folder_of, optimizer_of, prompt_format_of, record, with_rows
 from softspoken.types import Example, Rollout, RunError, Scores
+
+log = logging.getLogger(__name__)
 
 
 def train(config: TrainConfig) -> Path:
@@ -58,6 +62,8 @@ def _run(config: TrainConfig, task: Task, folder: RunFolder) -> None:
     if config.fast:
         tune_cpu()
     require_seq2seq(config.model)
+    if config.push_to_hub:
+        require_pushable(config.push_to_hub)
     examples = read_examples(config, task, config.max_examples)
     require_a_batch(examples, config.batch_size)
     assert config.reward
@@ -74,6 +80,10 @@ def _run(config: TrainConfig, task: Task, folder: RunFolder) -> None:
     folder.write(CARD_FILE, card)
     folder.write(f"{ADAPTER}/{CARD_FILE}", card)
     folder.write(REPORT_FILE, report_page(folder.path))
+    if config.push_to_hub:
+        adapter = folder.path / ADAPTER
+        files = sorted(path.name for path in adapter.iterdir() if path.is_file())
+        log.info("uploaded to %s", push(adapter, config.push_to_hub, files=files, private=config.private))
 
 
 def _learn(

@@ -69,10 +69,14 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         yield World(softspoken, root, checkpoint, port)
 
 
-def test_the_preset_runs_a_step_on_what_the_hub_serves(world: World, tmp_path: Path) -> None:
+def test_the_preset_runs_a_step_on_what_the_hub_serves_and_is_uploaded(world: World, tmp_path: Path) -> None:
+    checked, pushed = ("--detoxify_sha256", world.checkpoint_sha256), ("--push_to_hub", "me/calm")
     with serve(world.repositories, world.port) as hub:
-        done = world.softspoken(tmp_path, *PRESET, "--detoxify_sha256", world.checkpoint_sha256, "--output", "run")
-    assert done.status == 0, done.stderr
+        done = world.softspoken(tmp_path, *PRESET, *checked, "--output", "run", *pushed, HF_TOKEN="hf_of_a_test")
+        assert done.status == 0, done.stderr
+        assert f"uploaded to {hub.url}/me/calm" in done.stderr
+        _is_uploaded(world, tmp_path / "run" / "adapter")
+        _is_exported(world, tmp_path)
 
     run = tmp_path / "run"
     config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["config"]
@@ -138,6 +142,30 @@ def test_the_preset_runs_a_step_on_what_the_hub_serves(world: World, tmp_path: P
     assert list(json.loads(offline.stdout)) == ["id", "summary"]
 
 
+def _is_uploaded(world: World, adapter: Path) -> None:
+    there = world.repositories / "models" / "me" / "calm"
+    assert {path.name for path in there.iterdir()} == {path.name for path in adapter.iterdir()}
+    weights = "adapter_model.safetensors"
+    assert (there / weights).read_bytes() == (adapter / weights).read_bytes()
+    card = (there / "README.md").read_text(encoding="utf-8")
+    head = yaml.safe_load(card.split("---")[1])
+    assert head["base_model"] == "google/flan-t5-base"
+    assert {"softspoken", "lora", "reinforcement-learning"} <= {*head["tags"]}
+    assert {one["type"] for one in head["model-index"][0]["results"][0]["metrics"]} == {"toxicity", "rougeL"}
+    assert 'adapter="me/calm"' in card
+
+
+def _is_exported(world: World, folder: Path) -> None:
+    words = ["export", "--model", "google/flan-t5-base", "--adapter", "me/calm", "--output", "whole"]
+    done = world.softspoken(folder, *words, "--push_to_hub", "me/whole", HF_TOKEN="hf_of_a_test")
+    assert done.status == 0, done.stderr
+    whole = world.repositories / "models" / "me" / "whole"
+    assert (whole / "model.safetensors").read_bytes() == (folder / "whole" / "model.safetensors").read_bytes()
+    assert (
+        yaml.safe_load((whole / "README.md").read_text("utf-8").split("---")[1])["base_model"] == "google/flan-t5-base"
+    )
+
+
 def test_a_models_own_prompt_and_an_adapter_come_from_the_hub(world: World, tmp_path: Path) -> None:
     own = build_tiny_t5(world.repositories / "models" / "someone" / "own")
     PromptFormat(template="Own: {dialogue}", max_prompt_tokens=99).save(own)
@@ -153,6 +181,14 @@ def test_a_models_own_prompt_and_an_adapter_come_from_the_hub(world: World, tmp_
     saved = PromptFormat.load(tmp_path / "run" / "adapter")
     assert saved == PromptFormat(template="Own: {dialogue}", max_prompt_tokens=99)
     assert json.loads((tmp_path / "run" / "adapter" / "adapter_config.json").read_text(encoding="utf-8"))["r"] == 3
+
+
+def test_an_upload_that_cannot_be_is_said_before_the_training(world: World, tmp_path: Path) -> None:
+    with serve(world.repositories, world.port):
+        done = world.softspoken(tmp_path, *PRESET, "--output", "run", "--push_to_hub", "me/calm", HF_TOKEN="")
+    assert done.status == 2
+    assert "there is no token of the hub; log in with hf auth login" in done.stderr
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_configuration_of_a_hub_set(world: World, tmp_path: Path) -> None:

@@ -190,6 +190,10 @@ class TrainConfig:
     """precision of the weights; float16 overflows in T5"""
     seed: int = 0
     """of sampling, order and initialization"""
+    push_to_hub: str | None = None
+    """hub repository, as OWNER/NAME, that the adapter is uploaded to at the end, with its card; made if it is not there"""
+    private: bool = False
+    """whether a repository that is made is private"""
 
     def __post_init__(self) -> None:
         check_settings(self)

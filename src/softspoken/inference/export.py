@@ -23,7 +23,7 @@ from softspoken.inference.decoding import limit_of
 from softspoken.inference.engines import CTranslate2, Search, Unsupported, convert, opened
 from softspoken.inference.generator import Generator, to_its_end
 from softspoken.models.generation import end_ids
-from softspoken.report.card import evaluation_beside, export_card, results_index
+from softspoken.report.card import TUNED, evaluation_beside, export_card, results_index
 from softspoken.report.report import read_report
 from softspoken.rewards.judges import load_judge
 from softspoken.rewards.rouge import rouge
@@ -58,7 +58,9 @@ def export(config: ExportConfig) -> Path:
         with folder.replacing(".") as beside:
             written = _write_ctranslate2 if config.format == "ctranslate2" else _write_merged
             checked = written(generator, beside, config)
-            (beside / CARD_FILE).write_text(_card(config, task, generator, checked, folder.path.name), encoding="utf-8")
+            (beside / CARD_FILE).write_text(
+                _card(config, task, generator, checked, config.push_to_hub or folder.path.name), encoding="utf-8"
+            )
             files = sorted(path.relative_to(beside).as_posix() for path in beside.rglob("*") if path.is_file())
         log.info("%s", checked)
         if config.push_to_hub:
@@ -162,7 +164,7 @@ def _card(config: ExportConfig, task: Task, generator: Generator, checked: str, 
         model=config.model,
         adapter=config.adapter,
         base_model=hub_id,
-        index=results_index(read_report(run), name, "tuned") if run else "",
+        index=results_index(read_report(run), name, TUNED) if run else "",
         task=task,
         checked=checked,
         template=generator.prompt_format.template,

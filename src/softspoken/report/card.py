@@ -10,6 +10,9 @@ from softspoken.report.measures import measure, task_of
 from softspoken.report.page import template
 from softspoken.types import EvalReport
 
+TUNED = "tuned"
+"""The system that a run's card speaks of."""
+
 
 def results_index(report: EvalReport, name: str, system: str) -> str:
     """YAML: the system's objective and guards, for each way of decoding it was measured in. Empty where it was not measured."""

@@ -16,6 +16,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from softspoken.data.prompts import PromptFormat
+from softspoken.report.card import TUNED, results_index
 from softspoken.report.charts import Chart, Styles, distributions, plane, slice_chart, system_styles
 from softspoken.report.curves import curve_rows, curves, smoothing
 from softspoken.report.every_row import every_row
@@ -355,6 +356,7 @@ def model_card(folder: Path) -> str:
         verdicts=verdicts(report) if report else [],
         remarks=remarks(report) if report else [],
         tables=system_tables(report) if report else [],
-        adapter=f"{folder.name if folder.is_absolute() else folder.as_posix()}/adapter",
+        index=results_index(report, folder.resolve().name, TUNED) if report else "",
+        adapter=config.get("push_to_hub") or f"{folder.name if folder.is_absolute() else folder.as_posix()}/adapter",
         template=(PromptFormat.load(folder / "adapter") or PromptFormat(task.template)).template,
     )  # fmt: skip
