@@ -108,7 +108,7 @@ INSIDE = {
         "examples": {"charts", "measures", "verdict"},
         "every_row": {"examples", "measures", "verdict"},
         "page": {"charts", "every_row", "measures"},
-        "report": {"every_row", "examples", "charts", "curves", "measures", "page", "tables", "verdict"},
+        "report": {"card", "every_row", "examples", "charts", "curves", "measures", "page", "tables", "verdict"},
         "compare": {"report", "charts", "curves", "measures", "page", "tables", "verdict"},
     },
     "training": {"start": set(), "measuring": set(), "ending": {"start"}},

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from softspoken.cli import commands, flags
-from softspoken.config import EvaluateConfig, GenerateConfig, ScoreConfig, SftConfig, TrainConfig
+from softspoken.config import EvaluateConfig, ExportConfig, GenerateConfig, ScoreConfig, SftConfig, TrainConfig
 from softspoken.config.ranges import BOUNDS, Bounds
 from softspoken.types import InputError
 
@@ -20,6 +20,7 @@ DEFAULTS: dict[str, Any] = {
     "evaluate": EvaluateConfig(output="o"),
     "generate": GenerateConfig(),
     "score": ScoreConfig(),
+    "export": ExportConfig(output="o"),
 }
 
 
