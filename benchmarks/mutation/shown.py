@@ -12,7 +12,9 @@ import hashlib
 import importlib.abc
 import importlib.util
 import json
+import math
 import os
+import resource
 import signal
 import sys
 import tempfile
@@ -61,28 +63,29 @@ class Shower:
         def shown(file: str, mutant: Mutant) -> tuple[str, str]:
             chosen = _chosen(tests, file, mutant, self.seconds)
             session.items = [items[test] for test in chosen]
-            wait = 60 + 10 * sum(tests[test][0] for test in chosen)
-            return _in_a_fork(session, lambda: _put_in(file, mutant, alive[file]), wait) if chosen else ("survived", "")
+            most = 20 + 5 * sum(tests[test][0] for test in chosen)
+            return _in_a_fork(session, lambda: _put_in(file, mutant, alive[file]), most) if chosen else ("survived", "")
 
         self.work(shown)
         return True
 
 
-def _in_a_fork(session: pytest.Session, before: Callable[[], None], wait: float) -> tuple[str, str]:
+def _in_a_fork(session: pytest.Session, before: Callable[[], None], seconds: float) -> tuple[str, str]:
+    """`seconds` of the processor at most, and twenty times as long on a clock: a machine may be busy with other things."""
     with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
         child = os.fork()
         if child == 0:
+            resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(seconds), math.ceil(seconds)))
             os._exit(_run(session, before, folder))
-        end = time.monotonic() + wait
-        while time.monotonic() < end:
-            ended, status = os.waitpid(child, os.WNOHANG)
-            if ended:
-                red = Path(folder) / RED
-                return ("killed", red.read_text() if red.is_file() else "") if status else ("survived", "")
+        end, ended, status = time.monotonic() + 20 * seconds, 0, 0
+        while not ended:
+            if time.monotonic() > end:
+                os.killpg(child, signal.SIGKILL)
             time.sleep(0.02)
-        os.killpg(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        return "timeout", ""
+            ended, status = os.waitpid(child, os.WNOHANG)
+        red = Path(folder) / RED
+        outcome = "timeout" if os.WIFSIGNALED(status) else "killed" if status else "survived"
+        return outcome, red.read_text(encoding="utf-8") if red.is_file() else ""
 
 
 def _run(session: pytest.Session, before: Callable[[], None], folder: str) -> int:
@@ -98,7 +101,7 @@ def _run(session: pytest.Session, before: Callable[[], None], folder: str) -> in
         for item, following in zip_longest(session.items, session.items[1:]):
             item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
             if session.shouldfail or session.shouldstop:
-                Path(folder, RED).write_text(item.nodeid)
+                Path(folder, RED).write_text(item.nodeid, encoding="utf-8")
                 return 1
     except BaseException:  # whatever it is, a test would have ended by it
         return 1
