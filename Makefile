@@ -12,6 +12,7 @@ test: env
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/pyrefly check --output-format min-text
 	$(BIN)/pytest
 
 # The README's picture: the demo's report in headless Chromium (Debian: apt-get install chromium).

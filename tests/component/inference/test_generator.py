@@ -253,6 +253,7 @@ def test_the_base_and_an_adapted_model_sample_by_the_same_product(tiny_t5: Path,
         summarizer.sample(TEXTS[:1], samples=1, seed=0)
         head = summarizer.model.get_output_embeddings()
         assert not any(weight.requires_grad for weight in summarizer.model.parameters())
+        assert summarizer._policy is not None
         kinds.append((type(summarizer._policy.vocabulary_product), can_pack(head)))
     assert kinds[0] == kinds[1]
     assert kinds[0][0] is PackedProjection or not kinds[0][1]

@@ -30,7 +30,7 @@ class Browser:
         self.read, write = os.pipe()
         command = f'exec "$0" {FLAGS} --user-data-dir="$1" 3<&{read} 4>&{write}'
         self.process = subprocess.Popen(
-            ["bash", "-c", command, CHROMIUM, str(profile)],
+            ["bash", "-c", command, str(CHROMIUM), str(profile)],
             pass_fds=(read, write),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -15,6 +15,7 @@ from transformers import (
 )
 
 from softspoken import mini
+from softspoken.rewards.judges import TextModel
 from softspoken.rewards.terms import Judge, load_judge, load_reward
 from softspoken.types import Example, InputError
 from tiny_classifiers import POSITIONS, SIX, SIZE, TEXTS, WORDS, bert_config, build_classifier, tokenizer
@@ -28,6 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def count_calls(judge: Judge) -> list[tuple[int, ...]]:
     """The shapes of the batches that reach the model from now on."""
     shapes: list[tuple[int, ...]] = []
+    assert isinstance(judge.model, TextModel)
     judge.model.model.register_forward_pre_hook(
         lambda module, args, kwargs: shapes.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
     )
@@ -59,6 +61,7 @@ def test_a_text_in_capitals_is_another_text(folder: Path, monkeypatch: pytest.Mo
     """To a classifier whose tokenizer tells them apart."""
     judge = load_judge(f"hf:{folder}:toxicity")
     you, kind = judge(["you", "kind"])["toxicity"]
+    assert isinstance(judge.model, TextModel)
     ids = {"you": judge.model._token_ids(["you"])[0], "YOU": judge.model._token_ids(["kind"])[0]}
     monkeypatch.setattr(judge.model, "_token_ids", lambda texts: [ids[text] for text in texts])
     judge.clear_cache()
@@ -83,6 +86,7 @@ def test_a_text_seen_before_is_not_computed_again(folder: Path) -> None:
 
 def test_the_cache_forgets_what_was_not_used_longest(folder: Path) -> None:
     judge = load_judge(f"hf:{folder}:toxicity")
+    assert isinstance(judge.model, TextModel)
     judge.model.cache_size = 2
     shapes = count_calls(judge)
     judge(["you"])

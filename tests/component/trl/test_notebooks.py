@@ -96,6 +96,7 @@ def test_the_course_lab_shape(tiny_t5: Path, hate_classifier: Path, dialogue_tex
     steps = 0
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
+        # pyrefly: ignore[not-iterable]
         for batch in ppo_trainer.dataloader:
             prompt_tensors = batch["input_ids"]
             summary_tensors = []
@@ -234,6 +235,7 @@ def test_trl_s_own_t5_sentiment_shape(tiny_t5: Path, hate_classifier: Path, dial
 
     kls = []
     for _ in range(5):
+        # pyrefly: ignore[not-iterable]
         for batch in ppo_trainer.dataloader:
             query_tensors = batch["input_ids"]
             response_tensors, ref_response_tensors = ppo_trainer.generate(

@@ -16,7 +16,7 @@ FILES = ("eval.json", "eval_rows.jsonl", "metrics.jsonl", "config.yaml")
 DAMAGES: dict[str, Callable[[bytes], bytes]] = {
     "empty": lambda content: b"",
     "cut": lambda content: content[: len(content) // 2],
-    "noise": lambda content: bytes(random.Random(0).randbytes(300)),
+    "noise": lambda content: random.Random(0).randbytes(300),
     "zeros": lambda content: b"\0" * len(content),
     "null": lambda content: b"null\n",
     "list": lambda content: b"[1, 2]\n",

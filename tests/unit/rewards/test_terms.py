@@ -135,6 +135,7 @@ def test_a_sum_that_float32_does_not_hold_is_named_with_its_terms() -> None:
 
 
 def test_arrays_are_as_good_as_lists() -> None:
+    # pyrefly: ignore[bad-assignment]
     reward = WeightedReward({"t": lambda *_: torch.tensor([0.25, 1])}, {"t": 1.0})
     assert reward(["x", "y"], [about(None)] * 2).total.tolist() == [0.25, 1.0]
 
