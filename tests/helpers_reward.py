@@ -52,3 +52,11 @@ def wanted_letters(responses, examples):
         float(sum(text.count(letter) for letter in example.columns["wanted"]))
         for text, example in zip(responses, examples, strict=True)
     ]
+
+
+def alike_where_even(responses, examples):
+    """The same for whatever is written to an example of an even id."""
+    return [
+        1.0 if int(example.id) % 2 == 0 else score
+        for example, score in zip(examples, letters(responses, examples), strict=True)
+    ]

@@ -7,7 +7,9 @@ import shlex
 from contextlib import closing
 from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,7 +25,7 @@ from softspoken.models.cpu import tune_cpu
 from softspoken.models.pretrained import require_seq2seq
 from softspoken.report.report import CARD_FILE, EVAL_FILE, REPORT_FILE, model_card, report_page
 from softspoken.rewards.terms import WeightedReward, load_reward
-from softspoken.rl import groups, ppo
+from softspoken.rl import chosen, groups, ppo
 from softspoken.rl.checkpoint import Progress, load_checkpoint, save_checkpoint, saved_config
 from softspoken.rl.policy import load_policy, require_moved
 from softspoken.rl.ppo import next_kl_coef
@@ -32,11 +34,15 @@ from softspoken.rl.tracking import METRICS_FILE, Tracker
 from softspoken.run_folder import RunFolder
 from softspoken.tasks.task import Task, load_task, reward_of
 from softspoken.training.ending import evaluate_run, evaluation_of, require_evaluation
+from softspoken.training.fresh import sample_fresh, with_fresh_texts
 from softspoken.training.measuring import Clock, metrics_of
 from softspoken.training.start import ADAPTER, CONFIG_FILE, folder_of, optimizer_of, prompt_format_of, record, with_rows
 from softspoken.types import Example, Rollout, RunError, Scores
 
 log = logging.getLogger(__name__)
+
+ALGORITHMS: dict[str, Any] = {"ppo": ppo, "rloo": groups, "grpo": groups, "best_of_n": chosen, "dpo": chosen}
+"""Where each algorithm's steps 3 and 4 are."""
 
 
 def train(config: TrainConfig) -> Path:
@@ -110,7 +116,7 @@ def _learn(
     for group, rate in zip(optimizer.param_groups, scheduler.get_last_lr(), strict=True):
         group["lr"] = rate  # a scheduler's state does not bring the optimizer's rate with it
     kl_coef = progress.kl_coef
-    algorithm = ppo if config.algorithm == "ppo" else groups
+    algorithm = ALGORITHMS[config.algorithm]
     seen_to_move = False
 
     batches = prompt_batches(
@@ -131,13 +137,19 @@ def _learn(
     ):
         for step, prompts in enumerate(batches, start=progress.step + 1):
             clock = Clock()
-            rollout = generate_rollout(policy, prompts, config, _generator(config, step, purpose=0))  # 1 sample
+            draws, replaced = _generator(config, step, purpose=0), 0
+            rollout = generate_rollout(policy, prompts, config, draws)  # 1 sample
             require_finite(rollout.old_logprobs, f"step {step}")
             short = too_short(rollout, config.min_response_chars)
             clock.lap("sample")
             if not short.all():
                 scores = _scores(reward, rollout, short, config)  # 2 score
                 clock.lap("score")
+                if config.dynamic_sampling:
+                    draw = partial(sample_fresh, policy, examples, partial(_scores, reward), config, draws)
+                    rollout, scores, replaced = with_fresh_texts(rollout, scores, draw, config, policy.pad_id)
+                    short = too_short(rollout, config.min_response_chars)
+                    clock.lap("fresh")
                 experience = algorithm.build_experience(rollout, scores, config, kl_coef)  # 3 shape: KL, advantages
                 stats = algorithm.update(  # 4 optimise
                     policy, optimizer, experience, config, _generator(config, step, purpose=1)
@@ -154,8 +166,9 @@ def _learn(
                 "ppo/kl_coef": kl_coef,
                 "ppo/learning_rate": scheduler.get_last_lr()[0],
                 "tokens/padding_share": padding_share(prompts),
-                "tokens/prompts_truncated": float(prompts.truncated),
+                "tokens/prompts_truncated": float(rollout.prompts.truncated),
                 "tokens/short": float(short.sum()),
+                **({"groups/replaced": float(replaced)} if config.dynamic_sampling else {}),
             }
             tracker.log(step, metrics | clock.times())  # 5 measure
             kl_coef = next_kl_coef(
@@ -174,7 +187,8 @@ def _learn(
         if not tracker.optimizer_steps:
             raise RunError(
                 f"none of the {config.steps} steps of {folder.path} trained: all their summaries were shorter than min_response_chars "
-                f"{config.min_response_chars} (tokens/short in its {METRICS_FILE}), or their updates were left out (ppo/skipped)"
+                f"{config.min_response_chars} (tokens/short in its {METRICS_FILE}), or all that answer a text scored alike (groups/alike), "
+                "or their updates were left out (ppo/skipped)"
             )
 
     if not folder.has(f"{ADAPTER}/adapter_config.json"):

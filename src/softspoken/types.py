@@ -166,6 +166,10 @@ class UpdateStats:
     skipped: int
     """Optimizer steps left out (target KL passed, or a gradient that was not finite)."""
     optimizer_steps: int = 0
+    rows: int = 0
+    """How many of the samples a pass was made of: those without an advantage are left out where they teach nothing."""
+    own: dict[str, float] = field(default_factory=dict)
+    """What only this algorithm measures, by name."""
 
 
 Decoding = Literal["greedy", "sampled"]

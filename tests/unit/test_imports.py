@@ -74,6 +74,8 @@ INSIDE = {
         "optimise": {"numerics", "rollout", "policy", "losses"},
         "ppo": {"numerics", "rollout", "policy", "losses", "optimise"},
         "groups": {"numerics", "rollout", "policy", "losses", "optimise"},
+        "chosen": {"numerics", "rollout", "policy", "losses", "optimise", "groups"},
+        "joining": set(),
         "checkpoint": {"policy"},
         "tracking": set(),
     },
@@ -111,7 +113,7 @@ INSIDE = {
         "report": {"card", "every_row", "examples", "charts", "curves", "measures", "page", "tables", "verdict"},
         "compare": {"report", "charts", "curves", "measures", "page", "tables", "verdict"},
     },
-    "training": {"start": set(), "measuring": set(), "ending": {"start"}},
+    "training": {"start": set(), "fresh": set(), "measuring": set(), "ending": {"start"}},
     "cli": {
         "faults": set(),
         "commands": set(),

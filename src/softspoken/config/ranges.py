@@ -63,7 +63,7 @@ BOUNDS: Mapping[str, Bounds] = {
     ),
     **dict.fromkeys(("max_new_tokens", "max_prompt_tokens", "lora_r", "lora_alpha", "ppo_epochs"), SIZE),
     **dict.fromkeys(("eval_limit", "warmup_steps", "min_response_chars", "samples", "eval_samples"), NONE_OR_MORE),
-    "check_limit": NONE_OR_MORE,
+    **dict.fromkeys(("check_limit", "dynamic_sampling"), NONE_OR_MORE),
     "epochs": POSITIVE,
     # Below, the logits are divided into infinities.
     "temperature": Bounds(1e-4, 10_000),

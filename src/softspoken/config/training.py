@@ -65,14 +65,18 @@ class TrainConfig:
     """SHA-256 that the Detoxify checkpoint must have, all 64 digits; without it the eight that its published name ends in are
     compared, which is a check against accidents, not against malice"""
 
-    algorithm: Literal["ppo", "rloo", "grpo"] = "ppo"
-    """how the policy is updated: with a value head (ppo), or without, by comparing the samples of a dialogue (rloo, grpo)"""
+    algorithm: Literal["ppo", "rloo", "grpo", "best_of_n", "dpo"] = "ppo"
+    """how the policy is updated: with a value head (ppo); without, by comparing the samples of a text (rloo, grpo); by learning the best
+    of them by heart (best_of_n); or by preferring the best to the worst (dpo, kl_coef its beta). docs/algorithms.md says when"""
     steps: int = 50
     """training steps; each samples, scores and updates once"""
     batch_size: int = 8
     """dialogues a step"""
     samples_per_prompt: int = 6
     """summaries sampled for each dialogue"""
+    dynamic_sampling: int = 0
+    """how many times a step may replace the texts whose responses all score alike, and so teach nothing, by fresh ones; what is alike
+    still is left out of the update"""
     max_new_tokens: int = 40
     """longest summary that is sampled, in tokens"""
     min_response_chars: int = 4
@@ -216,12 +220,42 @@ class TrainConfig:
         return self.kl_estimator or ("k1" if self.kl_in == "reward" else "k3")
 
 
+CRITIC_FREE = ("rloo", "grpo", "best_of_n", "dpo")
+FROM_CHOSEN = ("best_of_n", "dpo")
+"""The algorithms that learn from responses which are chosen, and from no other."""
+OF_RATIOS = {"surrogate": "clip", "importance_ratio": "token", "clip_range_high": None, "dual_clip": None}
+"""Settings of the ratio to the sampling policy, and what they are without being set."""
+
+
 def _check_algorithm(config: TrainConfig) -> None:
     """Raises InputError for settings of the update that cannot work together."""
-    critic_free = config.algorithm != "ppo"
-    remedy = f"{config.algorithm} compares the samples of a dialogue: give 2 or more"
+    critic_free, algorithm = config.algorithm in CRITIC_FREE, config.algorithm
+    remedy = f"{algorithm} compares the samples of a dialogue: give 2 or more"
     check(not critic_free or config.samples_per_prompt > 1, config, "samples_per_prompt", remedy)
+    remedy = "one response is always like itself: give 0, or samples_per_prompt 2 or more"
+    check(not config.dynamic_sampling or config.samples_per_prompt > 1, config, "dynamic_sampling", remedy)
     remedy = "ppo has an advantage for each token and a response one ratio: give token, or --algorithm rloo or grpo"
     check(critic_free or config.importance_ratio == "token", config, "importance_ratio", remedy)
     bounded = config.dual_clip is None or config.surrogate == "clip"
     check(bounded, config, "dual_clip", "cispo bounds every ratio by clip_range_high: leave it out")
+    if algorithm in FROM_CHOSEN:
+        for name, unset in OF_RATIOS.items():
+            check(
+                getattr(config, name) == unset,
+                config,
+                name,
+                f"{algorithm} has no ratio to the policy that sampled: leave it out",
+            )
+    if algorithm == "dpo":
+        check(config.kl_in == "loss", config, "kl_in", "dpo's loss holds the reference itself: give loss")
+        check(config.kl_coef > 0, config, "kl_coef", "it is dpo's beta: give a number above 0 (0.1)")
+        check(config.kl_estimator is None, config, "kl_estimator", "dpo estimates no KL: leave it out")
+        check(
+            config.loss_normalization == "token",
+            config,
+            "loss_normalization",
+            "dpo's loss is a mean over pairs: leave it out",
+        )
+        check(
+            config.mini_batch_size % 2 == 0, config, "mini_batch_size", "a pair is two responses: give an even number"
+        )

@@ -61,6 +61,15 @@ def prompt_batches(
         yield encode_prompts([examples[row] for row in rows], tokenizer, prompt_format)
 
 
+def fresh_examples(
+    examples: list[Example], seen: list[Example], count: int, generator: torch.Generator
+) -> list[Example]:
+    """At most `count` of the examples, drawn by `generator`, none of them one of `seen`."""
+    known = {id(example) for example in seen}  # an example's own id need not be its alone
+    order = torch.randperm(len(examples), generator=generator).tolist()
+    return [examples[row] for row in order if id(examples[row]) not in known][:count]
+
+
 def one_ahead(batches: Iterator[PromptBatch], device: torch.device) -> Generator[PromptBatch, None, None]:
     """The same batches on `device`, each drawn by a thread of its own while the one before it is used.
 

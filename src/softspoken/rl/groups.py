@@ -15,19 +15,24 @@ from softspoken.config import TrainConfig
 from softspoken.rl.losses import kl_loss, penalty_kl, surrogate_loss
 from softspoken.rl.optimise import optimise
 from softspoken.rl.policy import Policy
-from softspoken.rl.rollout import score_rows, sibling_mean
+from softspoken.rl.rollout import alike, score_rows, sibling_mean
 from softspoken.types import Experience, Rollout, Scores, UpdateStats
 
 
 def build_experience(rollout: Rollout, scores: Scores, config: TrainConfig, kl_coef: float) -> Experience:
     """One advantage a summary, at each of its tokens."""
-    mask = rollout.response_mask
     kl = penalty_kl(rollout, config)
-    total = scores.total.to(kl) - config.missing_eos_penalty * rollout.truncated
-    if config.kl_in == "reward":
-        total = total - kl_coef * kl.sum(dim=1)
+    total = penalized(scores, kl, rollout, config, kl_coef)
     advantages = leave_one_out(total, rollout) if config.algorithm == "rloo" else group_relative(total, rollout)
-    return Experience(rollout, scores, kl, advantages.unsqueeze(1) * mask, None, kl_coef)
+    # By rounding, what is alike would have an advantage of a hair, and stay in the update for it.
+    advantages = advantages.masked_fill(alike(total, rollout)[rollout.prompt_index], 0.0)
+    return Experience(rollout, scores, kl, advantages.unsqueeze(1) * rollout.response_mask, None, kl_coef)
+
+
+def penalized(scores: Scores, kl: Tensor, rollout: Rollout, config: TrainConfig, kl_coef: float) -> Tensor:
+    """What a response is compared by, [N]: its score, less what a missing end costs and, where it is in the reward, the KL [N, T]."""
+    total = scores.total.to(kl) - config.missing_eos_penalty * rollout.truncated
+    return total - kl_coef * kl.sum(dim=1) if config.kl_in == "reward" else total
 
 
 def update(

@@ -29,14 +29,14 @@ def surrogate_loss(
     else:
         loss, held = numerics.clipped_surrogate(ratio, advantages, config.clip_range, high, config.dual_clip)
     loss = weighted_sum(loss, mask, config)
-    with torch.no_grad():
-        parts = {
-            "policy_loss": loss.detach(),
-            "approx_kl": (numerics.kl_k3(-logratio) * mask).sum(),
-            "clip_fraction": (held & mask).sum().float(),
-            "ratio_mean": (ratio * mask).sum(),
-        }
-    return loss, parts
+    parts = {"policy_loss": loss.detach(), "clip_fraction": (held & mask).sum().float()}
+    return loss, parts | moved(logratio, ratio, mask)
+
+
+@torch.no_grad()
+def moved(logratio: Tensor, ratio: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    """How far the policy is from the one that sampled, summed over the tokens: [n, L] each → scalars."""
+    return {"approx_kl": (numerics.kl_k3(-logratio) * mask).sum(), "ratio_mean": (ratio * mask).sum()}
 
 
 def kl_loss(logprobs: Tensor, experience: Experience, rows: Tensor, config: TrainConfig) -> Tensor:
@@ -76,8 +76,11 @@ def divisor(mask: Tensor, config: TrainConfig) -> Tensor:
 
     token: their tokens, so that each weighs the same (Yu et al. 2025, DAPO, eq. 12). sequence: their number, so that each response
     does (Shao et al. 2024, GRPO, eq. 3), and a token of a long one less. constant: their number times `max_new_tokens`, so that
-    neither a response's length nor its neighbours' changes what a token weighs (Liu et al. 2025, Dr. GRPO, sec. 3.2).
+    neither a response's length nor its neighbours' changes what a token weighs (Liu et al. 2025, Dr. GRPO, sec. 3.2). Of pairs (dpo)
+    it is their number.
     """
+    if config.algorithm == "dpo":
+        return mask.new_tensor(len(mask) // 2, dtype=torch.long)
     match config.loss_normalization:
         case "token":
             return mask.sum()

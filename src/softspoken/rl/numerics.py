@@ -122,7 +122,7 @@ def clipped_surrogate(
     """−min(rA, clip(r, 1 − low, 1 + high)A), elementwise, and where the clip holds it (Schulman et al. 2017, eq. 7; a `high` of
     its own: Yu et al. 2025, DAPO, eq. 10).
 
-    With `dual_clip`, where A < 0, no more than −dual_clip · A (Ye et al. 2020, eq. 5): a token that has become many times as
+    With `dual_clip`, where A < 0, no more than −dual_clip · A (Ye et al. 2020, "dual-clip PPO"): a token that has become many times as
     likely, of a response that was bad, would else have a gradient without a bound.
     """
     plain, clipped = -advantages * ratio, -advantages * ratio.clamp(1 - low, 1 + high)
@@ -139,6 +139,12 @@ def cispo_surrogate(ratio: Tensor, logprobs: Tensor, advantages: Tensor, high: f
     bound, as in their runs). Where PPO's clip takes a token's gradient away, here it is only kept from growing."""
     weight = ratio.detach().clamp(max=1 + high)
     return -weight * advantages * logprobs, ratio.detach() > 1 + high
+
+
+def dpo_loss(margins: Tensor, beta: float) -> Tensor:
+    """−log σ(β · margin), elementwise (Rafailov et al. 2023, eq. 7): margin is log(π/π_ref) of what was preferred, summed over its
+    tokens, less that of what was not, in nats."""
+    return -torch.nn.functional.logsigmoid(beta * margins)
 
 
 def kl_k1(logratio: Tensor) -> Tensor:

@@ -10,16 +10,19 @@ import torch
 from torch import Tensor
 
 from softspoken.config import TrainConfig
+from softspoken.config.training import FROM_CHOSEN
 from softspoken.rl import numerics
 from softspoken.rl.losses import divisor
 from softspoken.rl.policy import Policy
-from softspoken.rl.rollout import micro_batches, widest, within_memory
+from softspoken.rl.rollout import micro_batches, samples_of, widest, within_memory
 from softspoken.types import Experience, Rollout, UpdateStats
 
 Loss = Callable[[Policy, Experience, Tensor, TrainConfig], tuple[Tensor, dict[str, Tensor]]]
 """(policy, experience, rows, config) → the loss summed over the weighted tokens of the rows, and its parts' sums by name."""
-LOSSES = ("policy_loss", "value_loss")
-"""The parts that are divided as the loss is; the others are means over tokens."""
+OF_TOKENS = ("approx_kl", "clip_fraction", "ratio_mean")
+"""The parts that are means over tokens; the others are divided as the loss is."""
+OWN = ("accuracy", "margin")
+"""The parts that one algorithm alone has."""
 
 
 def optimise(
@@ -38,9 +41,14 @@ def optimise(
     totals = _Totals()
     # Each clipped by itself: the critic's gradient may be the larger by far, and would take the adapter's share.
     parts = list(policy.adapter_parameters().values()), list(policy.value_head.parameters())
-    plan = _mini_batches(experience.rollout, config, generator)
-    for done, rows in enumerate(plan):
-        accumulate = partial(_accumulate_gradient, policy, optimizer, experience, rows, config, loss_of)
+    teach = teaching(experience, config)
+    chosen = teach if config.algorithm in FROM_CHOSEN else torch.ones_like(teach)
+    plan = _mini_batches(experience.rollout, config, generator, chosen)
+    for done, batch in enumerate(plan):
+        rows = batch[teach[batch]]
+        if not len(rows):
+            continue
+        accumulate = partial(_accumulate_gradient, policy, optimizer, experience, batch, rows, config, loss_of)
         losses = within_memory(
             policy, min(len(rows), config.micro_batch_size), widest(experience.rollout, rows), accumulate
         )
@@ -54,17 +62,40 @@ def optimise(
         optimizer.step()
         totals.add(losses, norm, value_norm)
     optimizer.zero_grad(set_to_none=True)
-    return totals.stats(experience)
+    return totals.stats(experience, int(teach.sum()))
 
 
-def _mini_batches(rollout: Rollout, config: TrainConfig, generator: torch.Generator) -> list[Tensor]:
-    """Rows of every mini-batch of every epoch: prompts shuffled, samples of one prompt together, the last one smaller."""
+def teaching(experience: Experience, config: TrainConfig) -> Tensor:
+    """[N] bool, on the CPU: the rows that are computed in an update; the others lack an advantage, and cost time.
+
+    A row without one is left out where nothing else would come of it. The value loss may (PPO), and so may the KL in the loss; but
+    without a critic a prompt whose samples all score alike is left out with it, KL and all: with nothing that pulls away from the
+    reference there, nothing has to pull back. What a mini-batch is divided by counts all its rows, whether they are computed or not.
+    """
+    found = experience.advantages.any(dim=1)
+    pulled = config.kl_in == "loss" and experience.kl_coef > 0
+    if config.algorithm == "ppo" and (pulled or config.value_coef):
+        found = torch.ones_like(found)
+    elif config.algorithm in ("rloo", "grpo") and pulled:
+        samples = samples_of(experience.rollout)
+        found = (samples & found).any(dim=1)[experience.rollout.prompt_index]
+    return found.cpu()
+
+
+def _mini_batches(
+    rollout: Rollout, config: TrainConfig, generator: torch.Generator, among: Tensor | None = None
+) -> list[Tensor]:
+    """Rows of every mini-batch of every epoch: prompts shuffled, samples of one prompt together, the last one smaller.
+
+    `among` [N] bool: those that there are; by default all.
+    """
     batches: list[Tensor] = []
     index = rollout.prompt_index.cpu()
     for _ in range(config.ppo_epochs):
         place = torch.randperm(len(rollout.prompts.examples), generator=generator)
         rows = place[index].sort(stable=True).indices
-        batches += rows.split(config.mini_batch_size)
+        rows = rows if among is None else rows[among[rows]]
+        batches += rows.split(config.mini_batch_size) if len(rows) else []
     return batches
 
 
@@ -72,21 +103,24 @@ def _accumulate_gradient(
     policy: Policy,
     optimizer: torch.optim.Optimizer,
     experience: Experience,
+    batch: Tensor,
     rows: Tensor,
     config: TrainConfig,
     loss_of: Loss,
 ) -> dict[str, float]:
-    """Backward through every micro-batch; a token weighs the same in the mini-batch, however that was split."""
+    """Backward through every micro-batch of `rows`, those of the mini-batch `batch` that teach; a token weighs the same in it, however
+    it is split. Returns means over those rows, and how many tokens they have."""
     optimizer.zero_grad(set_to_none=True)
-    mask = experience.rollout.response_mask[rows]
-    tokens, whole = mask.sum(), divisor(mask, config)
+    mask = experience.rollout.response_mask
+    tokens, whole = mask[rows].sum(), divisor(mask[batch], config)
+    together = 2 if config.algorithm == "dpo" else 1
     sums: dict[str, Tensor] = {}
-    for micro in micro_batches(policy, experience.rollout, rows, config):
+    for micro in micro_batches(policy, experience.rollout, rows, config, together):
         loss, parts = loss_of(policy, experience, micro, config)
         (loss / whole).backward()
         for name, value in parts.items():
             sums[name] = sums.get(name, torch.zeros_like(value)) + value
-    means = {name: (value / (whole if name in LOSSES else tokens)).item() for name, value in sums.items()}
+    means = {name: (value / (tokens if name in OF_TOKENS else whole)).item() for name, value in sums.items()}
     return means | {"tokens": tokens.item()}
 
 
@@ -103,7 +137,7 @@ class _Totals:
         for name, value in losses.items():
             self.sums[name] = self.sums.get(name, 0.0) + (value if name == "tokens" else value * losses["tokens"])
 
-    def stats(self, experience: Experience) -> UpdateStats:
+    def stats(self, experience: Experience, rows: int) -> UpdateStats:
         rollout = experience.rollout
         tokens = self.sums.pop("tokens", 0.0) or 1.0
         norm, value_norm = (sum(norms) / len(norms) for norms in zip(*(self.norms or [(0.0, 0.0)]), strict=True))
@@ -119,6 +153,8 @@ class _Totals:
             explained_variance=_explained_variance(experience),
             skipped=self.skipped,
             optimizer_steps=len(self.norms),
+            rows=rows,
+            own={name: self.sums[name] / tokens for name in OWN if name in self.sums},
         )
 
 

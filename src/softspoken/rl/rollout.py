@@ -258,8 +258,11 @@ def score_rows(policy: Policy, rollout: Rollout, rows: Tensor, config: TrainConf
     return blank.masked_scatter(mask, logprobs), blank.masked_scatter(mask, values)
 
 
-def micro_batches(policy: Policy, rollout: Rollout, rows: Tensor, config: TrainConfig) -> list[Tensor]:
-    """The rows in pieces of at most `micro_batch_size`, and of at most the policy's `tokens_per_microbatch` with padding.
+def micro_batches(
+    policy: Policy, rollout: Rollout, rows: Tensor, config: TrainConfig, together: int = 1
+) -> list[Tensor]:
+    """The rows in pieces of at most `micro_batch_size`, and of at most the policy's `tokens_per_microbatch` with padding; `together`
+    rows of each prompt, if there are so many of every one, in one piece and side by side.
 
     Prompts of similar length lie together, for little padding, and the samples of one side by side, so that they share its
     encoding. The sum of the pieces' gradients depends on neither.
@@ -270,11 +273,10 @@ def micro_batches(policy: Policy, rollout: Rollout, rows: Tensor, config: TrainC
     if config.fast:
         index = lengths.argsort(stable=True).argsort()[index]
     ordered = rows[index.sort(stable=True).indices]
-    widths = lengths[prompt_index[ordered]] + _longest(rollout, rows)
-    return [
-        ordered[piece]
-        for piece in numerics.in_pieces(widths.tolist(), config.micro_batch_size, policy.tokens_per_microbatch)
-    ]
+    widths = (lengths[prompt_index[ordered]] + _longest(rollout, rows))[::together] * together
+    most = max(1, config.micro_batch_size // together)
+    pieces = numerics.in_pieces(widths.tolist(), most, policy.tokens_per_microbatch)
+    return [ordered[piece.start * together : piece.stop * together] for piece in pieces]
 
 
 def within_memory(policy: Policy, rows: int, width: int, run: Callable[[], Result], lighter: int = 1) -> Result:
@@ -340,11 +342,24 @@ def with_floor(scores: Scores, short: Tensor, rollout: Rollout, margin: float) -
 
 def sibling_mean(values: Tensor, rollout: Rollout) -> tuple[Tensor, Tensor]:
     """Of values [N]: the mean over the other samples of each row's prompt, and how many those are; 0 where there are none."""
-    index, prompts = rollout.prompt_index, len(rollout.prompts.examples)
     # As a product: a GPU's index_add adds in no fixed order, and the same seed would not give the same digits.
-    of_prompt = (index == torch.arange(prompts, device=index.device).unsqueeze(1)).to(values.dtype)
+    index, of_prompt = rollout.prompt_index, samples_of(rollout).to(values.dtype)
     total, siblings = (of_prompt @ values)[index], of_prompt.sum(dim=1).long()[index] - 1
     return torch.where(siblings > 0, (total - values) / siblings.clamp(min=1), 0.0), siblings
+
+
+def samples_of(rollout: Rollout) -> Tensor:
+    """[B, N] bool: which rows are samples of each prompt."""
+    index = rollout.prompt_index
+    return index == torch.arange(len(rollout.prompts.examples), device=index.device).unsqueeze(1)
+
+
+def alike(values: Tensor, rollout: Rollout) -> Tensor:
+    """[B] bool: the prompts whose samples all have the same value, of values [N]; to a millionth, for the same text may be scored in
+    another batch. A prompt with one sample is one of them."""
+    samples, inf = samples_of(rollout).to(values.device), float("inf")
+    most, least = torch.where(samples, values, -inf).amax(dim=1), torch.where(samples, values, inf).amin(dim=1)
+    return most - least <= 1e-6 * torch.maximum(most.abs(), least.abs()).clamp(min=1)
 
 
 def widest(rollout: Rollout, rows: Tensor) -> int:

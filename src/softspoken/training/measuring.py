@@ -8,6 +8,7 @@ from softspoken.config import TrainConfig
 from softspoken.rewards.terms import judge_term
 from softspoken.rl import numerics
 from softspoken.rl.numerics import masked_mean
+from softspoken.rl.rollout import alike
 from softspoken.types import Experience, UpdateStats
 
 
@@ -20,6 +21,8 @@ def metrics_of(experience: Experience, stats: UpdateStats, config: TrainConfig) 
     }
     if judge := judge_term(config.reward or {}):
         metrics["objective/toxicity"] = 1 - scores.terms[judge].nanmean().item()
+    if config.samples_per_prompt > 1:
+        metrics["groups/alike"] = alike(scores.total, rollout).sum().item()
     if rollout.mismatch is not None:
         metrics["objective/sampling_mismatch"] = rollout.mismatch
     if experience.returns is not None:
@@ -42,6 +45,8 @@ def metrics_of(experience: Experience, stats: UpdateStats, config: TrainConfig) 
         "ppo/grad_norm": stats.grad_norm,
         "ppo/skipped": float(stats.skipped),
         "ppo/optimizer_steps": float(stats.optimizer_steps),
+        "ppo/rows": float(stats.rows),
+        **{f"{config.algorithm}/{name}": value for name, value in stats.own.items()},
         "tokens/response_mean": mask.sum(dim=1).float().mean().item(),
         "tokens/truncated_share": rollout.truncated.float().mean().item(),
     }

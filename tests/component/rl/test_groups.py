@@ -7,8 +7,8 @@ import torch
 
 from one_rollout import optimizer_for, prepared
 from softspoken.config import TrainConfig
-from softspoken.rl import groups
-from softspoken.rl.rollout import score_rows
+from softspoken.rl import groups, optimise, ppo
+from softspoken.rl.rollout import alike, score_rows
 from softspoken.types import InputError, Scores
 
 
@@ -88,3 +88,34 @@ def test_ppo_and_rloo_share_their_signatures():
 
     for name in ("build_experience", "update"):
         assert inspect.signature(getattr(ppo, name)) == inspect.signature(getattr(groups, name))
+
+
+@pytest.mark.parametrize(
+    "settings", [{"algorithm": "rloo"}, {"algorithm": "grpo"}, {"algorithm": "ppo", "value_coef": 0.0}]
+)
+def test_leaving_out_what_has_no_advantage_takes_the_same_step(tiny_t5, dialogues, settings, monkeypatch):
+    """Two of four prompts are alike; two passes over all eight, with and without them."""
+    module = ppo if settings["algorithm"] == "ppo" else groups
+    stepped = []
+    for every in (False, True):
+        policy, config, rollout, _ = prepared(
+            tiny_t5, dialogues, ppo_epochs=2, micro_batch_size=3, whiten_advantages=False, **settings
+        )
+        scores = Scores(torch.tensor([0.1, 0.9, 0.4, 0.4, 0.3, 0.3, 0.8, 0.2]), {})
+        experience = module.build_experience(rollout, scores, config, 0.0)
+        if every:
+            monkeypatch.setattr(optimise, "teaching", lambda experience, config: torch.ones(8, dtype=torch.bool))
+        stats = module.update(policy, optimizer_for(policy), experience, config, torch.Generator().manual_seed(0))
+        assert (stats.rows, stats.optimizer_steps) == (8 if every else 4, 2)
+        stepped.append(policy.adapter_parameters())
+    for name, weight in stepped[0].items():
+        assert torch.allclose(weight, stepped[1][name], atol=1e-6), name
+
+
+def test_what_scores_alike_by_rounding_is_alike(tiny_t5, dialogues):
+    _, config, rollout, _ = prepared(tiny_t5, dialogues, algorithm="rloo")
+    rollout = with_index(rollout, [0, 0, 0, 1, 1, 2, 2, 3])
+    scores = Scores(torch.tensor([0.1, 0.1, 0.1 + 1e-8, 1000.0, 1000.0001, 0.5, 0.50001, 7.0]), {})
+    assert alike(scores.total, rollout).tolist() == [True, True, False, True]
+    advantages = groups.build_experience(rollout, scores, config, 0.0).advantages
+    assert advantages.any(dim=1).tolist() == [False] * 5 + [True, True, False]

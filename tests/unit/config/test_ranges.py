@@ -83,7 +83,7 @@ def test_a_number_longer_than_python_reads(digits: int, tmp_path: Path) -> None:
         ({"kl_coef": "low"}, "kl_coef 'low' cannot be used: give a number"),
         ({"kl_coef": False}, "kl_coef False cannot be used: give a number"),
         ({"dtype": "bf16"}, "dtype 'bf16' cannot be used: give float32 or bfloat16"),
-        ({"algorithm": "dpo"}, "algorithm 'dpo' cannot be used: give "),
+        ({"algorithm": "ipo"}, "algorithm 'ipo' cannot be used: give "),
         ({"truncation_side": 1}, "truncation_side 1 cannot be used: give left or right"),
         ({"fast": 1}, "fast 1 cannot be used: give true or false"),
         ({"model": 5}, "model 5 cannot be used: give text"),

@@ -147,3 +147,54 @@ def test_a_mini_batch_is_divided_by_what_is_asked_for_however_it_is_split(normal
     assert policy.trainable()["adapter"].item() == pytest.approx(-gradient)
     assert stats.policy_loss == pytest.approx(gradient), "what is said of the loss is what was descended"
     assert stats.ratio_mean == pytest.approx(1.5), "statistics stay means over tokens"
+
+
+# ------------------------------------------------------------------------------------------ rows without an advantage
+
+PAIRS = [0, 0, 1, 1, 2, 2]
+ADVANTAGES = torch.tensor([[1.0], [-1.0], [0.0], [0.0], [0.0], [2.0]])
+"""Of two samples each: one prompt with an advantage at both, one that is all alike, one with an advantage at the second alone."""
+
+
+@pytest.mark.parametrize(
+    ("settings", "kl_coef", "rows"),
+    [
+        ({"algorithm": "rloo"}, 0.0, [0, 1, 5]),
+        ({"algorithm": "rloo", "kl_in": "reward"}, 0.1, [0, 1, 5]),
+        ({"algorithm": "rloo", "kl_in": "loss"}, 0.0, [0, 1, 5]),
+        ({"algorithm": "grpo", "kl_in": "loss"}, 0.1, [0, 1, 4, 5]),  # the KL of a prompt that has something to learn
+        ({"algorithm": "best_of_n", "kl_in": "loss"}, 0.1, [0, 1, 5]),
+        ({"algorithm": "ppo"}, 0.0, [0, 1, 2, 3, 4, 5]),  # the value head learns from every row
+        ({"algorithm": "ppo", "value_coef": 0.0}, 0.0, [0, 1, 5]),
+        ({"algorithm": "ppo", "value_coef": 0.0, "kl_in": "loss"}, 0.1, [0, 1, 2, 3, 4, 5]),
+    ],
+)
+def test_which_rows_an_update_is_computed_with(settings, kl_coef, rows):
+    experience = made_experience(made_rollout([1] * 6, index=PAIRS), advantages=ADVANTAGES, kl_coef=kl_coef)
+    assert optimise.teaching(experience, made_config(**settings)).nonzero().squeeze(1).tolist() == rows
+
+
+def test_what_is_left_out_still_counts_in_what_the_mini_batch_is_divided_by():
+    """Slopes of 6 at three tokens, and of 2 at one without an advantage: 6 / 4, and statistics of the three alone."""
+    policy, seen = made_policy(adapter=Parameter(torch.zeros(1))), []
+    plain = per_row(policy, slope=(6.0, 2.0), ratio_mean=(1.5, 9.0))
+
+    def loss_of(policy, experience, rows, config):
+        seen.extend(rows.tolist())
+        return plain(policy, experience, rows, config)
+
+    rollout = made_rollout(THREE_AND_ONE, index=[0, 0])
+    experience = made_experience(rollout, advantages=torch.tensor([[1.0], [0.0]]))
+    config = made_config(algorithm="rloo", samples_per_prompt=2, max_grad_norm=100.0)
+    stats = run(policy, experience, config, loss_of)
+    assert policy.trainable()["adapter"].item() == pytest.approx(-1.5)
+    assert (seen, stats.rows, stats.ratio_mean) == ([0], 1, 1.5)
+
+
+def test_a_mini_batch_without_an_advantage_takes_no_step():
+    policy = made_policy(adapter=Parameter(torch.zeros(1)))
+    experience = made_experience(made_rollout([1, 1, 1, 1], index=[0, 0, 1, 1]), advantages=0.0)
+    config = made_config(algorithm="rloo", samples_per_prompt=2, mini_batch_size=2)
+    stats = run(policy, experience, config, per_row(policy, slope=(1.0,) * 4))
+    assert (stats.optimizer_steps, stats.skipped, stats.rows) == (0, 0, 0)
+    assert policy.trainable()["adapter"].item() == 0
