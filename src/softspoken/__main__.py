@@ -1,5 +1,6 @@
 """What `softspoken` and `python -m softspoken` call: the signals' handlers first, then all the rest."""
 
+import gc
 import sys
 from collections.abc import Sequence
 
@@ -13,5 +14,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run(argv)
 
 
+def run() -> None:
+    """The whole process: at its end nothing that was imported is searched for garbage, which takes a second."""
+    status = main()
+    gc.freeze()
+    sys.exit(status)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

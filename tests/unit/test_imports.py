@@ -12,6 +12,7 @@ FOUNDATION = {
     "config": {"types"},
     "interrupt": set(),
     "progress": set(),
+    "loading": set(),
     "hub": {"types"},
     "mini": {"types"},
     "run_folder": {"types"},
@@ -31,7 +32,7 @@ MAY_IMPORT = FOUNDATION | {
     "training": {"evaluation", "report", "rl", "rewards", "tasks", "models", "data"},
     "train": {"training", "evaluation", "report", "rl", "rewards", "tasks", "models", "data"},
     "trl": {"rl", "models", "data"},
-    "cli": {"train", "sft", "evaluation", "inference", "rewards", "report"},
+    "cli": {"data", "tasks", "train", "sft", "evaluation", "inference", "rewards", "report"},
 }
 INSIDE = {
     "config": {
@@ -84,6 +85,7 @@ INSIDE = {
         "decoding": set(),
         "engines": {"decoding"},
         "generator": {"decoding", "engines"},
+        "answer": {"generator"},
         "choosing": {"engines", "generator"},
         "export": {"decoding", "engines", "generator", "choosing"},
     },

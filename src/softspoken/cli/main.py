@@ -16,6 +16,7 @@ from softspoken.cli.doctor import Finding
 from softspoken.cli.faults import told
 from softspoken.cli.flags import completion, parse
 from softspoken.config import EvaluateConfig, ExportConfig, GenerateConfig, ScoreConfig, SftConfig, TrainConfig
+from softspoken.loading import importing
 from softspoken.types import InputError, RunError, one_line
 
 
@@ -61,33 +62,38 @@ def _failed(reason: str, status: int) -> int:
 
 
 def _run(command: str, config: Any) -> None:
-    """Only here are torch and transformers loaded, by the one module that is needed."""
-    if command not in ("report", "compare", "completion"):
-        _hide_weight_loading()
+    """Only here are torch and transformers loaded, by the one module that is needed, and after what is given was looked at."""
     _COMMANDS[command](config)
 
 
 def _train(config: TrainConfig) -> None:
-    from softspoken.train import train
+    if config.resume is None:
+        _look_at(config)
+    with importing():
+        from softspoken.train import train
 
     _show_result(train(config))
 
 
 def _sft(config: SftConfig) -> None:
-    from softspoken.sft import sft
+    _look_at(config)
+    with importing():
+        from softspoken.sft import sft
 
     print(f"model: {sft(config)}")
 
 
 def _evaluate(config: EvaluateConfig) -> None:
-    from softspoken.evaluation.evaluate import evaluate
+    _look_at(config)
+    with importing():
+        from softspoken.evaluation.evaluate import evaluate
 
     evaluate(config)
     _show_result(Path(config.output))
 
 
 def _generate(config: GenerateConfig) -> None:
-    from softspoken.inference.generator import generate
+    from softspoken.inference.answer import generate
 
     generate(config, *_utf8_streams(config.file))
 
@@ -129,7 +135,8 @@ def _completion(config: CompletionConfig) -> None:
 
 
 def _export(config: ExportConfig) -> None:
-    from softspoken.inference.export import export
+    with importing():
+        from softspoken.inference.export import export
 
     print(f"model: {export(config)}")
 
@@ -147,6 +154,13 @@ _COMMANDS: dict[str, Callable[[Any], None]] = {
     "completion": _completion,
     "export": _export,
 }
+
+
+def _look_at(config: TrainConfig | SftConfig | EvaluateConfig) -> None:
+    from softspoken.data.reading import require_columns
+    from softspoken.tasks.task import load_task
+
+    require_columns(config, load_task(config.task))
 
 
 def _show_result(folder: Path) -> None:
@@ -196,17 +210,6 @@ def _quiet(debug: bool) -> None:
         os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
-
-
-def _hide_weight_loading() -> None:
-    """transformers' bars for reading weights go, the hub's for downloads stay."""
-    from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
-    from transformers.utils import logging as transformers_logging
-
-    downloads = not are_progress_bars_disabled()
-    transformers_logging.disable_progress_bar()
-    if downloads:
-        enable_progress_bars()
 
 
 if __name__ == "__main__":

@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 OnBadRow = Literal["error", "skip"]
 OF_THEIR_OWN = {"literal_summary": "literal_reference", "id": "id", "group": "group"}
 """Columns that go by one name only, and what they are of an example."""
+FIRST_ROWS = 1000
+"""Rows that are looked at before anything else is done."""
 GIVEN = "rows given in Python"
 """What a dataset is called that has no name."""
 
@@ -39,6 +41,27 @@ def read_examples(config: Any, task: Any, limit: int | None) -> list[Example]:
         limit=limit,
         cleaned=task.clean,
     )
+
+
+def require_columns(config: Any, task: Any) -> None:
+    """Find the columns of the datasets that a command's configuration names, those of the hub excepted: a look at the first rows,
+    by what is imported in no time, before torch is. Raises InputError where there are none of the names."""
+    columns = columns_of(config, task)
+    for dataset in (config.dataset, getattr(config, "eval_dataset", None)):
+        if dataset is None or (isinstance(dataset, str) and dataset != "mini" and not _is_local(dataset)):
+            continue
+        split, source = (config.split if dataset is config.dataset else config.eval_split or "test"), name_of(dataset)
+        start = list(islice(_rows_of(dataset, split, config.dataset_config), FIRST_ROWS))
+        if start:
+            find_text(start[0], columns, source)
+        asked = columns.reference
+        if (
+            asked
+            and start
+            and len(start) < FIRST_ROWS
+            and not any(find_references(row, columns, source) for row in start)
+        ):
+            raise _no_reference(source, asked)
 
 
 def load_examples(
@@ -66,7 +89,7 @@ def load_examples(
         raise InputError(f"dataset {source!r} has no usable rows; give one with at least one text")
     asked = columns and columns.reference
     if asked and not any(example.reference for example in examples):
-        raise InputError(f"{source}: no row has text in the column {asked!r} (reference_column); check its name")
+        raise _no_reference(source, asked)
     for oddity in oddities(examples):
         log.warning("%s: %s", source, oddity)
     return examples
@@ -126,6 +149,10 @@ def to_examples(
             log.warning("skipped %d bad rows of %s", skipped, source)
         if say and not failed and (found := _found(text, references, wanted)):
             log.info("%s: %s", source, found)
+
+
+def _no_reference(source: str, asked: str) -> InputError:
+    return InputError(f"{source}: no row has text in the column {asked!r} (reference_column); check its name")
 
 
 def _found(text: str, references: list[str], wanted: Columns) -> str:

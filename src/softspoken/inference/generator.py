@@ -7,38 +7,24 @@
 from __future__ import annotations
 
 import copy
-import json
-import logging
 import random
-import sys
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, field, replace
-from itertools import chain, islice
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 import torch
-from peft import PeftModel, PeftType
 from torch import Tensor
 from transformers import GenerationConfig, NoBadWordsLogitsProcessor
 
-from softspoken.config import GenerateConfig, TrainConfig
+from softspoken.config import TrainConfig
 from softspoken.data.batches import on_device
 from softspoken.data.columns import Columns
-from softspoken.data.files import (
-    LONGEST_LINE,
-    TABLES,
-    file_suffix,
-    lines_of,
-    open_text,
-    parse_json_lines,
-    saying_what_is_wrong,
-)
 from softspoken.data.prompts import PromptFormat, prompt_ids
-from softspoken.data.reading import iterate_examples, to_examples
+from softspoken.data.reading import to_examples
 from softspoken.inference.decoding import generation_config_of, limit_of, plain_config
 from softspoken.inference.engines import Search
-from softspoken.lines_file import LinesFile
 from softspoken.models.adapters import adapter_folder, tokenizer_source, with_adapter
 from softspoken.models.families import for_generate
 from softspoken.models.generation import end_ids, generation_to_save
@@ -51,13 +37,11 @@ from softspoken.models.pretrained import (
     resolve_device,
 )
 from softspoken.models.room import fitting, require_fit, require_room_to_answer
-from softspoken.progress import Speed, progress_bar
-from softspoken.rl.policy import Policy
-from softspoken.rl.rollout import require_finite, sample
-from softspoken.tasks.task import Task, asked, load_task
+from softspoken.tasks.task import load_task
 from softspoken.types import Example, InputError, PromptBatch, Response
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:  # of training, with peft: only sampling and adapters need them, and importing them takes a second
+    from softspoken.rl.policy import Policy
 
 WINDOW = 8
 """Batches that are read ahead and sorted by length: less padding, at constant memory."""
@@ -252,6 +236,9 @@ class Generator:
     def _sampled(self, batch: PromptBatch, search: Search, generator: torch.Generator) -> Tensor:
         """Ids [N * samples, T], by what samples in training: nothing that bends the distribution is taken over from the
         generation config, only which ids begin and force, and the length."""
+        from softspoken.rl.policy import Policy
+        from softspoken.rl.rollout import require_finite, sample
+
         saved = self.generation_config
         config = TrainConfig(
             samples_per_prompt=search.samples,
@@ -312,12 +299,16 @@ def _by_length(examples: list[Example], batch_size: int) -> Iterator[list[int]]:
 def _merged_where_exact(model: Any) -> Any:
     """With the adapter's product added to the weights it changes, so that it costs nothing a token; in half precision the sum
     would be rounded, and other kinds than LoRA have none."""
+    from peft import PeftType
+
     lora = all(config.peft_type == PeftType.LORA for config in model.peft_config.values())
     return model.merge_and_unload() if lora and model.dtype == torch.float32 else model
 
 
 def merged(model: Any) -> Any:
     """The model alone, with what its adapter changes in its weights. Raises InputError for an adapter that changes none."""
+    from peft import PeftModel
+
     if not isinstance(model, PeftModel):
         return model
     kinds = {config.peft_type for config in model.peft_config.values()}
@@ -327,145 +318,3 @@ def merged(model: Any) -> Any:
             "weights; use LoRA or another that changes weights"
         )
     return model.merge_and_unload()
-
-
-# -------------------------------------------------------------------------------------------------- the command
-
-
-def generate(config: GenerateConfig, input: TextIO, output: TextIO) -> None:
-    """Responses to `config.file` (or of `input`) to `config.output`, a JSON line each, or to `output`, as they are made: JSON lines too, or
-    plain text for plain text."""
-    task = load_task(config.task) if config.task else None
-    word = task.words.response if task else "response"
-    if config.output is None:
-        _generate(config, task, word, input, output, None)
-        return
-    inputs = [*([config.file] if config.file != "-" else []), config.model, config.adapter]
-    with LinesFile("generate", asdict(config), inputs=inputs, key=word) as file:
-        if not file.is_finished:
-            _generate(config, task, word, input, output, file)
-
-
-def _generate(
-    config: GenerateConfig, task: Task | None, word: str, input: TextIO, output: TextIO, file: LinesFile | None
-) -> None:
-    prompt_format = _prompt_format(config, task)
-    reading = Reading(
-        Columns(config.text_column, own_text=task.text_column if task else None, wants_reference=False),
-        prompt_format.clean,
-    )
-    total = _checked_count(config, reading)
-    as_json, examples = _read(config, input, reading, say=total is None)
-    first = next(examples, None)  # input that cannot be read is said before the model is loaded
-    if first is None:
-        raise InputError(f"{_name(config.file)} has no text in it; give JSON lines with id and text, or plain text")
-    texts = task.words.texts if task else "texts"
-    generator = Generator.from_pretrained(
-        config.model,
-        adapter=config.adapter,
-        device=config.device,
-        max_new_tokens=config.max_new_tokens,
-        prompt_format=prompt_format,
-    )
-    done = file.begin(config.batch_size * WINDOW) if file else 0
-    examples = islice(chain([first], examples), done, None)
-    where = file or output
-    with progress_bar("generate", Speed(texts), output=None if file else output) as progress:
-        bar = progress.add_task("generate", total=total, completed=done)
-        for count, (example, text) in enumerate(generator.stream(examples, config.batch_size)):
-            if as_json or file:
-                where.write(json.dumps({"id": example.id, word: text}, ensure_ascii=False) + "\n")
-            else:
-                where.write(("\n" if count else "") + _block(text) + "\n")
-            where.flush()
-            progress.advance(bar)
-    if file:
-        file.finish()
-    if generator.truncated:
-        side = "end" if generator.prompt_format.truncation_side == "right" else "beginning"
-        log.warning(
-            "%d %s were longer than %d tokens; their %s was cut off",
-            generator.truncated,
-            texts,
-            generator.prompt_format.max_prompt_tokens,
-            side,
-        )
-
-
-def _prompt_format(config: GenerateConfig, task: Task | None) -> PromptFormat:
-    folder = adapter_folder(config.adapter) if config.adapter else None
-    default = PromptFormat(task.template) if task else None
-    return prompt_format_for(config.model, folder, default=default, **asked(task, config))
-
-
-def _name(file: str) -> str:
-    return "standard input" if file == "-" else file
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How rows are read."""
-
-    columns: Columns
-    cleaned: bool
-
-
-def _read(config: GenerateConfig, input: TextIO, reading: Reading, *, say: bool) -> tuple[bool, Iterator[Example]]:
-    """(whether JSON lines are to be written, the examples) of a data file, a text file or a stream."""
-    file, path = config.file, Path(config.file)
-    how: dict[str, Any] = {"on_bad_row": config.on_bad_row, "cleaned": reading.cleaned}
-    if file != "-" and file_suffix(path) in TABLES:
-        return True, iterate_examples(file, "", columns=reading.columns, say=say, **how)
-    if file != "-" and (path.is_dir() or not path.exists()):
-        raise InputError(f"no file at {file}; give a text, JSON, JSONL, CSV or Parquet file, or - for standard input")
-    lines = _lines(lines_of(input, _name(file)) if file == "-" else _open(path), _name(file))
-    start = list(islice((line for line in lines if line.strip()), 1))
-    lines = chain(start, lines)
-    if start and start[0].lstrip().startswith("{"):
-        rows = parse_json_lines(lines, source=_name(file))
-        return True, to_examples(rows, source=_name(file), columns=reading.columns, say=say, **how)
-    blocks = ({"text": block} for block in _blocks(lines))
-    return False, to_examples(blocks, source=_name(file), columns=Columns("text"), **how)
-
-
-def _checked_count(config: GenerateConfig, reading: Reading) -> int | None:
-    """How many dialogues a file holds: read through once, so that row 900,000 is found bad now and not in an hour.
-
-    A stream cannot be read twice; and with `skip` nothing needs to be found. Then the number is not known.
-    """
-    if config.on_bad_row == "skip" or config.file == "-" or not Path(config.file).is_file():
-        return None
-    return sum(1 for _ in _read(config, sys.stdin, reading, say=True)[1])
-
-
-def _open(path: Path) -> Iterator[str]:
-    with open_text(path) as file:
-        yield from lines_of(file, str(path))
-
-
-def _lines(lines: Iterable[str], source: str) -> Iterator[str]:
-    with saying_what_is_wrong(source):
-        for number, line in enumerate(lines):
-            yield line if number else line.removeprefix("\ufeff")
-
-
-def _block(text: str) -> str:
-    """Without blank lines, which stand between texts."""
-    return "\n".join(line for line in text.splitlines() if line.strip())
-
-
-def _blocks(lines: Iterable[str]) -> Iterator[str]:
-    """Runs of lines between blank ones."""
-    block: list[str] = []
-    length = 0
-    for line in chain(lines, [""]):
-        if line.strip():
-            block.append(line)
-            length += len(line)
-            if length > LONGEST_LINE:
-                raise InputError(
-                    f"there are more than {LONGEST_LINE:,} characters before a blank line; put one between any two texts"
-                )
-        elif block:
-            yield "".join(block).rstrip("\r\n")
-            block, length = [], 0

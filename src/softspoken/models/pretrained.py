@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import functools
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig, PreTrainedModel
+from transformers.utils import logging as transformers_logging
 
 from softspoken import mini
 from softspoken.data.prompts import FORMAT_FILE, PromptFormat
@@ -100,7 +104,8 @@ def from_pretrained(loader: Any, model: str, *args: Any, ways_on: str = WAYS_ON,
     if not Path(source).is_dir():
         require_on_hub(source, "model", ways_on)
     try:
-        loaded = loader(source, *args, **{**options, "trust_remote_code": False})
+        with no_bar_for_weights():
+            loaded = loader(source, *args, **{**options, "trust_remote_code": False})
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # what a file that was damaged or made up leads to in there is anybody's guess
@@ -121,6 +126,22 @@ def from_pretrained(loader: Any, model: str, *args: Any, ways_on: str = WAYS_ON,
         if isinstance(part, torch.nn.Module):
             require_finite(part, model)
     return loaded
+
+
+@contextmanager
+def no_bar_for_weights() -> Iterator[None]:
+    """transformers' bar for reading weights goes, the hub's for downloads stays, which transformers would take along."""
+    ours, downloads = transformers_logging.is_progress_bar_enabled(), not are_progress_bars_disabled()
+    transformers_logging.disable_progress_bar()
+    if downloads:
+        enable_progress_bars()
+    try:
+        yield
+    finally:
+        if ours:
+            transformers_logging.enable_progress_bar()
+        if not downloads:
+            disable_progress_bars()
 
 
 def require_finite(module: torch.nn.Module, source: str) -> None:

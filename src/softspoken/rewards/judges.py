@@ -29,7 +29,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from softspoken import mini
-from softspoken.models.pretrained import from_pretrained, require_finite, resolve_device
+from softspoken.models.pretrained import from_pretrained, no_bar_for_weights, require_finite, resolve_device
 from softspoken.types import InputError, first_line
 
 JUDGES = "mini, detoxify:VARIANT, detoxify:VARIANT:LABEL, profanity, hf:MODEL:LABEL, hf:MODEL:-LABEL"
@@ -257,9 +257,10 @@ def _load_detoxify(variant: str, sha256: str | None) -> tuple[Any, Any, list[str
     config = _from_pretrained(AutoConfig.from_pretrained, arch["model_type"], num_labels=arch["num_classes"])
     tokenizer = _from_pretrained(tokenizer_class.from_pretrained, arch["model_type"])
     try:
-        model, loaded = model_class.from_pretrained(
-            None, config=config, state_dict=weights, dtype=torch.float32, output_loading_info=True
-        )
+        with no_bar_for_weights():
+            model, loaded = model_class.from_pretrained(
+                None, config=config, state_dict=weights, dtype=torch.float32, output_loading_info=True
+            )
     except RuntimeError as error:
         raise InputError(
             f"{path} does not fit {arch['model_type']} ({first_line(error)}); check detoxify:{variant}"

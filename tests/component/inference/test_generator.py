@@ -16,8 +16,9 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig
 
 from softspoken.config import GenerateConfig, TrainConfig
 from softspoken.data.prompts import PromptFormat, encode_prompts
+from softspoken.inference.answer import generate
 from softspoken.inference.decoding import MAX_NEW_TOKENS, length_limit
-from softspoken.inference.generator import WINDOW, Generator, Summarizer, generate
+from softspoken.inference.generator import WINDOW, Generator, Summarizer
 from softspoken.models.cpu import PackedProjection, can_pack
 from softspoken.rl import numerics
 from softspoken.rl.policy import load_policy
