@@ -1,5 +1,6 @@
 """Models of the real architectures, small enough to build in a second, with random weights from a fixed seed."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -71,3 +72,19 @@ def dialogues() -> list[Example]:
             group="meeting",
         ),
     ]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Ten dialogues in a file."""
+    path = tmp_path / "dialogues.jsonl"
+    rows = [
+        {
+            "id": str(n),
+            "dialogue": f"Nora: number {n}?\nFelix: yes, {n} it is" + " indeed" * n,
+            "summary": f"It is {n}.",
+        }
+        for n in range(10)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path

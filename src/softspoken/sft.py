@@ -29,7 +29,6 @@ from softspoken.data.labels import ended, label_ids
 from softspoken.data.prompts import PromptFormat, prompt_ids
 from softspoken.data.reading import name_of, read_examples, record_of, require_references
 from softspoken.interrupt import Interrupted, Stop, finishing
-from softspoken.models.adapters import add_lora
 from softspoken.models.generation import generation_to_save
 from softspoken.models.languages import require_target, speak
 from softspoken.models.learning_rates import learning_rates
@@ -40,6 +39,7 @@ from softspoken.models.pretrained import (
     require_seq2seq,
 )
 from softspoken.models.room import fitting, require_fit, require_room_to_answer
+from softspoken.models.trained import add_lora
 from softspoken.progress import progress_bar
 from softspoken.run_folder import RunFolder, require_place
 from softspoken.tasks.task import asked, load_task

@@ -23,11 +23,12 @@ from softspoken.hub import push, require_pushable
 from softspoken.interrupt import Interrupted, finishing
 from softspoken.models.cpu import tune_cpu
 from softspoken.models.pretrained import require_seq2seq
+from softspoken.models.trained import read_peft_config
 from softspoken.report.report import CARD_FILE, EVAL_FILE, REPORT_FILE, model_card, report_page
 from softspoken.rewards.terms import WeightedReward, load_reward
 from softspoken.rl import chosen, groups, ppo
 from softspoken.rl.checkpoint import Progress, load_checkpoint, save_checkpoint, saved_config
-from softspoken.rl.policy import load_policy, require_moved
+from softspoken.rl.policy import VALUE_HEAD_FILE, load_policy, require_moved
 from softspoken.rl.ppo import next_kl_coef
 from softspoken.rl.rollout import generate_rollout, require_finite, too_short, with_floor
 from softspoken.rl.tracking import METRICS_FILE, Tracker
@@ -36,7 +37,17 @@ from softspoken.tasks.task import Task, load_task, reward_of
 from softspoken.training.ending import evaluate_run, evaluation_of, require_evaluation
 from softspoken.training.fresh import sample_fresh, with_fresh_texts
 from softspoken.training.measuring import Clock, metrics_of
-from softspoken.training.start import ADAPTER, CONFIG_FILE, folder_of, optimizer_of, prompt_format_of, record, with_rows
+from softspoken.training.start import (
+    ADAPTER,
+    CONFIG_FILE,
+    MODEL,
+    folder_of,
+    optimizer_of,
+    prompt_format_of,
+    record,
+    result_of,
+    with_rows,
+)
 from softspoken.types import Example, Rollout, RunError, Scores
 
 log = logging.getLogger(__name__)
@@ -53,6 +64,7 @@ def train(config: TrainConfig) -> Path:
         if config.resume:
             config = with_rows(saved_config(folder.path / CONFIG_FILE), config)
         task = load_task(config.task)
+        config = replace(config, peft_config=read_peft_config(config.peft_config))
         if config.reward is None:
             config = replace(config, reward=reward_of(task, config.measure))
         try:
@@ -84,12 +96,12 @@ def _run(config: TrainConfig, task: Task, folder: RunFolder) -> None:
         evaluate_run(evaluation_of(config, task, prompt_format, folder.path), folder)
     card = model_card(folder.path)
     folder.write(CARD_FILE, card)
-    folder.write(f"{ADAPTER}/{CARD_FILE}", card)
+    folder.write(f"{result_of(config)}/{CARD_FILE}", card)
     folder.write(REPORT_FILE, report_page(folder.path))
     if config.push_to_hub:
-        adapter = folder.path / ADAPTER
-        files = sorted(path.name for path in adapter.iterdir() if path.is_file())
-        log.info("uploaded to %s", push(adapter, config.push_to_hub, files=files, private=config.private))
+        result = folder.path / result_of(config)
+        files = sorted(path.name for path in result.iterdir() if path.is_file())
+        log.info("uploaded to %s", push(result, config.push_to_hub, files=files, private=config.private))
 
 
 def _learn(
@@ -111,7 +123,7 @@ def _learn(
     progress = load_checkpoint(folder.path, policy, optimizer) or Progress(0, config.kl_coef, scheduler.state_dict())
     if progress.step < config.steps:  # what an end that is none any more left
         discard(folder)
-        folder.remove(ADAPTER, EVAL_FILE, ROWS_FILE, CARD_FILE, REPORT_FILE)
+        folder.remove(ADAPTER, MODEL, EVAL_FILE, ROWS_FILE, CARD_FILE, REPORT_FILE)
     scheduler.load_state_dict(progress.schedule)
     for group, rate in zip(optimizer.param_groups, scheduler.get_last_lr(), strict=True):
         group["lr"] = rate  # a scheduler's state does not bring the optimizer's rate with it
@@ -157,7 +169,7 @@ def _learn(
                 clock.lap("update")
                 # Samples that all score alike teach nothing: the first step with an advantage is the proof.
                 if not seen_to_move and stats.optimizer_steps and experience.advantages.any():
-                    require_moved(policy)
+                    require_moved(policy, optimizer)
                     seen_to_move = True
                 metrics = metrics_of(experience, stats, config)
             else:  # every summary was too short: none is better than another
@@ -191,8 +203,8 @@ def _learn(
                 "or their updates were left out (ppo/skipped)"
             )
 
-    if not folder.has(f"{ADAPTER}/adapter_config.json"):
-        with folder.replacing(ADAPTER) as beside:
+    if not folder.has(f"{result_of(config)}/{VALUE_HEAD_FILE}"):
+        with folder.replacing(result_of(config)) as beside:
             policy.save(beside, config.max_new_tokens)
     policy.sampling_buffers.clear()  # they refer to the policy, and it to them
 

@@ -120,7 +120,9 @@ class Rollout:
     mismatch: float | None = None
     """Where it was measured: the most by which a log-probability recorded while sampling was off, in nats."""
     memory: Memory | None = None
-    """Kept only where the encoder has no adapter, so that later passes need not run it again."""
+    """Kept only where nothing of the encoder trains, so that later passes need not run it again."""
+    has_reference: bool = True
+    """Whether there is one; where there is none, `ref_logprobs` are the sampling policy's own."""
 
 
 @dataclass(frozen=True)

@@ -21,52 +21,10 @@ from softspoken.config import TrainConfig
 from softspoken.rl.policy import load_policy
 from softspoken.train import train
 from softspoken.types import InputError, RunError
+from tiny_run import config_for, metrics_of
 
 LOOP = sys.modules["softspoken.train"]  # as an attribute of the package it is the function
 TESTS = Path(__file__).parents[1]
-
-
-@pytest.fixture
-def data(tmp_path):
-    path = tmp_path / "dialogues.jsonl"
-    rows = [
-        {
-            "id": str(n),
-            "dialogue": f"Nora: number {n}?\nFelix: yes, {n} it is" + " indeed" * n,
-            "summary": f"It is {n}.",
-        }
-        for n in range(10)
-    ]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
-
-
-def config_for(tiny_t5, data, output, **changes):
-    base = TrainConfig(
-        model=str(tiny_t5),
-        dataset=str(data),
-        reward="helpers_reward:letters",
-        judge=["mini"],
-        output=str(output),
-        steps=5,
-        batch_size=4,
-        samples_per_prompt=2,
-        max_new_tokens=6,
-        mini_batch_size=4,
-        micro_batch_size=4,
-        lora_r=2,
-        save_every=2,
-        eval_limit=0,
-        device="cpu",
-        learning_rate=1e-2,
-        min_response_chars=0,
-    )
-    return replace(base, **changes)
-
-
-def metrics_of(run: Path) -> list[dict]:
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    return [{name: value for name, value in row.items() if not name.startswith("time/")} for row in rows]
 
 
 def test_a_run_writes_what_the_design_lists(tiny_t5, data, tmp_path):

@@ -61,7 +61,9 @@ INSIDE = {
         "generation": set(),
         "pretrained": {"families", "generation"},
         "languages": set(),
-        "adapters": {"families", "pretrained"},
+        "adapters": {"pretrained"},
+        "trained": {"families"},
+        "quantized": {"families", "pretrained"},
         "room": {"pretrained", "adapters"},
     },
     "rl": {

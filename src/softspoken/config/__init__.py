@@ -5,7 +5,7 @@ The text under each field is the help a user sees. A field that belongs to sever
 
 from softspoken.config.evaluation import EvaluateConfig
 from softspoken.config.inference import GenerateConfig, ScoreConfig
-from softspoken.config.kinds import Data, Device, KlEstimator, OnBadRow, Side
+from softspoken.config.kinds import Data, Device, KlEstimator, OnBadRow, Quantization, Side
 from softspoken.config.serving import ExportConfig
 from softspoken.config.training import TrainConfig
 from softspoken.config.warm_start import SftConfig
@@ -18,6 +18,7 @@ __all__ = [
     "GenerateConfig",
     "KlEstimator",
     "OnBadRow",
+    "Quantization",
     "ScoreConfig",
     "SftConfig",
     "Side",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from softspoken.config.kinds import Data, Device, OnBadRow, Side, check
+from softspoken.config.kinds import Data, Device, OnBadRow, Quantization, Side, check
 from softspoken.config.ranges import check_baselines, check_settings, reward_weights
 
 
@@ -76,6 +76,8 @@ class EvaluateConfig:
     and plain greedy decoding; the report says so"""
     batch_size: int = 32
     """dialogues at once"""
+    quantization: Quantization | None = None
+    """round the base's weights to so many bits (needs bitsandbytes), as they were in training; by default they stay whole"""
     device: Device = "auto"
     """where to compute; auto takes a GPU if there is one"""
     seed: int = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from softspoken.config.kinds import Device, OnBadRow, Side, check
+from softspoken.config.kinds import Device, OnBadRow, Quantization, Side, check
 from softspoken.config.ranges import check_settings
 
 
@@ -47,6 +47,8 @@ class GenerateConfig:
     """dialogues at once"""
     on_bad_row: OnBadRow = "error"
     """what to do with a row that has no usable dialogue: stop, or skip it and count"""
+    quantization: Quantization | None = None
+    """round the base's weights to so many bits (needs bitsandbytes), as they were in training; by default they stay whole"""
     device: Device = "auto"
     """where to compute; auto takes a GPU if there is one"""
 

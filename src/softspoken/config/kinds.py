@@ -17,6 +17,7 @@ else:
 OnBadRow = Literal["error", "skip"]
 Side = Literal["left", "right"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
+Quantization = Literal["8bit", "4bit"]
 KlEstimator = Literal["k1", "k2", "k3", "k3_unweighted"]
 
 

@@ -61,7 +61,7 @@ BOUNDS: Mapping[str, Bounds] = {
     **dict.fromkeys(
         ("batch_size", "mini_batch_size", "micro_batch_size", "eval_batch_size", "samples_per_prompt"), SIZE
     ),
-    **dict.fromkeys(("max_new_tokens", "max_prompt_tokens", "lora_r", "lora_alpha", "ppo_epochs"), SIZE),
+    **dict.fromkeys(("max_new_tokens", "max_prompt_tokens", "lora_r", "lora_alpha", "last_layers", "ppo_epochs"), SIZE),
     **dict.fromkeys(("eval_limit", "warmup_steps", "min_response_chars", "samples", "eval_samples"), NONE_OR_MORE),
     **dict.fromkeys(("check_limit", "dynamic_sampling"), NONE_OR_MORE),
     "epochs": POSITIVE,
@@ -77,6 +77,7 @@ BOUNDS: Mapping[str, Bounds] = {
     "dual_clip": Bounds(1, 1_000_000, above=True),
     **dict.fromkeys(("kl_coef", "value_coef", "missing_eos_penalty", "short_margin"), WEIGHT),
     **dict.fromkeys(("gamma", "gae_lambda"), SHARE),
+    "lora_dropout": Bounds(0, 0.95),  # of what is left out, the rest is scaled up by as much
     "seed": Bounds(0, 2**32 - 1),  # what numpy takes
 }
 """Of every number among the settings, by its name: it means the same in each command."""

@@ -247,10 +247,11 @@ def _prompt_format(config: EvaluateConfig, task: Task, adapter: str | None) -> P
 
 
 def recorded(config: EvaluateConfig) -> dict[str, Any]:
-    """A reward only where there is one: the report shows it as such."""
+    """A reward, or rounded weights, only where there are: the report shows them as such."""
     named = replace(config, dataset=record_of(config.dataset))
     settings = {name: value for name, value in asdict(named).items() if name not in ABOUT_THE_FOLDER}
-    return settings if config.reward else {name: value for name, value in settings.items() if name != "reward"}
+    absent = [name for name in ("reward", "quantization") if settings[name] is None]
+    return {name: value for name, value in settings.items() if name not in absent}
 
 
 def _require_free(config: EvaluateConfig, output: Path) -> None:

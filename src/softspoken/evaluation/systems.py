@@ -213,6 +213,7 @@ class _Model:
             task=config.task,
             prompt_format=self.prompt_format,
             plain=not config.own_settings,
+            quantization=None if self.model else config.quantization,
         )
         generator.ban(self.banned or [])
         return _Responses(generator, config.batch_size)

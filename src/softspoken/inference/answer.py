@@ -89,6 +89,7 @@ def _generate(
         device=config.device,
         max_new_tokens=config.max_new_tokens,
         prompt_format=prompt_format,
+        quantization=config.quantization,
     )
     done = file.begin(config.batch_size * WINDOW) if file else 0
     left = islice(chain([first], examples), done, None)

@@ -36,6 +36,7 @@ from softspoken.models.pretrained import (
     require_seq2seq,
     resolve_device,
 )
+from softspoken.models.quantized import load_quantized
 from softspoken.models.room import fitting, require_fit, require_room_to_answer
 from softspoken.tasks.task import load_task
 from softspoken.types import Example, InputError, PromptBatch, Response
@@ -85,12 +86,13 @@ class Generator:
         target_language: str | None = None,
         source_language: str | None = None,
         plain: bool = False,
+        quantization: str | None = None,
     ) -> Generator:
         """`model` and `adapter` are hub ids or folders (`mini` is the embedded model).
 
         The adapter's own tokenizer, prompt format and generation config are used where it has them, else the model's; where neither
         has a prompt format, the task's template. `prompt_format` takes the place of all. With `plain`, nothing of how the generation
-        config searches is taken over: greedy is greedy.
+        config searches is taken over: greedy is greedy. `quantization` (8bit, 4bit) rounds the base's weights, as in training.
         """
         folder = adapter_folder(adapter) if adapter else None
         known = load_task(task) if task else None
@@ -104,7 +106,7 @@ class Generator:
         place = resolve_device(device)
         require_seq2seq(model)  # first: a folder that is no model at all is not one that lacks a tokenizer
         require_fit(model, folder)
-        seq2seq: Any = load_seq2seq(model, dtype)
+        seq2seq: Any = load_quantized(model, quantization, dtype, place) if quantization else load_seq2seq(model, dtype)
         tokenizer = load_tokenizer(tokenizer_source(model, folder))
         generation = generation_config_of(folder, seq2seq.generation_config, max_new_tokens)
         generation = plain_config(generation) if plain else generation
@@ -113,10 +115,12 @@ class Generator:
         # generate() fills what is not set from the model's own: the same, so that it is what this object says and no more; and
         # what the model's own save_pretrained writes begins and ends as this one does.
         seq2seq.generation_config = copy.deepcopy(generation)
-        whole: Any = _merged_where_exact(with_adapter(seq2seq, folder, model)) if folder else seq2seq
+        whole: Any = with_adapter(seq2seq, folder, model) if folder else seq2seq
+        if not quantization:  # whose rounded weights neither take a sum nor move
+            whole = (_merged_where_exact(whole) if folder else whole).to(place)
         return cls(
             # Nothing is trained, with an adapter or without, so that both sample by the same kernels.
-            model=whole.requires_grad_(False).to(place).eval(),
+            model=whole.requires_grad_(False).eval(),
             tokenizer=tokenizer,
             prompt_format=prompt_format,
             generation_config=generation,

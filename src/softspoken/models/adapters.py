@@ -1,12 +1,9 @@
-"""LoRA adapters: fresh ones, and those of a hub id or folder: found, put on the model they were made for, or one sentence that
-says why not."""
+"""Adapters of a hub id or folder: found, put on the model they were made for, or one sentence that says why not."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import logging
-import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -14,14 +11,10 @@ from typing import Any
 import torch
 
 from softspoken.hub import require_on_hub
-from softspoken.models.families import text_parts
 from softspoken.models.pretrained import require_finite, resolve
 from softspoken.types import InputError, first_line
 
-log = logging.getLogger(__name__)
-
 EMBEDDINGS = (".shared.weight", ".embed_tokens.weight", ".lm_head.weight")
-QUERY_VALUE = [["q", "v"], ["q_proj", "v_proj"], ["query", "value"]]
 
 
 def adapter_folder(adapter: str) -> Path:
@@ -114,39 +107,3 @@ def _remedy(folder: Path, model: str) -> str:
         if base not in (model, resolve(model)):
             return f"; it was made for {base}: pass that as --model"
     return "; give a folder that softspoken or PEFT saved whole"
-
-
-def add_lora(model: Any, *, r: int, alpha: int, targets: list[str] | None, scope: str = "all") -> Any:
-    """A fresh LoRA adapter on the named modules (by default the family's query and value projections) of the `scope`."""
-    from peft import LoraConfig, TaskType, get_peft_model
-    from torch import nn
-
-    parts = text_parts(model)
-    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-    texts = [name for name in linear if name.startswith(tuple(f"{part}." for part in parts.values()))]
-    names = {name.rsplit(".", 1)[-1] for name in texts}
-    # All that match: LED's and BigBird's encoders have one pair, their decoders the other.
-    targets = targets or [name for pair in QUERY_VALUE if set(pair) <= names for name in pair]
-    if not targets or not set(targets) <= names:
-        raise InputError(
-            f"lora_targets {targets or None} are not modules of this model; it has {', '.join(sorted(names))}"
-        )
-    chosen = [parts["decoder"]] if scope == "decoder" else list(parts.values())
-    where: list[str] | str = rf"({'|'.join(map(re.escape, chosen))})\..*\.({'|'.join(targets)})"
-    if all(name in texts for name in linear if name.rsplit(".", 1)[-1] in targets) and scope == "all":
-        where = list(targets)
-    lora = LoraConfig(task_type=TaskType.SEQ_2_SEQ_LM, r=r, lora_alpha=alpha, target_modules=where)
-    adapted = get_peft_model(model, lora)
-    _say_where(adapted, parts)
-    return adapted
-
-
-def _say_where(adapted: Any, parts: dict[str, str]) -> None:
-    """How many projections were adapted, by encoder and decoder: a name that matches in one alone would go unseen."""
-    from peft.tuners.lora import LoraLayer
-
-    names = [name for name, module in adapted.get_base_model().named_modules() if isinstance(module, LoraLayer)]
-    counts = {part: [name for name in names if name.startswith(f"{prefix}.")] for part, prefix in parts.items()}
-    said = [f"{len(found)} in the {part}" for part, found in counts.items()]
-    kinds = sorted({name.rsplit(".", 1)[-1] for name in names})
-    log.info("LoRA on %d projections (%s): %s", len(names), ", ".join(kinds), ", ".join(said))

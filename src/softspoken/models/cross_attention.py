@@ -21,14 +21,19 @@ def cross_attentions(decoder: nn.Module) -> list[nn.Module]:
 
 def key_value_projections(decoder: nn.Module) -> list[tuple[nn.Module, nn.Module]]:
     """Those of each cross-attention. Empty, so that the model computes keys and values itself in each pass, for a family that
-    names them otherwise, for adapters that are more than a term to add (DoRA, IA³), and where whole modules are trained."""
+    names them otherwise, for adapters that are more than a term to add (DoRA, IA³), and where these weights themselves are trained."""
     pairs: list[Any] = []
     for attention in cross_attentions(decoder):
         pairs += [(getattr(attention, k), getattr(attention, v)) for k, v in KEYS_VALUES if hasattr(attention, k)]
     tuned = [part for pair in pairs for part in pair if isinstance(part, BaseTunerLayer)]
     whole = any(isinstance(part, AuxiliaryTrainingWrapper) for part in decoder.modules())
+    whole = whole or any(_base(part).weight.requires_grad for pair in pairs for part in pair)
     plain = not whole and all(isinstance(part, LoraLayer) and not part.lora_variant for part in tuned)
     return pairs if plain else []
+
+
+def _base(projection: Any) -> Any:
+    return projection.get_base_layer() if isinstance(projection, BaseTunerLayer) else projection
 
 
 def with_adapter_term(frozen: Tensor, projection: nn.Module, states: Tensor) -> Tensor:
@@ -42,6 +47,7 @@ def with_adapter_term(frozen: Tensor, projection: nn.Module, states: Tensor) -> 
     for name in projection.active_adapters:
         if name in projection.lora_A:
             inner = projection.lora_A[name]
-            term = projection.lora_B[name](inner(states.to(inner.weight.dtype))) * projection.scaling[name]
+            given = projection.lora_dropout[name](states.to(inner.weight.dtype))
+            term = projection.lora_B[name](inner(given)) * projection.scaling[name]
             total = total + term.unflatten(-1, (-1, frozen.shape[-1])).transpose(1, 2)
     return total.to(frozen.dtype)

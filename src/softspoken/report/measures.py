@@ -301,6 +301,8 @@ def describe_system(name: str, report: EvalReport) -> str:
     }
     if found := re.fullmatch(r"best_of_(\d+)", name):
         return f"base, the best of {found[1]} samples by the reward"
+    if name == TUNED and name in given_systems(report):
+        return "base with its weights trained"
     if source := given_systems(report).get(name):
         return f"from {PurePath(source).name}"
     return known.get(name, "base with its trained adapter")

@@ -344,6 +344,7 @@ def model_card(folder: Path) -> str:
         for name in ("model", "dataset")
     }
     task = retold(record["task"]) if record.get("task") else SUMMARIZATION
+    result = "model" if config.get("trained") in ("full", "last_layers") else "adapter"
     return template("model_card.md.j2").render(
         task=task,
         objective=measure(task.objective.metric, report).label.lower() if report else "",
@@ -357,6 +358,26 @@ def model_card(folder: Path) -> str:
         remarks=remarks(report) if report else [],
         tables=system_tables(report) if report else [],
         index=results_index(report, folder.resolve().name, TUNED) if report else "",
-        adapter=config.get("push_to_hub") or f"{folder.name if folder.is_absolute() else folder.as_posix()}/adapter",
-        template=(PromptFormat.load(folder / "adapter") or PromptFormat(task.template)).template,
+        kind=what_was_trained(config),
+        whole=result == "model",
+        place=config.get("push_to_hub") or f"{folder.name if folder.is_absolute() else folder.as_posix()}/{result}",
+        template=(PromptFormat.load(folder / result) or PromptFormat(task.template)).template,
     )  # fmt: skip
+
+
+def what_was_trained(config: dict[str, Any]) -> str:
+    """By a run's settings, such as "LoRA, r = 8, alpha = 16" or "the last 2 layers"."""
+    trained, layers = config.get("trained", "lora"), config.get("last_layers", 1)
+    if trained == "full":
+        return "all weights"
+    if trained == "last_layers":
+        return f"the last {layers} layers" if layers > 1 else "the last layer"
+    if peft := config.get("peft_config"):
+        return f"{peft.get('peft_type', 'LORA')} ({', '.join(f'{name} = {value}' for name, value in peft.items() if name != 'peft_type')})"
+    if config.get("adapter"):
+        return "as the adapter that training went on from"
+    if trained == "ia3":
+        return "IA³"
+    kind = "DoRA" if config.get("use_dora") else "rank-stabilized LoRA" if config.get("use_rslora") else "LoRA"
+    dropout = f", dropout = {config['lora_dropout']}" if config.get("lora_dropout") else ""
+    return f"{kind}, r = {config.get('lora_r', '?')}, alpha = {config.get('lora_alpha', '?')}{dropout}"

@@ -34,6 +34,24 @@ def require_agreement(policy: Any) -> None:
         )
 
 
+@torch.no_grad()
+def require_start(policy: Any) -> None:
+    """Raises InputError where a fresh adapter makes other logits than the reference, before anything has trained it."""
+    prompts, mask, ids = _tried(policy)
+
+    def logits() -> Tensor:
+        return policy.project(policy.decode(ids, policy.encode(prompts, mask), mask)).float()
+
+    own = logits()
+    with policy.reference():
+        same = _same(own, logits(), 1)
+    if not same:
+        raise InputError(
+            "peft_config: the adapter changes the model before it is trained, so that the reference is not where it starts; leave out "
+            "what initializes it otherwise (such as init_lora_weights)"
+        )
+
+
 def _agrees(policy: Any) -> bool:
     prompts, mask, ids = _tried(policy)
     start = torch.full_like(ids[:, :1], policy.start_id)

@@ -1,4 +1,4 @@
-"""The policy: an encoder–decoder with a LoRA adapter and a value head, and the frozen reference inside it."""
+"""The policy: an encoder–decoder of which some weights train, a value head, and the frozen reference inside it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from transformers.cache_utils import DynamicCache, DynamicLayer, EncoderDecoderC
 
 from softspoken.config import TrainConfig
 from softspoken.data.prompts import PromptFormat
-from softspoken.models.adapters import adapter_folder, add_lora, tokenizer_source, with_adapter
+from softspoken.models.adapters import adapter_folder, tokenizer_source, with_adapter
 from softspoken.models.cpu import PackedProjection, can_pack, lay_out_columns
 from softspoken.models.cross_attention import cross_attentions, key_value_projections, with_adapter_term
 from softspoken.models.families import (
@@ -47,9 +47,20 @@ from softspoken.models.pretrained import (
     prompt_format_for,
     resolve_device,
 )
+from softspoken.models.quantized import load_quantized
 from softspoken.models.room import fitting, require_embeddings, require_fit, require_room_to_answer
+from softspoken.models.trained import (
+    LORA,
+    add_from,
+    add_ia3,
+    add_lora,
+    recompute_layers,
+    step_dropouts,
+    train_all,
+    train_last_layers,
+)
 from softspoken.rl import numerics
-from softspoken.rl.agreement import require_agreement
+from softspoken.rl.agreement import require_agreement, require_start
 from softspoken.types import InputError, Memory, RunError
 
 VALUE_HEAD_FILE = "value_head.safetensors"
@@ -64,9 +75,10 @@ READ_TOKENS = 256
 
 
 class Policy:
-    """What samples, and what is scored: one model, run with its adapter on (policy) or off (reference).
+    """What samples, and what is scored: one model, run with its adapter on (policy) or off (reference), or, where its own weights
+    train, with those or a copy of how they were.
 
-    Dropout is off in every pass. Shapes: N rows, P prompt tokens, T response tokens, D width, V logits.
+    Dropout is off in every pass, or LoRA's the same in all of a step. Shapes: N rows, P prompt tokens, T response tokens, D width, V logits.
     """
 
     def __init__(
@@ -119,13 +131,19 @@ class Policy:
         self.forbid(forbidden)
         self.has_start_adapter = START_ADAPTER in getattr(model, "peft_config", {})
         self.decoder, head = decoder_of(self.seq2seq), head_of(self.seq2seq)
-        self.encoder_adapted = _is_adapted(self.seq2seq.get_encoder())
-        self.vocabulary_adapted = _is_adapted(self.seq2seq.get_output_embeddings()) or (
-            head is not None and _is_adapted(head)
+        self.encoder_adapted = _is_trained(self.seq2seq.get_encoder())
+        self.vocabulary_adapted = _is_trained(self.seq2seq.get_output_embeddings()) or (
+            head is not None and _is_trained(head)
         )
         self.vocabulary_product = PackedProjection(head) if fast and can_pack(head) else head
         self.cross_attention = cross_attentions(self.decoder)
         self.cross_projections = key_value_projections(self.decoder)
+        self.dropouts = step_dropouts(self.model)
+        self.recomputes = False
+        """Whether layers compute themselves again in the backward pass, which a cache would not survive."""
+        self.has_reference = True
+        self._start: list[tuple[nn.Parameter, Tensor]] = []
+        """Where the model's own weights train: each with the copy of it that is the reference's."""
         self.exact: bool | None = None
         """Whether one token at a time gives what all at once give, as far as rounding goes; None: not measured yet."""
         if self.seq2seq.dtype != torch.float32 or routes(self.seq2seq):
@@ -276,7 +294,14 @@ class Policy:
 
     @contextlib.contextmanager
     def reference(self) -> Iterator[None]:
-        """Inside, the same weights without the trained adapter: the frozen reference. For use under no_grad."""
+        """Inside, the same weights without the trained adapter, or as they were: the frozen reference. For use under no_grad."""
+        if self._start:
+            self._exchange_start()
+            try:
+                yield
+            finally:
+                self._exchange_start()
+            return
         if not self.has_start_adapter:
             with self._without_adapter():
                 yield
@@ -289,6 +314,32 @@ class Policy:
             self.model.set_adapter("default")
             for name, weight in self.model.named_parameters():
                 weight.requires_grad_(".default." in name)
+
+    def keep_start(self) -> None:
+        """A copy of the weights that train, as they are now, is the reference."""
+        self._start = [(weight, weight.detach().clone()) for weight in self.adapter_parameters().values()]
+
+    def _exchange_start(self) -> None:
+        for place, (weight, other) in enumerate(self._start):
+            self._start[place] = weight, weight.data
+            weight.data = other
+
+    def thin(self, generator: torch.Generator) -> None:
+        """Draw what LoRA's dropout leaves out from now on, if there is any; `generator` is a CPU generator."""
+        for dropout in self.dropouts:
+            dropout.draw(generator)
+
+    @contextlib.contextmanager
+    def whole(self) -> Iterator[None]:
+        """Inside, nothing is left out."""
+        masks = [dropout.mask.clone() for dropout in self.dropouts]
+        for dropout in self.dropouts:
+            dropout.rest()
+        try:
+            yield
+        finally:
+            for dropout, mask in zip(self.dropouts, masks, strict=True):
+                dropout.mask.copy_(mask)
 
     def _without_adapter(self) -> contextlib.AbstractContextManager[None]:
         return self.model.disable_adapter() if isinstance(self.model, PeftModel) else contextlib.nullcontext()
@@ -344,8 +395,11 @@ class Policy:
     # ---------------------------------------------------------------------------------------- save, load
 
     def save(self, folder: Path, max_new_tokens: int) -> None:
-        """Write a self-sufficient adapter into `folder`."""
-        self.model.save_pretrained(str(folder), selected_adapters=["default"])
+        """Write a self-sufficient adapter into `folder` or, where the model's own weights train, the whole model."""
+        if isinstance(self.model, PeftModel):
+            self.model.save_pretrained(str(folder), selected_adapters=["default"])
+        else:
+            self.model.save_pretrained(str(folder))
         self.tokenizer.save_pretrained(folder)
         generation_to_save(self.seq2seq.generation_config, max_new_tokens).save_pretrained(folder)
         self.prompt_format.save(folder)
@@ -359,46 +413,82 @@ class Policy:
 
 
 def load_policy(config: TrainConfig, prompt_format: PromptFormat | None = None) -> Policy:
-    """The model of `config` with a fresh LoRA adapter, or with `config.adapter` to go on from and a frozen copy of it; asked by
-    `prompt_format` or, without one, as it was saved."""
+    """The model of `config` with what trains of it (a fresh adapter, its last layers, all of it), or with `config.adapter` to go on
+    from; and the reference, which is a copy where it cannot be had without. Asked by `prompt_format` or, without one, as it was
+    saved."""
     torch.manual_seed(config.seed)
-    dtype = getattr(torch, config.dtype)
     start = adapter_folder(config.adapter) if config.adapter else None
     require_fit(config.model, start)
-    seq2seq = load_seq2seq(config.model, dtype).to(resolve_device(config.device))
+    seq2seq = _load(config)
     require_room_to_answer(seq2seq.config, config.max_new_tokens)
     generation_to_save(seq2seq.generation_config, config.max_new_tokens)
     if config.fast:
         _fuse_gelu(seq2seq)
-        if seq2seq.device.type == "cpu":
+        if seq2seq.device.type == "cpu" and not config.quantization:
             lay_out_columns(seq2seq.get_decoder())
     tokenizer = load_tokenizer(tokenizer_source(config.model, start))
     prompt_format = speak(tokenizer, prompt_format or prompt_format_for(config.model, start), seq2seq.generation_config)
     prompt_format = fitting(prompt_format, seq2seq.config, tokenizer)
-    if start:
-        model = _with_start_adapter(seq2seq, start, config.model)
-    else:
-        model = add_lora(
-            seq2seq,
-            r=config.lora_r,
-            alpha=config.lora_alpha,
-            targets=config.lora_targets,
-            scope=config.adapter_scope,
-        )
+    model = _with_start_adapter(seq2seq, start, config.model) if start else _trained(seq2seq, config)
     for weight in model.parameters():
         if weight.requires_grad:  # bfloat16 is too coarse for the sum of many small updates
             weight.data = weight.data.float()
+    if config.gradient_checkpointing:
+        recompute_layers(seq2seq)
     policy = Policy(model, tokenizer, prompt_format, config.tokens_per_microbatch, fast=config.fast)
+    policy.recomputes = config.gradient_checkpointing
     if policy.not_allowed.sequences:
         raise InputError(
             f"bad_words_ids of {config.model} forbids {policy.not_allowed.sequences[0]}, a run of several ids, which would make "
             "sampling another distribution than is trained; take runs out of its generation_config.json"
         )
+    if config.trains_whole_model:
+        policy.has_reference = config.kl_coef > 0
+        if policy.has_reference:
+            policy.keep_start()
+    elif config.peft_config:
+        require_start(policy)
     return policy
 
 
-def _is_adapted(module: nn.Module) -> bool:
-    """Whether an adapter lies in it, or a whole copy that an adapter trains (PEFT's modules_to_save)."""
+def _load(config: TrainConfig) -> PreTrainedModel:
+    dtype, device = getattr(torch, config.dtype), resolve_device(config.device)
+    if config.quantization:
+        return load_quantized(config.model, config.quantization, dtype, device)
+    return load_seq2seq(config.model, dtype).to(device)
+
+
+def _trained(seq2seq: PreTrainedModel, config: TrainConfig) -> PeftModel | PreTrainedModel:
+    """With what is to train of it requiring a gradient, and nothing else."""
+    if config.trained == "full":
+        train_all(seq2seq)
+        return seq2seq
+    if config.trained == "last_layers":
+        train_last_layers(seq2seq, config.last_layers, scope=config.adapter_scope)
+        return seq2seq
+    if isinstance(config.peft_config, dict):
+        adapted = add_from(seq2seq, config.peft_config, scope=config.adapter_scope)
+        if config.dtype != "float32" and adapted.active_peft_config.peft_type.value not in (LORA, "IA3"):
+            raise InputError(f"dtype {config.dtype} goes with peft_type LORA and IA3 alone; give float32")
+        return adapted
+    if config.trained == "ia3":
+        return add_ia3(seq2seq, targets=config.lora_targets, scope=config.adapter_scope)
+    return add_lora(
+        seq2seq,
+        r=config.lora_r,
+        alpha=config.lora_alpha,
+        targets=config.lora_targets,
+        scope=config.adapter_scope,
+        dropout=config.lora_dropout,
+        rank_stabilized=config.use_rslora,
+        dora=config.use_dora,
+    )
+
+
+def _is_trained(module: nn.Module) -> bool:
+    """Whether its own weights train, an adapter lies in it, or a whole copy that an adapter trains (PEFT's modules_to_save)."""
+    if any(weight.requires_grad for weight in module.parameters()):
+        return True
     return any(isinstance(part, (BaseTunerLayer, AuxiliaryTrainingWrapper)) for part in module.modules())
 
 
@@ -421,9 +511,12 @@ def _with_start_adapter(seq2seq: PreTrainedModel, folder: Path, name: str) -> Pe
     return model
 
 
-def require_moved(policy: Policy) -> None:
-    """After an update every lora_B must have left zero; one that has not is not in the graph. Raises RunError."""
+def require_moved(policy: Policy, optimizer: torch.optim.Optimizer | None = None) -> None:
+    """After an update every lora_B must have left zero, and every other adapter weight have had a gradient; one that has not is not
+    in the graph. Of a model's own weights some may well have none (experts that nothing was sent to). Raises RunError."""
     still = policy.unmoved_adapters()
+    if optimizer and isinstance(policy.model, PeftModel):
+        still += [name for name, weight in policy.adapter_parameters().items() if not optimizer.state.get(weight)]
     if still:
         raise RunError(
             f"{len(still)} adapter matrices did not move in an update (the first is {still[0]}); they are not in the graph"

@@ -41,6 +41,7 @@ def generate_rollout(policy: Policy, prompts: PromptBatch, config: TrainConfig, 
     under the reference.
     """
     prompts = on_device(prompts, policy.device)
+    policy.thin(generator)
     memory, prompt_index, (ids, mask, logprobs, values) = sample(policy, prompts, config, generator)
     rollout = Rollout(
         prompts=prompts,
@@ -53,10 +54,12 @@ def generate_rollout(policy: Policy, prompts: PromptBatch, config: TrainConfig, 
         ref_logprobs=logprobs,
         old_values=values if config.algorithm == "ppo" else None,
         memory=memory if config.fast and not policy.encoder_adapted else None,
+        has_reference=policy.has_reference,
     )
     if not policy.exact:
         rollout = _rescored(policy, rollout, config)
-    return replace(rollout, ref_logprobs=reference_logprobs(policy, rollout, config))
+    reference = reference_logprobs(policy, rollout, config) if policy.has_reference else rollout.old_logprobs
+    return replace(rollout, ref_logprobs=reference)
 
 
 @torch.no_grad()
@@ -244,12 +247,15 @@ def score_rows(policy: Policy, rollout: Rollout, rows: Tensor, config: TrainConf
     """
     length = _longest(rollout, rows)
     ids, mask = rollout.response_ids[rows, :length], rollout.response_mask[rows, :length]
-    if rollout.memory is not None:
-        states = policy.decode_from(ids, rollout.memory, rollout.prompt_index[rows])
+    memory, index = rollout.memory, rollout.prompt_index[rows]
+    if memory is not None and policy.recomputes:
+        width = int(memory.attention_mask[index].sum(dim=1).max())
+        states = policy.decode(ids, memory.states[index, :width], memory.attention_mask[index, :width])
+    elif memory is not None:
+        states = policy.decode_from(ids, memory, index)
     else:
         prompts = rollout.prompts
-        read = policy.encode_for(prompts.input_ids, prompts.attention_mask, rollout.prompt_index[rows])
-        states = policy.decode(ids, *read)
+        states = policy.decode(ids, *policy.encode_for(prompts.input_ids, prompts.attention_mask, index))
     counted = states[mask]
     first = mask & (mask.cumsum(dim=1) == 1)
     logprobs = policy.token_logprobs(counted, ids[mask], config.temperature, chunked=config.fast, first=first[mask])

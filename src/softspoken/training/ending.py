@@ -18,7 +18,7 @@ from softspoken.rewards.terms import default_judge, judge_term, load_judge
 from softspoken.rl.policy import VALUE_HEAD_FILE
 from softspoken.run_folder import RunFolder
 from softspoken.tasks.task import Task
-from softspoken.training.start import ADAPTER
+from softspoken.training.start import ADAPTER, MODEL
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,9 @@ def evaluation_of(config: TrainConfig, task: Task, prompt_format: PromptFormat, 
         output=str(run),
         task=config.task,
         model=config.model,
-        adapter=[*start, f"{TUNED}={run / ADAPTER}"],
+        adapter=None if config.trains_whole_model else [*start, f"{TUNED}={run / ADAPTER}"],
+        system=[f"{TUNED}={run / MODEL}"] if config.trains_whole_model else None,
+        quantization=config.quantization,
         dataset=config.dataset if config.eval_dataset is None else config.eval_dataset,
         split=config.eval_split or "test",
         dataset_config=config.dataset_config if config.eval_dataset is None else None,

@@ -31,12 +31,15 @@ def metrics_of(experience: Experience, stats: UpdateStats, config: TrainConfig) 
             "ppo/value/explained_variance": stats.explained_variance,
             "ppo/value/grad_norm": stats.value_grad_norm,
         }
+    if rollout.has_reference:
+        metrics |= {
+            "objective/kl": masked_mean(logratio, mask).item(),
+            "objective/kl_stderr": (numerics.masked_var(logratio, mask) / mask.sum()).sqrt().item(),
+            "objective/kl_k2": masked_mean(numerics.kl_k2(logratio), mask).item(),
+            "objective/kl_k3": masked_mean(numerics.kl_k3(logratio), mask).item(),
+        }
     return metrics | {
         **{f"objective/score/{name}": term.nanmean().item() for name, term in scores.terms.items()},
-        "objective/kl": masked_mean(logratio, mask).item(),
-        "objective/kl_stderr": (numerics.masked_var(logratio, mask) / mask.sum()).sqrt().item(),
-        "objective/kl_k2": masked_mean(numerics.kl_k2(logratio), mask).item(),
-        "objective/kl_k3": masked_mean(numerics.kl_k3(logratio), mask).item(),
         "objective/entropy": stats.entropy,
         "ppo/policy/loss": stats.policy_loss,
         "ppo/policy/clip_fraction": stats.clip_fraction,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import logging
 import sys
 from dataclasses import asdict, replace
 from datetime import datetime
@@ -24,8 +25,11 @@ from softspoken.run_folder import RunFolder, require_place
 from softspoken.tasks.task import Task, asked, told
 from softspoken.types import InputError
 
+log = logging.getLogger(__name__)
+
 CONFIG_FILE = "config.yaml"
-ADAPTER = "adapter"
+ADAPTER, MODEL = "adapter", "model"
+"""Where what was trained lies in a run's folder: an adapter, or a whole model."""
 PACKAGES = ("softspoken", "torch", "transformers", "peft", "accelerate", "datasets", "tokenizers")
 
 
@@ -42,6 +46,11 @@ def folder_of(config: TrainConfig) -> RunFolder:
     rewards = list(reward_weights(config.reward)) if config.reward else []
     require_place(config.output, [config.model, config.adapter, *sets, *rewards, *(config.judge or [])])
     return RunFolder(config.output, replace=config.overwrite, go_on=f"--resume {config.output}")
+
+
+def result_of(config: TrainConfig) -> str:
+    """The folder in the run's that what was trained is written to."""
+    return MODEL if config.trains_whole_model else ADAPTER
 
 
 def record(config: TrainConfig, task: Task) -> str:
@@ -83,7 +92,16 @@ def prompt_format_of(config: TrainConfig, task: Task) -> PromptFormat:
     return prompt_format_for(config.model, start, default=PromptFormat(task.template), **asked(task, config))
 
 
+HIGH = 1e-3
+"""A learning rate from which on a model's own weights are usually lost."""
+
+
 def optimizer_of(policy: Policy, config: TrainConfig) -> tuple[torch.optim.Optimizer, Any]:
+    if config.trains_whole_model and config.learning_rate >= HIGH:
+        log.warning(
+            "learning_rate %g is an adapter's; a model's own weights are usually trained at 1e-6 to 1e-4",
+            config.learning_rate,
+        )
     groups = [
         {"params": list(policy.adapter_parameters().values()), "lr": config.learning_rate},
         {"params": list(policy.value_head.parameters()), "lr": config.value_learning_rate},
