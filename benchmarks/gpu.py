@@ -22,7 +22,8 @@ from softspoken.config import TrainConfig
 from softspoken.data.prompts import encode_prompts
 from softspoken.data.reading import load_examples
 from softspoken.rl import graphs, numerics, ppo
-from softspoken.rl.policy import Policy, load_policy
+from softspoken.rl.loading import load_policy
+from softspoken.rl.policy import Policy
 from softspoken.rl.rollout import generate_rollout, sample_rows, teacher_forced
 from softspoken.types import Memory, PromptBatch, Sampled, Scores
 

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from benchmarks.provenance import ROOT
 from softspoken.rl.checkpoint import saved_config, whole_checkpoints
-from softspoken.rl.policy import load_policy
+from softspoken.rl.loading import load_policy
 
 LOOK_EVERY = 0.2
 """Seconds; a checkpoint stays for two intervals between checkpoints."""

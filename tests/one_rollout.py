@@ -5,7 +5,7 @@ import torch
 from likely_end import with_likely_end
 from softspoken.config import TrainConfig
 from softspoken.data.prompts import encode_prompts
-from softspoken.rl.policy import load_policy
+from softspoken.rl.loading import load_policy
 from softspoken.rl.rollout import generate_rollout
 from softspoken.types import Scores
 

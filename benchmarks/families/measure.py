@@ -19,7 +19,8 @@ from softspoken.data.reading import load_examples
 from softspoken.evaluation.evaluate import evaluate
 from softspoken.inference.generator import Generator
 from softspoken.rl import groups, ppo
-from softspoken.rl.policy import Policy, load_policy, require_moved
+from softspoken.rl.loading import load_policy
+from softspoken.rl.policy import Policy, require_moved
 from softspoken.rl.rollout import generate_rollout, score_rows
 from softspoken.types import Example, InputError, Rollout, Scores
 

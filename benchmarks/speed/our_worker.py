@@ -13,7 +13,8 @@ from benchmarks.speed.timing import EncoderCount, Laps, Step, measured
 from benchmarks.workers import serve
 from softspoken.config import TrainConfig
 from softspoken.models.cpu import tune_cpu
-from softspoken.rl.policy import Policy, load_policy
+from softspoken.rl.loading import load_policy
+from softspoken.rl.policy import Policy
 from softspoken.rl.ppo import build_experience, update
 from softspoken.rl.rollout import generate_rollout
 from softspoken.types import Example, PromptBatch, Scores

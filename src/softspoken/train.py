@@ -28,7 +28,8 @@ from softspoken.report.report import CARD_FILE, EVAL_FILE, REPORT_FILE, model_ca
 from softspoken.rewards.terms import WeightedReward, load_reward
 from softspoken.rl import chosen, groups, ppo
 from softspoken.rl.checkpoint import Progress, load_checkpoint, save_checkpoint, saved_config
-from softspoken.rl.policy import VALUE_HEAD_FILE, load_policy, require_moved
+from softspoken.rl.loading import load_policy
+from softspoken.rl.policy import VALUE_HEAD_FILE, require_moved
 from softspoken.rl.ppo import next_kl_coef
 from softspoken.rl.rollout import generate_rollout, require_finite, too_short, with_floor
 from softspoken.rl.tracking import METRICS_FILE, Tracker

@@ -11,7 +11,7 @@ from softspoken.config import SftConfig, TrainConfig
 from softspoken.data.prompts import PromptFormat, encode_prompts
 from softspoken.inference.generator import Generator
 from softspoken.models.languages import speak
-from softspoken.rl.policy import load_policy
+from softspoken.rl.loading import load_policy
 from softspoken.rl.rollout import generate_rollout
 from softspoken.sft import sft
 from softspoken.train import train

@@ -18,7 +18,7 @@ from datasets import Dataset
 import helpers_reward
 import softspoken
 from softspoken.config import TrainConfig
-from softspoken.rl.policy import load_policy
+from softspoken.rl.loading import load_policy
 from softspoken.train import train
 from softspoken.types import InputError, RunError
 from tiny_run import config_for, metrics_of

@@ -70,6 +70,7 @@ INSIDE = {
         "numerics": set(),
         "agreement": set(),
         "policy": {"agreement", "numerics"},
+        "loading": {"agreement", "policy"},
         "graphs": {"policy", "numerics"},
         "sharing": {"policy"},
         "rollout": {"graphs", "policy", "numerics", "sharing"},

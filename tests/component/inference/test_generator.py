@@ -21,7 +21,7 @@ from softspoken.inference.decoding import MAX_NEW_TOKENS, length_limit
 from softspoken.inference.generator import WINDOW, Generator, Summarizer
 from softspoken.models.cpu import PackedProjection, can_pack
 from softspoken.rl import numerics
-from softspoken.rl.policy import load_policy
+from softspoken.rl.loading import load_policy
 from softspoken.types import Example, InputError, Response
 
 TEXTS = [

@@ -24,7 +24,7 @@ from softspoken.data.prompts import PromptFormat
 from softspoken.evaluation.evaluate import evaluate
 from softspoken.inference.generator import Summarizer
 from softspoken.models.room import fitting, require_embeddings, require_room_to_answer
-from softspoken.rl.policy import load_policy
+from softspoken.rl.loading import load_policy
 from softspoken.sft import sft
 from softspoken.types import InputError
 

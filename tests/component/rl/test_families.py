@@ -15,7 +15,7 @@ from softspoken.data.prompts import encode_prompts
 from softspoken.inference.generator import Generator
 from softspoken.models.pretrained import load_tokenizer
 from softspoken.models.trained import add_lora
-from softspoken.rl.policy import load_policy
+from softspoken.rl.loading import load_policy
 from softspoken.rl.rollout import MISMATCH, generate_rollout, score_rows
 from softspoken.types import InputError
 

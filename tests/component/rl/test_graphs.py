@@ -14,7 +14,8 @@ from softspoken import mini
 from softspoken.config import TrainConfig
 from softspoken.data.prompts import PromptFormat, encode_prompts
 from softspoken.rl import graphs, rollout
-from softspoken.rl.policy import Policy, load_policy
+from softspoken.rl.loading import load_policy
+from softspoken.rl.policy import Policy
 from softspoken.types import Example
 
 LIMIT = 20

@@ -30,7 +30,8 @@ from softspoken.config import TrainConfig
 from softspoken.data.prompts import PromptFormat, encode_prompts
 from softspoken.models.cpu import PackedProjection
 from softspoken.rl import numerics
-from softspoken.rl.policy import Policy, load_policy
+from softspoken.rl.loading import load_policy
+from softspoken.rl.policy import Policy
 from softspoken.rl.rollout import (
     LIGHTER,
     MISMATCH,

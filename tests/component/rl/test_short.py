@@ -9,7 +9,7 @@ from one_rollout import optimizer_for, prepared
 from softspoken.config import TrainConfig
 from softspoken.data.prompts import encode_prompts
 from softspoken.rl import ppo
-from softspoken.rl.policy import load_policy
+from softspoken.rl.loading import load_policy
 from softspoken.rl.rollout import generate_rollout, too_short, with_floor
 from softspoken.types import Example, Scores
 

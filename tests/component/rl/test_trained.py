@@ -17,7 +17,8 @@ from softspoken.inference.generator import Generator
 from softspoken.models.trained import StepDropout
 from softspoken.rl import groups, ppo
 from softspoken.rl.checkpoint import Progress, load_checkpoint, save_checkpoint
-from softspoken.rl.policy import Policy, load_policy, require_moved
+from softspoken.rl.loading import load_policy
+from softspoken.rl.policy import Policy, require_moved
 from softspoken.rl.rollout import generate_rollout, score_rows, teacher_forced
 from softspoken.run_folder import RunFolder
 from softspoken.training.start import optimizer_of

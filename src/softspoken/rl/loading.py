@@ -1,0 +1,117 @@
+"""How a policy is made: the model, its adapter or what else of it trains, its reference."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from peft import PeftModel
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.activations import NewGELUActivation
+
+from softspoken.config import TrainConfig
+from softspoken.data.prompts import PromptFormat
+from softspoken.models.adapters import adapter_folder, tokenizer_source, with_adapter
+from softspoken.models.cpu import lay_out_columns
+from softspoken.models.generation import generation_to_save
+from softspoken.models.languages import speak
+from softspoken.models.pretrained import load_seq2seq, load_tokenizer, prompt_format_for, resolve_device
+from softspoken.models.quantized import load_quantized
+from softspoken.models.room import fitting, require_fit, require_room_to_answer
+from softspoken.models.trained import LORA, add_from, add_ia3, add_lora, recompute_layers, train_all, train_last_layers
+from softspoken.rl.agreement import require_start
+from softspoken.rl.policy import START_ADAPTER, Policy
+from softspoken.types import InputError
+
+
+def load_policy(config: TrainConfig, prompt_format: PromptFormat | None = None) -> Policy:
+    """The model of `config` with what trains of it (a fresh adapter, its last layers, all of it), or with `config.adapter` to go on
+    from; and the reference, which is a copy where it cannot be had without. Asked by `prompt_format` or, without one, as it was
+    saved."""
+    torch.manual_seed(config.seed)
+    start = adapter_folder(config.adapter) if config.adapter else None
+    require_fit(config.model, start)
+    seq2seq = _load(config)
+    require_room_to_answer(seq2seq.config, config.max_new_tokens)
+    generation_to_save(seq2seq.generation_config, config.max_new_tokens)
+    if config.fast:
+        _fuse_gelu(seq2seq)
+        if seq2seq.device.type == "cpu" and not config.quantization:
+            lay_out_columns(seq2seq.get_decoder())
+    tokenizer = load_tokenizer(tokenizer_source(config.model, start))
+    prompt_format = speak(tokenizer, prompt_format or prompt_format_for(config.model, start), seq2seq.generation_config)
+    prompt_format = fitting(prompt_format, seq2seq.config, tokenizer)
+    model = _with_start_adapter(seq2seq, start, config.model) if start else _trained(seq2seq, config)
+    for weight in model.parameters():
+        if weight.requires_grad:  # bfloat16 is too coarse for the sum of many small updates
+            weight.data = weight.data.float()
+    if config.gradient_checkpointing:
+        recompute_layers(seq2seq)
+    policy = Policy(model, tokenizer, prompt_format, config.tokens_per_microbatch, fast=config.fast)
+    policy.recomputes = config.gradient_checkpointing
+    if policy.not_allowed.sequences:
+        raise InputError(
+            f"bad_words_ids of {config.model} forbids {policy.not_allowed.sequences[0]}, a run of several ids, which would make "
+            "sampling another distribution than is trained; take runs out of its generation_config.json"
+        )
+    if config.trains_whole_model:
+        policy.has_reference = config.kl_coef > 0
+        if policy.has_reference:
+            policy.keep_start()
+    elif config.peft_config:
+        require_start(policy)
+    return policy
+
+
+def _load(config: TrainConfig) -> PreTrainedModel:
+    dtype, device = getattr(torch, config.dtype), resolve_device(config.device)
+    if config.quantization:
+        return load_quantized(config.model, config.quantization, dtype, device)
+    return load_seq2seq(config.model, dtype).to(device)
+
+
+def _trained(seq2seq: PreTrainedModel, config: TrainConfig) -> PeftModel | PreTrainedModel:
+    """With what is to train of it requiring a gradient, and nothing else."""
+    if config.trained == "full":
+        train_all(seq2seq)
+        return seq2seq
+    if config.trained == "last_layers":
+        train_last_layers(seq2seq, config.last_layers, scope=config.adapter_scope)
+        return seq2seq
+    if isinstance(config.peft_config, dict):
+        adapted = add_from(seq2seq, config.peft_config, scope=config.adapter_scope)
+        if config.dtype != "float32" and adapted.active_peft_config.peft_type.value not in (LORA, "IA3"):
+            raise InputError(f"dtype {config.dtype} goes with peft_type LORA and IA3 alone; give float32")
+        return adapted
+    if config.trained == "ia3":
+        return add_ia3(seq2seq, targets=config.lora_targets, scope=config.adapter_scope)
+    return add_lora(
+        seq2seq,
+        r=config.lora_r,
+        alpha=config.lora_alpha,
+        targets=config.lora_targets,
+        scope=config.adapter_scope,
+        dropout=config.lora_dropout,
+        rank_stabilized=config.use_rslora,
+        dora=config.use_dora,
+    )
+
+
+def _with_start_adapter(seq2seq: PreTrainedModel, folder: Path, name: str) -> PeftModel:
+    model = with_adapter(seq2seq, folder, name, trainable=True)
+    if getattr(model.active_peft_config, "bias", "none") != "none":
+        raise InputError(
+            f"adapter {folder} trains the base's own biases too, so that no reference is left; give one with bias none"
+        )
+    model.load_adapter(str(folder), adapter_name=START_ADAPTER, is_trainable=False)
+    model.set_adapter("default")
+    return model
+
+
+def _fuse_gelu(model: nn.Module) -> None:
+    """The tanh form of GELU as one operation that keeps its input, where transformers' own has eight and keeps five."""
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, NewGELUActivation):
+                setattr(module, name, nn.GELU(approximate="tanh"))
