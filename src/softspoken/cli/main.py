@@ -208,7 +208,9 @@ def _quiet(debug: bool) -> None:
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # PEFT imports it wherever it is; on a CPU it says what it misses
+    logging.getLogger("bitsandbytes").setLevel(
+        logging.ERROR
+    )  # PEFT imports it wherever it is; on a CPU it says what it misses
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
 
