@@ -19,6 +19,7 @@ from benchmarks.provenance import ROOT
 from softspoken.rl.checkpoint import saved_config, whole_checkpoints
 from softspoken.rl.loading import load_policy
 
+SOFTSPOKEN = Path(sys.executable).with_name("softspoken")
 LOOK_EVERY = 0.2
 """Seconds; a checkpoint stays for two intervals between checkpoints."""
 WEIGHTS = "weights.safetensors"
@@ -30,7 +31,7 @@ def train(run: Path, settings: Sequence[str], copies: Path, wanted: Wanted, log:
     """`softspoken train` into `run`, gone on with where it was stopped; the weights of the wanted checkpoints go to `copies`."""
     where = ["--resume", run] if (run / "config.yaml").is_file() else ["--output", run, *settings]
     with watching(run, copies, wanted):
-        ended = subprocess.run([sys.executable, "-m", "softspoken", "train", *where], cwd=ROOT, stdout=log, stderr=log)
+        ended = subprocess.run([SOFTSPOKEN, "train", *where], cwd=ROOT, stdout=log, stderr=log)
     if ended.returncode:
         raise SystemExit(f"softspoken train failed{f'; see {log.name}' if log else ''}")
 

@@ -245,7 +245,7 @@ def _one_for_each_reference(examples: list[Example]) -> list[Example]:
     pairs = [
         replace(example, reference=reference, further_references=())
         for example in examples
-        for reference in (example.reference, *example.further_references)
+        for reference in example.references
     ]
     if len(pairs) > len(examples):
         log.info("%d texts with %d references: each pair is one example", len(examples), len(pairs))

@@ -69,6 +69,11 @@ class Example:
     columns: Mapping[str, Any] = field(default_factory=dict, hash=False)
     """Whatever else the row has, by the columns' names, for rewards."""
 
+    @property
+    def references(self) -> list[str]:
+        """All of them but the literal one; empty where there is none."""
+        return [self.reference, *self.further_references] if self.reference else []
+
 
 @dataclass(frozen=True)
 class PromptBatch:

@@ -30,6 +30,8 @@ class TrainConfig:
     """split to evaluate on; by default test. Only needed where train and test are in one set"""
     dataset_config: str | None = None
     """configuration of a hub set that has several"""
+    eval_dataset_config: str | None = None
+    """configuration of the set to evaluate on; by default dataset_config where both sets are the same one"""
     text_column: str | None = None
     """column of the texts, with dots for nested ones (translation.en); by default dialogue, document, article, text, source or
     input, whichever there is"""

@@ -127,7 +127,7 @@ def _columns(entries: list[_Entry], members: NDArray[np.bool_], groups: Groups, 
             metric: [_over_samples(one.values[metric][members]) for one in entry.trainings if metric in one.values]
             for metric in metrics
         }
-        if entry.samples > 1 and entry.samples == (compared or entry.samples):
+        if entry.decoding == "sampled" and entry.samples > 1 and entry.samples == (compared or entry.samples):
             for name, metric in WORST.items():
                 if metric in values:
                     values[name] = [one.values[metric][members].max(axis=1) for one in entry.trainings]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,7 +22,7 @@ from softspoken.evaluation.metrics import (
     toxicity_metrics,
 )
 from softspoken.evaluation.rows import RowsFile
-from softspoken.evaluation.systems import BASE, HUMAN, Generate, Score, System, Window
+from softspoken.evaluation.systems import BASE, HUMAN, Generate, Score, System, Window, without
 from softspoken.tasks.task import Task
 from softspoken.types import Decoding, Example, Response
 
@@ -97,23 +97,24 @@ def _rows(
     places = [(place, sample) for place, own in enumerate(responses) for sample in range(len(own))]
     texts = [responses[place][sample].text for place, sample in places]
     owners = [window.examples[place] for place, _ in places]
+    if system == HUMAN:
+        owners = [without(owner, sample) for owner, (_, sample) in zip(owners, places, strict=True)]
     two_references = any(example.literal_reference for example in job.examples)
-    is_human = system == HUMAN  # a reference proves nothing about itself
     words, task = job.task.words, job.task
     alike: list[dict[str, float]] = [{} for _ in texts]
     if job.similarity:
-        alike = similarity_metrics(job.similarity, texts, owners, words.text, to_reference=not is_human)
-    terms = _term_metrics(job, texts, owners, is_human)
+        alike = similarity_metrics(job.similarity, texts, owners, words.text)
+    terms = _term_metrics(job, texts, owners)
     rows = []
-    for (place, sample), scored, similarities, measured in zip(
-        places, judge_texts(job.judges, texts), alike, terms, strict=True
+    for (place, sample), owner, scored, similarities, measured in zip(
+        places, owners, judge_texts(job.judges, texts), alike, terms, strict=True
     ):
         example, response = window.examples[place], responses[place][sample]
         number = window.first + place
         metrics = toxicity_metrics(scored, job.judges) | surface_metrics(response, example) | similarities | measured
-        if example.reference and not is_human:
-            metrics |= reference_metrics(response.text, example, two_references)
-        metrics |= task.metrics(response.text, replace(example, reference=None) if is_human else example)
+        if owner.reference:
+            metrics |= reference_metrics(response.text, owner, two_references)
+        metrics |= task.metrics(response.text, owner)
         rows.append(
             {
                 "row": number,
@@ -121,10 +122,11 @@ def _rows(
                 "system": system,
                 "seed": training,
                 "decoding": window.decoding,
-                "sample": sample if window.decoding == "sampled" else None,
+                "sample": sample if window.decoding == "sampled" or sample else None,
                 "slices": [name for name, members in job.slices.items() if members[number]],
                 words.text: example.text,
                 "reference": example.reference,
+                **({"further_references": further} if (further := example.further_references) else {}),
                 words.response: response.text,
                 "scores": {
                     name: {label: round(p, 6) for label, p in labels.items()} for name, labels in scored.items()
@@ -135,13 +137,16 @@ def _rows(
     return rows
 
 
-def _term_metrics(job: Job, texts: list[str], owners: list[Example], is_human: bool) -> list[dict[str, float]]:
-    """For each text the task's terms by their names, and the products of them."""
+def _term_metrics(job: Job, texts: list[str], owners: list[Example]) -> list[dict[str, float]]:
+    """For each text the task's terms by their names, and the products of them; a term that compares with references only where
+    there is one."""
     rows: list[dict[str, float]] = [{} for _ in texts]
     for name, term in job.terms.items():
-        if texts and not (is_human and term.needs_reference):
-            for row, value in zip(rows, term.score(texts, owners), strict=True):
-                row[name] = value
+        asked = [place for place, owner in enumerate(owners) if owner.reference or not term.needs_reference]
+        if asked:
+            scores = term.score([texts[place] for place in asked], [owners[place] for place in asked])
+            for place, value in zip(asked, scores, strict=True):
+                rows[place][name] = value
     for name, factors in job.task.products.items():
         for row in rows:
             if all(factor in row for factor in factors):

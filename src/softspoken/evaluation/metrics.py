@@ -88,8 +88,7 @@ def surface_metrics(response: Response, example: Example) -> dict[str, float]:
 def reference_metrics(response: str, example: Example, two_references: bool) -> dict[str, float]:
     """ROUGE and chrF in points against the references, the best of several; with `two_references`, ROUGE-L against the nearer of
     these and the literal one as well. The length is compared with the references' mean."""
-    assert example.reference
-    references = [example.reference, *example.further_references]
+    references = example.references
     metrics = {kind: 100 * score for kind, score in rouge(references, response).items()}
     if two_references:
         literal = [example.literal_reference] if example.literal_reference else []
@@ -101,17 +100,12 @@ def reference_metrics(response: str, example: Example, two_references: bool) -> 
 
 
 def similarity_metrics(
-    similarity: Similarity, responses: list[str], examples: list[Example], word: str, *, to_reference: bool
+    similarity: Similarity, responses: list[str], examples: list[Example], word: str
 ) -> list[dict[str, float]]:
-    """For each response, how near it is to its text (`similarity_WORD`) and, where there is one and it is asked for, to its
-    nearest reference."""
+    """For each response, how near it is to its text (`similarity_WORD`) and, where there is one, to its nearest
+    reference."""
     found = [{f"similarity_{word}": value} for value in similarity(responses, [example.text for example in examples])]
-    pairs = [
-        (row, reference)
-        for row, example in enumerate(examples)
-        for reference in (example.reference, *example.further_references)
-        if to_reference and reference
-    ]
+    pairs = [(row, reference) for row, example in enumerate(examples) for reference in example.references]
     values = similarity([responses[row] for row, _ in pairs], [reference for _, reference in pairs])
     for (row, _), value in zip(pairs, values, strict=True):
         found[row]["similarity_reference"] = max(value, found[row].get("similarity_reference", -1.0))

@@ -60,7 +60,8 @@ def on_several_references(examples: list[Example], task: Task) -> list[str]:
         return []
     return [
         f"{count} of {len(examples)} {task.words.texts} have several references: what compares with them takes the best over all "
-        "(ROUGE, chrF, similarity), the length their mean."
+        "(ROUGE, chrF, similarity), the length their mean. The human references are measured by leaving one out: each against the "
+        "others, which are one fewer than a system is measured against, so that the human figures are somewhat too low."
     ]
 
 

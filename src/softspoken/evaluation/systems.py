@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,10 +69,18 @@ class System:
 
 
 def human(examples: list[Example]) -> System:
-    def references(window: Window) -> list[list[Response]]:
-        return [[Response(example.reference)] if example.reference else [] for example in window.examples]
+    """Every reference of an example is a response to it."""
 
-    return System(HUMAN, {None: 1}, [lambda: references])
+    def references(window: Window) -> list[list[Response]]:
+        return [[Response(text) for text in example.references] for example in window.examples]
+
+    return System(HUMAN, {None: max(len(example.references) for example in examples)}, [lambda: references])
+
+
+def without(example: Example, number: int) -> Example:
+    """With its other references: what its own `number` is measured against, for a reference proves nothing about itself."""
+    others = [text for place, text in enumerate(example.references) if place != number]
+    return replace(example, reference=next(iter(others), None), further_references=tuple(others[1:]))
 
 
 def both_ways(samples: int) -> dict[Decoding | None, int]:

@@ -121,7 +121,9 @@ def _examples(path: Path, places: set[int], tuned: str, report: EvalReport) -> d
     found: dict[int, list[dict[str, Any]]] = {place: [] for place in places}
     for row in read_lines(path):
         wanted = (row["system"] in (BASE, tuned) and row["decoding"] == "greedy") or row["decoding"] is None
-        if wanted and row["row"] in places and all(one["system"] != row["system"] for one in found[row["row"]]):
+        # Of several trainings the first one's; of several references each.
+        shown = any(one["system"] == row["system"] and row["decoding"] for one in found.get(row["row"], []))
+        if wanted and row["row"] in places and not shown:
             found[row["row"]].append(row)
     return {place: _example(rows, report) for place, rows in found.items()}
 

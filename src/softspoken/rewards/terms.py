@@ -242,7 +242,7 @@ def _references(name: str, example: Example) -> list[str]:
         raise InputError(
             f"reward {name} needs references, and the row {example.id!r} has none; name their column with --reference_column"
         )
-    return [example.reference, *example.further_references]
+    return example.references
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,11 @@ WINDOW = 256
 
 
 def metrics(summary: str, example: Example) -> dict[str, float]:
-    """Of the speakers whom the reference names, the share that the summary names too."""
-    expected = [name for name in speakers(example.text) if example.reference and names(example.reference, name)]
-    return {"speakers_kept": sum(names(summary, name) for name in expected) / len(expected)} if expected else {}
+    """Of the speakers whom the reference names, the share that the summary names too; of several references the best."""
+    said = speakers(example.text)
+    named = [[name for name in said if names(reference, name)] for reference in example.references]
+    shares = [sum(names(summary, name) for name in expected) / len(expected) for expected in named if expected]
+    return {"speakers_kept": max(shares)} if shares else {}
 
 
 def slices(examples: list[Example], toxicity: Toxicity | None) -> dict[str, Sequence[bool]]:

@@ -14,10 +14,9 @@ from softspoken.types import Example
 
 def metrics(translation: str, example: Example) -> dict[str, float]:
     """BLEU of one sentence (orders it is too short for left out), in points; of several references the nearest n-grams count."""
-    if not example.reference:
+    if not example.references:
         return {}
-    references = [example.reference, *example.further_references]
-    return {"bleu": _bleu().sentence_score(translation, references).score}
+    return {"bleu": _bleu().sentence_score(translation, example.references).score}
 
 
 @functools.cache

@@ -27,6 +27,9 @@ def evaluation_of(config: TrainConfig, task: Task, prompt_format: PromptFormat, 
     assert config.reward
     term = judge_term(config.reward)
     judge = config.judge or ([default_judge(config.reward)] if term or task.judge else None)
+    same = config.eval_dataset is None or (
+        isinstance(config.eval_dataset, str) and config.eval_dataset == config.dataset
+    )
     start = [f"{_start_name(config.adapter)}={config.adapter}"] if config.adapter else []
     return EvaluateConfig(
         output=str(run),
@@ -37,7 +40,7 @@ def evaluation_of(config: TrainConfig, task: Task, prompt_format: PromptFormat, 
         quantization=config.quantization,
         dataset=config.dataset if config.eval_dataset is None else config.eval_dataset,
         split=config.eval_split or "test",
-        dataset_config=config.dataset_config if config.eval_dataset is None else None,
+        dataset_config=config.eval_dataset_config or (config.dataset_config if same else None),
         text_column=config.text_column,
         reference_column=config.reference_column,
         judge=judge,

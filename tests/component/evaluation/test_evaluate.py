@@ -19,6 +19,7 @@ from softspoken.evaluation import evaluate as evaluation
 from softspoken.evaluation import measure
 from softspoken.evaluation import systems as systems_module
 from softspoken.evaluation.evaluate import evaluate, read_report
+from softspoken.evaluation.measure import Term
 from softspoken.evaluation.rows import PARTIAL_FILE, STATE_FILE
 from softspoken.evaluation.systems import System, both_ways
 from softspoken.inference.generator import Generator
@@ -191,6 +192,40 @@ def test_systems_are_in_memory_one_at_a_time_and_windows_have_their_own_seed(row
     greedy = [(5, "greedy", 1, 7), (5, "greedy", 1, 12), (2, "greedy", 1, 17)]
     sampled = [(5, "sampled", 2, 7), (5, "sampled", 2, 12), (2, "sampled", 2, 17)]
     assert calls == [*greedy, *sampled] * 2
+
+
+def test_of_several_references_each_is_measured_against_the_others_and_shown(tmp_path):
+    """By hand: of "a b c d" in "a b" the longest common subsequence is 2, F1 = 2·(2/4)(2/2)/(2/4 + 2/2) = 2/3; "a b" against
+    "a b c d" is the same. "x" has nothing in common with either. The third row's one reference has nothing to be measured against."""
+    several = [
+        Example("1", "Nora: hi", "a b c d", further_references=("a b",)),
+        Example("2", "Nora: ho", "a b", further_references=("x", "a b c d")),
+        Example("3", "Nora: hu", "a b"),
+    ]
+    tokens = Term(lambda texts, owners: [len(owner.references) for owner in owners], needs_reference=True)
+    written = systems(0, base=lambda: Writer("a b"))
+    report = evaluate_systems(written, several, [WordJudge()], output=tmp_path, terms={"references": tokens})
+    human = [row for row in rows_in(tmp_path) if row["system"] == "human"]
+    assert [(row["id"], row["sample"], row["summary"]) for row in human] == [
+        *(("1", None, "a b c d"), ("1", 1, "a b")),
+        *(("2", None, "a b"), ("2", 1, "x"), ("2", 2, "a b c d")),
+        ("3", None, "a b"),
+    ]
+    third = pytest.approx(200 / 3, abs=1e-4)
+    assert [row["metrics"].get("rougeL") for row in human] == [third, third, third, 0, third, None]
+    assert [row["metrics"].get("references") for row in human] == [1, 1, 2, 2, 2, None]
+    assert human[2]["reference"] == "a b"
+    assert human[2]["further_references"] == ["x", "a b c d"]
+    assert "further_references" not in human[5]
+    figures = report.systems[0].metrics
+    assert figures["rougeL"].mean == pytest.approx(
+        (200 / 3 + 400 / 9) / 2, abs=1e-4
+    )  # an example's is the mean over its own
+    assert "expected_max_toxicity" not in figures
+    base = report.systems[1].metrics  # against all of them, the nearest counting
+    assert base["rougeL"].mean == pytest.approx(100)
+    html = write_report(tmp_path).read_text(encoding="utf-8")
+    assert "human" in html
 
 
 def test_without_references_there_is_neither_human_nor_rouge(tmp_path):

@@ -90,13 +90,10 @@ def test_similarity_is_to_the_dialogue_and_the_reference_where_there_is_one():
         return [float(len({*text.split()} & {*other.split()})) for text, other in zip(texts, others, strict=True)]
 
     rows = [Example("1", "a b c", "c d"), Example("2", "x")]
-    assert similarity_metrics(shared, ["a b d", "x"], rows, "dialogue", to_reference=True) == [
+    assert similarity_metrics(shared, ["a b d", "x"], rows, "dialogue") == [
         {"similarity_dialogue": 2, "similarity_reference": 1},
         {"similarity_dialogue": 1},
     ]
-    assert similarity_metrics(shared, ["a b d", "x"], rows, "dialogue", to_reference=False)[0] == {
-        "similarity_dialogue": 2
-    }
 
 
 def test_toxicity_is_the_first_judges_and_the_others_go_by_name():

@@ -16,6 +16,14 @@ def by_heat(dialogues):
     return {name: members.tolist() for name, members in sliced(dialogues).items() if ":" not in name}
 
 
+def test_of_several_references_the_one_whose_speakers_are_kept_best_counts():
+    several = Example(
+        "1", "Nora: hi\nFelix: ho", "Nora and Felix talk.", further_references=("Felix talks.", "They talk.")
+    )
+    assert metrics("Felix", several) == {"speakers_kept": 1}
+    assert metrics("Nora", several) == {"speakers_kept": 0.5}
+
+
 def test_speakers_kept_is_the_share_of_those_the_reference_names():
     both = Example("1", "Nora: a\nFelix: b\nIda: c", "Nora waits for Felix")
     assert speakers(both.text) == ["Nora", "Felix", "Ida"]
