@@ -23,7 +23,7 @@ import random
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pytest
@@ -78,18 +78,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     with RESULTS.open("w" if asked.fresh else "a", encoding="utf-8") as log:
         if waiting:
-            _run(work, asked.tests or TESTS, asked.seconds)
+            _run(Shower(work, {file for file, _ in waiting}, asked.seconds), asked.tests or TESTS)
     _print_score(places, done, every)
     return 0
 
 
-def _run(work: Callable[[Show], None], tests: list[str], seconds: float) -> None:
+def _run(shower: Shower, tests: list[str]) -> None:
     os.chdir(ROOT)
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)  # threads do not outlive a fork
     sys.path.insert(0, str(ROOT / "src"))
     options = ["-x", "-qq", "-s", "-p", "no:cacheprovider", "-W", "ignore"]
-    status = pytest.main([*options, *tests], plugins=[Shower(work, seconds)])
+    status = pytest.main([*options, *tests], plugins=[shower])
     if status != pytest.ExitCode.OK:
         sys.exit(int(status))
 

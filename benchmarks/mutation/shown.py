@@ -47,15 +47,15 @@ Show = Callable[[str, Mutant], tuple[str, str]]
 class Shower:
     """A pytest plugin: instead of running the tests, it hands `work` a function that shows them a mutant and says what came of it."""
 
-    def __init__(self, work: Callable[[Show], None], seconds: float) -> None:
-        self.work, self.seconds = work, seconds
+    def __init__(self, work: Callable[[Show], None], files: Iterable[str], seconds: float) -> None:
+        self.work, self.files, self.seconds = work, files, seconds
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         if session.testsfailed:
             sys.exit("the tests cannot be collected; mend them first")
         items = {item.nodeid: item for item in session.items}
-        tests = _without_a_mutant(session)
+        tests = _without_a_mutant(session, self.files)
         alive = _functions()
         gc.collect()
         gc.freeze()  # no fork is to look through all of this again
@@ -154,30 +154,36 @@ def _span(node: ast.stmt) -> range:
     return range(node.lineno, (node.end_lineno or node.lineno) + 1)
 
 
-def _without_a_mutant(session: pytest.Session) -> Tests:
-    """Seconds and lines of the session's tests, by one run of them; of those in whose files nothing has changed, as kept."""
-    stamp = digest([*SOURCE.rglob("*.py"), *(ROOT / "tests").glob("*.py"), *(ROOT / "tests").rglob("conftest.py")])
+def _without_a_mutant(session: pytest.Session, files: Iterable[str]) -> Tests:
+    """Seconds and lines of the session's tests, by one run of them; as kept, where neither a test's file nor those of `files`
+    that it came through have changed.
+    """
+    sources = {file: digest([SOURCE / file]) for file in files}
+    shared = digest([*(ROOT / "tests").glob("*.py"), *(ROOT / "tests").rglob("conftest.py")])
     modules = {_module(item.nodeid) for item in session.items}
-    stamps = {module: stamp + digest([ROOT / module]) for module in modules}
+    stamps = {module: shared + digest([ROOT / module]) for module in modules}
     kept = json.loads(KEPT.read_text(encoding="utf-8")) if KEPT.is_file() else {}
-    kept = {module: found for module, found in kept.items() if found["stamp"] == stamps.get(module, found["stamp"])}
-    every = session.items
-    session.items = [item for item in every if _module(item.nodeid) not in kept]
+    for module, found in list(kept.items()):
+        same = all(found["sources"].get(file, stamp) == stamp for file, stamp in sources.items())
+        if module in stamps and not (same and found["stamp"] == stamps[module]):
+            del kept[module]
+    session.items = [item for item in session.items if _module(item.nodeid) not in kept]
     if session.items:
         print(f"{len(session.items)} tests without a mutant", flush=True)
         watcher = Watcher(KEPT.with_suffix(".new"))
         session.config.pluginmanager.register(watcher)
         _in_a_fork(session, watcher.start, 7200)
         session.config.pluginmanager.unregister(watcher)
-        for test, found in json.loads(watcher.kept.read_text(encoding="utf-8")).items():
-            if found is None:
+        for test, (seconds, lines, red) in json.loads(watcher.kept.read_text(encoding="utf-8")).items():
+            module = kept.setdefault(_module(test), {"stamp": stamps[_module(test)], "sources": {}, "tests": {}})
+            module["sources"] |= {file: digest([SOURCE / file]) for file in lines if file not in module["sources"]}
+            if red:
                 print(f"{test} is red without any mutant, and left out", flush=True)
             else:
-                module = _module(test)
-                kept.setdefault(module, {"stamp": stamps[module], "tests": {}})["tests"][test] = found
+                module["tests"][test] = seconds, lines
         watcher.kept.unlink()
         KEPT.write_text(json.dumps(kept), encoding="utf-8")
-    return {test: found for module in modules if module in kept for test, found in kept[module]["tests"].items()}
+    return {test: found for module in modules for test, found in kept[module]["tests"].items()}
 
 
 class Watcher:
@@ -215,7 +221,7 @@ class Watcher:
             for line, contexts in data.contexts_by_lineno(path).items():
                 for test in filter(None, contexts):
                     lines[test].setdefault(file, []).append(line)
-        found = {test: None if test in self.red else (self.seconds[test], lines[test]) for test in lines}
+        found = {test: (self.seconds[test], lines[test], test in self.red) for test in lines}
         self.kept.write_text(json.dumps(found), encoding="utf-8")
 
 
