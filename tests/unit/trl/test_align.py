@@ -69,6 +69,7 @@ def test_responses_are_read_from_after_the_start_token_through_the_first_end():
     # 9 is an id that no token has
     assert found.scored.tolist() == [[True] * 3, [True] * 3, [False, True, False], [False] * 3]
     assert torch.equal(found.trained, found.scored)
+    assert read().ids.shape == (0, 0)
     every = read([2, 6, 7, 1], [2, 6, 1], policy=policy(forbidden=torch.zeros(10, dtype=torch.bool)))
     assert every.scored.tolist() == [[True] * 3, [True, True, False]]
     assert found.rows == [0, 1, 2, 3]
