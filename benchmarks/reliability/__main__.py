@@ -11,17 +11,17 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from benchmarks.provenance import commit
-from benchmarks.records import Record, append, read_lines
-from benchmarks.reliability import children, jobs, kills
+from benchmarks.records import Record, append, read_lines, write_lines
+from benchmarks.reliability import children, fuzz, jobs, kills
 
 RESULTS = Path(__file__).parent / "results"
-PARTS = ("kills",)
-SHORT = {"kills": 1}
-LONG = {"kills": 50}
+SHORT = {"kills": 1, "fuzz": 0}
+"""Of each part how much: runs of each command that are killed, inputs in hundred thousands."""
+LONG = {"kills": 50, "fuzz": 100_000}
 
 
 def main() -> None:
@@ -40,19 +40,23 @@ def main() -> None:
 
 
 def run(part: str, size: int, work: Path, results: Path | None) -> int:
-    """How many went wrong, of those that earlier runs left."""
+    """How many went wrong. What earlier runs have is left, unless it went wrong."""
     file = results / f"{part}.jsonl" if results else None
-    done = read_lines(file, growing=True) if file else []
-    wrong = 0
-    made_by = commit()
-    for record in kills_left(size, work, done):
-        bad = bool(record["wrong"] or record["touched"] or record["other_bytes"])
-        wrong += bad
+    done = [one for one in (read_lines(file, growing=True) if file else []) if not _is_bad(one)]
+    if file and done:
+        write_lines(file, done)
+    wrong, made_by = 0, commit()
+    for record in PARTS[part](size, work, done):
+        wrong += _is_bad(record)
         if file:
             append(file, {**record, "commit": made_by})
-        if bad or not file:
+        if _is_bad(record) or not file:
             print(part, record, flush=True)
     return wrong
+
+
+def _is_bad(record: Record) -> bool:
+    return any(record.get(name) for name in ("wrong", "touched", "other_bytes"))
 
 
 def kills_left(each: int, work: Path, done: list[Record]) -> Iterator[Record]:
@@ -61,6 +65,19 @@ def kills_left(each: int, work: Path, done: list[Record]) -> Iterator[Record]:
     whole = {command: kills.Whole(command, work / "trial") for command in dict.fromkeys(one for one, _ in left)}
     for command, number in left:
         yield kills.trial(command, number, whole[command], work / "trial")
+
+
+def fuzz_left(inputs: int, work: Path, done: list[Record]) -> Iterator[Record]:
+    jobs.make_a_run(work)
+    (work / "fuzz").mkdir()
+    (work / "fuzz/inputs").symlink_to("../inputs")
+    had = {(one["kind"], one["block"]) for one in done}
+    for kind, number in fuzz.blocks(inputs):
+        if (kind, number) not in had:
+            yield fuzz.block(kind, number, work / "fuzz", fuzz.BLOCK if inputs else fuzz.FEW)
+
+
+PARTS: dict[str, Callable[[int, Path, list[Record]], Iterator[Record]]] = {"kills": kills_left, "fuzz": fuzz_left}
 
 
 if __name__ == "__main__":

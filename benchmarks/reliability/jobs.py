@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from transformers import AutoTokenizer, GenerationConfig, T5Config, T5ForConditionalGeneration
 
+from benchmarks.reliability.children import run
 from softspoken import mini
 from softspoken.data.prompts import PromptFormat
 from softspoken.run_folder import PRIVATE
@@ -69,6 +70,18 @@ def make_inputs(work: Path) -> Path:
     PromptFormat(template="{dialogue}").save(folder / "t5")
     write_rows(folder / "rows.jsonl", ROWS)
     return folder
+
+
+def make_a_run(work: Path) -> None:
+    """Beside the model: a run, its adapter, and one row."""
+    inputs = work / "inputs"
+    if not (inputs / "one.jsonl").is_file():
+        ended = run(fresh(work / "made"), JOBS["train"].begin)
+        assert ended.status == 0, ended.stderr
+        shutil.rmtree(work / "made" / OUT / PRIVATE)
+        shutil.copytree(work / "made" / OUT, inputs / "run")
+        shutil.copytree(work / "made" / OUT / "adapter", inputs / "adapter")
+        write_rows(inputs / "one.jsonl", 1)
 
 
 def write_rows(path: Path, count: int) -> None:

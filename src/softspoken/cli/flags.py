@@ -134,6 +134,8 @@ def _from_file(command: str, parser: ArgumentParser, file: str) -> dict[str, Any
             raise InputError(f"config file {file}: {_unknown_field(command, str(name))}")
         if value is None and type(None) not in typing.get_args(hints[name]):
             raise InputError(f"config file {file}: {name} has no value: {remedy(hints[name])}")
+        if isinstance(value, dict) and "a mapping" not in remedy(hints[name]):  # jsonargparse fails on one for a list
+            raise InputError(f"config file {file}: {name} {value!r} cannot be used: {remedy(hints[name])}")
     try:
         return dict(parser.parse_object(settings, defaults=False).items())
     except argparse.ArgumentError as error:

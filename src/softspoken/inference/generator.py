@@ -27,7 +27,7 @@ from softspoken.inference.decoding import generation_config_of, limit_of, plain_
 from softspoken.inference.engines import Search
 from softspoken.models.adapters import adapter_folder, tokenizer_source, with_adapter
 from softspoken.models.families import for_generate
-from softspoken.models.generation import end_ids, generation_to_save
+from softspoken.models.generation import end_ids, generation_to_save, require_ids_within
 from softspoken.models.languages import speak
 from softspoken.models.pretrained import (
     load_seq2seq,
@@ -118,6 +118,8 @@ class Generator:
         whole: Any = with_adapter(seq2seq, folder, model) if folder else seq2seq
         if not quantization:  # whose rounded weights neither take a sum nor move
             whole = (_merged_where_exact(whole) if folder else whole).to(place)
+        rows = whole.get_input_embeddings().num_embeddings, whole.config.get_text_config(decoder=True).vocab_size
+        require_ids_within(generation, tokenizer, max(rows))
         return cls(
             # Nothing is trained, with an adapter or without, so that both sample by the same kernels.
             model=whole.requires_grad_(False).eval(),

@@ -80,6 +80,8 @@ def require_ids_within(generation: GenerationConfig, tokenizer: Any, size: int) 
     names = (
         "decoder_start_token_id",
         "forced_bos_token_id",
+        "forced_eos_token_id",
+        "pad_token_id",
         "eos_token_id",
         "suppress_tokens",
         "begin_suppress_tokens",
@@ -91,9 +93,9 @@ def require_ids_within(generation: GenerationConfig, tokenizer: Any, size: int) 
 
 
 def _require_within(what: str, ids: list[int], size: int) -> None:
-    beyond = [one for one in ids if not 0 <= one < size]
+    beyond = [one for one in ids if not (isinstance(one, int) and 0 <= one < size)]
     if beyond:
-        raise InputError(f"{what} is {beyond[0]}, and the model has {size} ids, from 0 on; mend it and save it")
+        raise InputError(f"{what} is {beyond[0]!r}, and the model has {size} ids, from 0 on; mend it and save it")
 
 
 def _listed(ids: int | list[int] | None) -> list[int]:

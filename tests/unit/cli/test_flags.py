@@ -149,6 +149,7 @@ def test_wrong_usage_is_said_in_one_sentence(argv: list[str], sentence: str) -> 
         ("steps:", "steps has no value: give a whole number"),
         ("steps: true", "steps True cannot be used: give a whole number"),
         ("judge: mini", "judge 'mini' cannot be used: give a list"),
+        ("judge: {a: 1, b: 2}", "judge {'a': 1, 'b': 2} cannot be used: give a list"),
         ("reward: 3", "reward 3 cannot be used: give text or a mapping"),
         ("schedule: up", "schedule 'up' cannot be used: give linear or cosine or constant"),
     ],
