@@ -342,7 +342,7 @@ def test_bad_adapter_folders(tiny_t5: Path, adapter: Path, tmp_path: Path) -> No
     (broken / "softspoken.json").unlink()
     for pad in ("9" * 30, '"x"', "-1"):
         (broken / "generation_config.json").write_text(f'{{"pad_token_id": {pad}}}')
-        fails(broken, "pad_token_id of the generation config is .*, and the model has 8000 ids")
+        fails(broken, "pad_token_id of the generation config is .*, and the model has 8192 ids")
 
 
 @pytest.mark.parametrize("layers", [1, 3])
