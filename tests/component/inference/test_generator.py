@@ -340,7 +340,7 @@ def test_bad_adapter_folders(tiny_t5: Path, adapter: Path, tmp_path: Path) -> No
     (broken / "softspoken.json").write_text('{"prompt_format": {"nonsense": 1}}')
     fails(broken, "is not a prompt format")
     (broken / "softspoken.json").unlink()
-    for pad in ("9" * 30, '"x"', "-1"):
+    for pad in ("9" * 30, "-1"):
         (broken / "generation_config.json").write_text(f'{{"pad_token_id": {pad}}}')
         fails(broken, "pad_token_id of the generation config is .*, and the model has 8192 ids")
 
