@@ -36,6 +36,7 @@ from softspoken.rl.tracking import METRICS_FILE, Tracker
 from softspoken.run_folder import RunFolder
 from softspoken.tasks.task import Task, load_task, reward_of
 from softspoken.training.ending import evaluate_run, evaluation_of, require_evaluation
+from softspoken.training.focus import FOCUS_FILE, focus_on, sizes
 from softspoken.training.fresh import sample_fresh, with_fresh_texts
 from softspoken.training.measuring import Clock, metrics_of
 from softspoken.training.start import (
@@ -84,7 +85,9 @@ def _run(config: TrainConfig, task: Task, folder: RunFolder) -> None:
     if config.push_to_hub:
         require_pushable(config.push_to_hub)
     examples = read_examples(config, task, config.max_examples)
-    require_a_batch(examples, config.batch_size)
+    require_a_batch(
+        examples[: sum(sizes(len(examples), config))] if config.focus != "none" else examples, config.batch_size
+    )
     assert config.reward
     prompt_format = prompt_format_of(config, task)
     if config.eval_limit != 0:
@@ -92,7 +95,8 @@ def _run(config: TrainConfig, task: Task, folder: RunFolder) -> None:
     reward = load_reward(config.reward, device=config.device, detoxify_sha256=config.detoxify_sha256)
     if reward.needs_references:
         require_references(examples, config.dataset, reward.needs_references[0])
-    _learn(config, task, prompt_format, folder, examples, reward)
+    examples, focus = focus_on(config, task, examples, folder.path)
+    _learn(config, task, prompt_format, folder, examples, focus, reward)
     if config.eval_limit != 0:
         evaluate_run(evaluation_of(config, task, prompt_format, folder.path), folder)
     card = model_card(folder.path)
@@ -111,6 +115,7 @@ def _learn(
     prompt_format: PromptFormat,
     folder: RunFolder,
     examples: list[Example],
+    focus: str | None,
     reward: WeightedReward,
 ) -> None:
     """The steps, and the adapter they end in; a function of its own, so that their memory is free for the evaluation."""
@@ -121,6 +126,8 @@ def _learn(
     folder.begin()
     if not folder.has(CONFIG_FILE):
         folder.write(CONFIG_FILE, record(config, task))
+    if focus:
+        folder.write(FOCUS_FILE, focus)
     progress = load_checkpoint(folder.path, policy, optimizer) or Progress(0, config.kl_coef, scheduler.state_dict())
     if progress.step < config.steps:  # what an end that is none any more left
         discard(folder)

@@ -118,7 +118,7 @@ INSIDE = {
         "report": {"card", "every_row", "examples", "charts", "curves", "measures", "page", "tables", "verdict"},
         "compare": {"report", "charts", "curves", "measures", "page", "tables", "verdict"},
     },
-    "training": {"start": set(), "fresh": set(), "measuring": set(), "ending": {"start"}},
+    "training": {"start": set(), "fresh": set(), "focus": {"start"}, "measuring": set(), "ending": {"start"}},
     "cli": {
         "faults": set(),
         "commands": set(),

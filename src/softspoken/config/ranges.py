@@ -78,6 +78,8 @@ BOUNDS: Mapping[str, Bounds] = {
     **dict.fromkeys(("kl_coef", "value_coef", "missing_eos_penalty", "short_margin"), WEIGHT),
     **dict.fromkeys(("gamma", "gae_lambda"), SHARE),
     "lora_dropout": Bounds(0, 0.95),  # of what is left out, the rest is scaled up by as much
+    "focus_share": Bounds(0, 1, above=True),
+    "focus_rest": Bounds(0, 0.99),
     "seed": Bounds(0, 2**32 - 1),  # what numpy takes
 }
 """Of every number among the settings, by its name: it means the same in each command."""

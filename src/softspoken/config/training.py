@@ -40,6 +40,13 @@ class TrainConfig:
     summary2, …"""
     max_examples: int | None = None
     """train on the first so many dialogues"""
+    focus: Literal["none", "heat"] = "none"
+    """which texts to train on: all alike (none), or those whose worst line the first judge finds most toxic (heat), as most of what
+    people write holds little to learn from"""
+    focus_share: float = 0.25
+    """with focus: the share of the training set, from the hottest down, that is trained on"""
+    focus_rest: float = 0.2
+    """with focus: the share of the texts trained on that is drawn from the rest, so that calm ones are not forgotten"""
     eval_limit: int | None = None
     """evaluate on the first so many dialogues; 0 leaves the evaluation out"""
     on_bad_row: OnBadRow = "error"

@@ -33,7 +33,7 @@ def slices(examples: list[Example], toxicity: Toxicity | None) -> dict[str, Sequ
     heated = np.array([example.literal_reference is not None for example in examples])
     if not heated.any() and toxicity:
         for first in range(0, len(examples), WINDOW):
-            worst = _worst_lines(examples[first : first + WINDOW], toxicity)
+            worst = worst_lines(examples[first : first + WINDOW], toxicity)
             heated[first : first + WINDOW] = [line > TOXIC for line in worst]
     lengths = np.array([count_words(example.text) for example in examples])
     short, long = np.quantile(lengths, [1 / 3, 2 / 3], method="inverted_cdf")
@@ -59,8 +59,8 @@ def names(text: str, name: str) -> bool:
     return any_of([name]).search(text) is not None
 
 
-def _worst_lines(examples: list[Example], toxicity: Toxicity) -> list[float]:
-    """The toxicity of each dialogue's worst utterance."""
+def worst_lines(examples: list[Example], toxicity: Toxicity) -> list[float]:
+    """The toxicity of each text's worst line, without who says it; 0 for a text without one."""
     lines = [
         (row, SPEAKER.sub("", line))
         for row, one in enumerate(examples)

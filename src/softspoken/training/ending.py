@@ -14,19 +14,17 @@ from softspoken.evaluation.systems import TUNED
 from softspoken.models.adapters import adapter_folder
 from softspoken.models.pretrained import resolve_device
 from softspoken.report.report import EVAL_FILE, read_report
-from softspoken.rewards.terms import default_judge, judge_term, load_judge
+from softspoken.rewards.terms import load_judge
 from softspoken.rl.policy import VALUE_HEAD_FILE
 from softspoken.run_folder import RunFolder
 from softspoken.tasks.task import Task
-from softspoken.training.start import ADAPTER, MODEL
+from softspoken.training.start import ADAPTER, MODEL, judges_of
 
 log = logging.getLogger(__name__)
 
 
 def evaluation_of(config: TrainConfig, task: Task, prompt_format: PromptFormat, run: Path) -> EvaluateConfig:
     assert config.reward
-    term = judge_term(config.reward)
-    judge = config.judge or ([default_judge(config.reward)] if term or task.judge else None)
     same = config.eval_dataset is None or (
         isinstance(config.eval_dataset, str) and config.eval_dataset == config.dataset
     )
@@ -43,7 +41,7 @@ def evaluation_of(config: TrainConfig, task: Task, prompt_format: PromptFormat, 
         dataset_config=config.eval_dataset_config or (config.dataset_config if same else None),
         text_column=config.text_column,
         reference_column=config.reference_column,
-        judge=judge,
+        judge=judges_of(config, task) or None,
         reward=config.reward,
         measure=config.measure,
         baseline=(list(task.baselines) if config.eval_baseline is None else config.eval_baseline) or None,

@@ -20,6 +20,7 @@ from softspoken.data.reading import is_given, name_of, record_of
 from softspoken.models.adapters import adapter_folder
 from softspoken.models.learning_rates import learning_rates
 from softspoken.models.pretrained import prompt_format_for
+from softspoken.rewards.terms import default_judge, judge_term
 from softspoken.rl.policy import Policy
 from softspoken.run_folder import RunFolder, require_place
 from softspoken.tasks.task import Task, asked, told
@@ -85,6 +86,14 @@ def with_rows(saved: TrainConfig, given: TrainConfig) -> TrainConfig:
                 )
             rows[field] = now
     return replace(saved, **rows)
+
+
+def judges_of(config: TrainConfig, task: Task) -> list[str]:
+    """Those that were named, else the first among the rewards, else the task's; none where there is none."""
+    assert config.reward
+    if config.judge:
+        return config.judge
+    return [default_judge(config.reward)] if judge_term(config.reward) or task.judge else []
 
 
 def prompt_format_of(config: TrainConfig, task: Task) -> PromptFormat:
