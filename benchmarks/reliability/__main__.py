@@ -16,12 +16,13 @@ from pathlib import Path
 
 from benchmarks.provenance import commit
 from benchmarks.records import Record, append, read_lines, write_lines
-from benchmarks.reliability import children, fuzz, jobs, kills
+from benchmarks.reliability import children, faults, fuzz, jobs, kills, soak
 
 RESULTS = Path(__file__).parent / "results"
-SHORT = {"kills": 1, "fuzz": 0}
-"""Of each part how much: runs of each command that are killed, inputs in hundred thousands."""
-LONG = {"kills": 50, "fuzz": 100_000}
+LONG = {"soak": 100, "kills": 50, "faults": 0, "fuzz": 100_000}
+"""Of each part how much: hundredths of 2,000 steps and 100,000 texts, runs of each command that are killed, (all) faults, inputs."""
+SHORT = {"soak": 1, "kills": 1, "faults": 17, "fuzz": 0}
+"""The same, of faults each so-many-th alone, and of each kind of input a few."""
 
 
 def main() -> None:
@@ -42,7 +43,7 @@ def main() -> None:
 def run(part: str, size: int, work: Path, results: Path | None) -> int:
     """How many went wrong. What earlier runs have is left, unless it went wrong."""
     file = results / f"{part}.jsonl" if results else None
-    done = [one for one in (read_lines(file, growing=True) if file else []) if not _is_bad(one)]
+    done = [one for one in (read_lines(file) if file else []) if not _is_bad(one)]
     if file and done:
         write_lines(file, done)
     wrong, made_by = 0, commit()
@@ -77,7 +78,26 @@ def fuzz_left(inputs: int, work: Path, done: list[Record]) -> Iterator[Record]:
             yield fuzz.block(kind, number, work / "fuzz", fuzz.BLOCK if inputs else fuzz.FEW)
 
 
-PARTS: dict[str, Callable[[int, Path, list[Record]], Iterator[Record]]] = {"kills": kills_left, "fuzz": fuzz_left}
+def faults_left(every: int, work: Path, done: list[Record]) -> Iterator[Record]:
+    had = {(one["command"], one["phase"], one["fault"]) for one in done}
+    for one in faults.trials()[:: every or 1]:
+        if one not in had:
+            yield faults.trial(*one, work / "trial")
+
+
+def soak_left(share: int, work: Path, done: list[Record]) -> Iterator[Record]:
+    had = {one["command"] for one in done}
+    for command, size in (("train", 2_000), ("generate", 100_000)):
+        if command not in had:
+            yield soak.soak(command, size * share // 100, work / "trial")
+
+
+PARTS: dict[str, Callable[[int, Path, list[Record]], Iterator[Record]]] = {
+    "soak": soak_left,
+    "kills": kills_left,
+    "faults": faults_left,
+    "fuzz": fuzz_left,
+}
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ def block(kind: str, number: int, folder: Path, size: int = BLOCK) -> Record:
                 os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)
                 break
-        lines = read_lines(note, growing=True)
+        lines = read_lines(note)
         if len(lines) < size:  # the process is gone in the middle of one
             lines.append({"input": first + len(lines), "status": None, "wrong": "it hung or died", "seconds": BOUND})
             write_lines(note, lines)

@@ -7,6 +7,7 @@ import random
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -122,8 +123,13 @@ def dying(number: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     still_clock()
-    _kept.append(watching(before))
-    _kept[-1].__enter__()
+    enter(watching(before))
+
+
+def enter(context: AbstractContextManager[Any]) -> None:
+    """For the rest of the process's time."""
+    _kept.append(context)
+    context.__enter__()
 
 
 def counting(note: Path) -> tuple[Callable[[], None], Callable[[], None]]:
@@ -131,8 +137,7 @@ def counting(note: Path) -> tuple[Callable[[], None], Callable[[], None]]:
 
     def before() -> None:
         still_clock()
-        _kept.append(watching(kinds.append))
-        _kept[-1].__enter__()
+        enter(watching(kinds.append))
 
     def after() -> None:
         _kept.pop().__exit__(None, None, None)

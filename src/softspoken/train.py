@@ -27,7 +27,7 @@ from softspoken.models.trained import read_peft_config
 from softspoken.report.report import CARD_FILE, EVAL_FILE, REPORT_FILE, model_card, report_page
 from softspoken.rewards.terms import WeightedReward, load_reward
 from softspoken.rl import chosen, groups, ppo
-from softspoken.rl.checkpoint import Progress, load_checkpoint, save_checkpoint, saved_config
+from softspoken.rl.checkpoint import Progress, load_checkpoint, prune, save_checkpoint, saved_config
 from softspoken.rl.loading import load_policy
 from softspoken.rl.policy import VALUE_HEAD_FILE, require_moved
 from softspoken.rl.ppo import next_kl_coef
@@ -211,6 +211,7 @@ def _learn(
                 "or their updates were left out (ppo/skipped)"
             )
 
+    prune(folder)  # a stop may have come in the middle of the last time
     if not folder.has(f"{result_of(config)}/{VALUE_HEAD_FILE}"):
         with folder.replacing(result_of(config)) as beside:
             policy.save(beside, config.max_new_tokens)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from softspoken.cli.faults import told
 from softspoken.cli.flags import completion, parse
 from softspoken.config import EvaluateConfig, ExportConfig, GenerateConfig, ScoreConfig, SftConfig, TrainConfig
 from softspoken.loading import importing
-from softspoken.types import InputError, RunError, one_line
+from softspoken.types import InputError, RunError, first_line, one_line
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -194,6 +195,12 @@ class _ToStderr(logging.Handler):
         print(f"softspoken: {mark}{one_line(record.getMessage())}", file=sys.stderr)
 
 
+def _thread_ended(ended: threading.ExceptHookArgs) -> None:
+    """A line in place of a traceback: TensorBoard's writer has a thread, and the disk it writes to may be full."""
+    reason = f"{ended.exc_type.__name__}: {first_line(ended.exc_value)}" if ended.exc_value else ended.exc_type.__name__
+    logging.getLogger("softspoken").warning("a thread ended (%s)", reason)
+
+
 def _quiet(debug: bool) -> None:
     """Our own log lines on stderr, and none of the libraries' advice; before they are imported, which is when they look."""
     logger = logging.getLogger("softspoken")
@@ -202,6 +209,7 @@ def _quiet(debug: bool) -> None:
     logger.setLevel(logging.DEBUG if debug else logging.INFO)
     if debug:
         return
+    threading.excepthook = _thread_ended
     for name in ("TRANSFORMERS_VERBOSITY", "DATASETS_VERBOSITY", "HF_HUB_VERBOSITY"):
         os.environ.setdefault(name, "error")
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")

@@ -47,8 +47,15 @@ def save_checkpoint(folder: RunFolder, progress: Progress, policy: Policy, optim
         )
         save_file(_optimizer_tensors(weights, optimizer), beside / "optimizer.safetensors")
         (beside / "progress.json").write_text(json.dumps(vars(progress), indent=2) + "\n", encoding="utf-8")
-    for old in whole_checkpoints(folder.path)[:-KEEP]:
-        folder.remove(f"{FOLDER}/{old.name}")
+    prune(folder)
+
+
+def prune(folder: RunFolder) -> None:
+    """Older checkpoints than the last two go, and what a stop in the middle of that has left of them."""
+    kept = whole_checkpoints(folder.path)[-KEEP:]
+    for old in sorted((folder.path / FOLDER).glob("step-*")):
+        if old not in kept:
+            folder.remove(f"{FOLDER}/{old.name}")
 
 
 def whole_checkpoints(run: Path) -> list[Path]:

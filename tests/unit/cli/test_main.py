@@ -5,6 +5,7 @@ import platform
 import signal
 import subprocess
 import sys
+import threading
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -107,3 +108,18 @@ def test_ctrl_c_is_quiet() -> None:
 def test_results_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cli._show_result(tmp_path)  # a run without an evaluation
     assert capsys.readouterr().out == f"report: {tmp_path}/report.html\n"
+
+
+def test_a_thread_that_ends_is_a_line_and_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    def fail() -> None:
+        raise FileNotFoundError("no\nplace")
+
+    before = threading.excepthook
+    try:
+        cli._quiet(debug=False)
+        thread = threading.Thread(target=fail)
+        thread.start()
+        thread.join()
+    finally:
+        threading.excepthook = before
+    assert capsys.readouterr().err == "softspoken: warning: a thread ended (FileNotFoundError: no)\n"

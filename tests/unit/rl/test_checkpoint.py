@@ -66,6 +66,16 @@ def test_the_last_two_are_kept_and_one_may_be_written_again(folder):
     assert load_checkpoint(folder.path, policy, optimizer).step == 3
 
 
+@pytest.mark.parametrize("gone", ["optimizer.safetensors", "progress.json"])
+def test_what_a_stop_left_of_one_that_was_being_deleted_goes_too(gone, folder):
+    policy, optimizer = trained(3.0)
+    for step in (1, 2):
+        save_checkpoint(folder, Progress(step, 0.5, {"_last_lr": [0.1]}), policy, optimizer)
+    (folder.path / "checkpoints/step-000001" / gone).unlink()
+    save_checkpoint(folder, Progress(3, 0.5, {"_last_lr": [0.1]}), policy, optimizer)
+    assert sorted(one.name for one in (folder.path / "checkpoints").iterdir()) == ["step-000002", "step-000003"]
+
+
 def test_none_yet_is_none_and_another_models_is_refused(folder):
     policy, optimizer = trained(3.0)
     assert load_checkpoint(folder.path, policy, optimizer) is None
