@@ -1,4 +1,4 @@
-"""A Hugging Face hub on loopback, and what the `flan-t5-base` preset asks of it: the real names and formats, tiny random weights.
+"""A Hugging Face hub on loopback, and what the `flan-t5-base-recipe` preset asks of it: the real names and formats, tiny random weights.
 
 It answers as huggingface.co does, as far as the clients look: files with ETag and X-Repo-Commit, listings, absences with their
 X-Error-Code, and the redirect of `bert-base-uncased` to its new home.

@@ -1,4 +1,4 @@
-"""The flan-t5-base preset at full size where no hub can be reached: the same architectures with random weights.
+"""The flan-t5-base-recipe preset at full size where no hub can be reached: the same architectures with random weights.
 
     python recipes/flan-t5-base/full_size.py --dataset ../shared/data/samsum/validation.jsonl --output .work/full-size
 
@@ -70,7 +70,7 @@ def main() -> None:
     if not (judge / "config.json").exists():
         write_summarizer(base)
         write_judge(judge)
-    command = [sys.executable, "-m", "softspoken", "train", "--preset", "flan-t5-base"]
+    command = [sys.executable, "-m", "softspoken", "train", "--preset", "flan-t5-base-recipe"]
     command += ["--model", str(base), "--dataset", args.dataset, "--reward", f"hf:{judge}:-toxicity"]
     command += ["--steps", str(STEPS), "--eval_limit", "0", "--output", str(run), "--overwrite"]
     subprocess.run(command, check=True)

@@ -48,6 +48,7 @@ from softspoken.training.start import (
     prompt_format_of,
     record,
     result_of,
+    say_what_followed,
     with_rows,
 )
 from softspoken.types import Example, Rollout, RunError, Scores
@@ -62,6 +63,7 @@ def train(config: TrainConfig) -> Path:
     """Run `config` (or go on with the run it resumes), write the run's folder (design: config, metrics, checkpoints, adapter,
     evaluation, report) and return it. Raises InputError before anything is written if something it needs is missing."""
     resumed = config.resume is not None
+    say_what_followed(config)
     with folder_of(config) as folder:
         if config.resume:
             config = with_rows(saved_config(folder.path / CONFIG_FILE), config)

@@ -25,7 +25,7 @@ SMALLER = {"steps": 1, "eval_limit": 4, "eval_samples": 1, "max_new_tokens": 8, 
 PRESET = [
     "train",
     "--preset",
-    "flan-t5-base",
+    "flan-t5-base-recipe",
     *(word for name, value in SMALLER.items() for word in (f"--{name}", str(value))),
 ]
 DIALOGUE = (
@@ -80,7 +80,7 @@ def test_the_preset_runs_a_step_on_what_the_hub_serves_and_is_uploaded(world: Wo
 
     run = tmp_path / "run"
     config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["config"]
-    recipe = {**presets()["flan-t5-base"], **SMALLER}
+    recipe = {**presets()["flan-t5-base-recipe"], **SMALLER}
     assert {name: config[name] for name in recipe} == recipe
     assert (config["model"], config["dataset"], config["reward"]) == (
         "google/flan-t5-base",
@@ -248,7 +248,7 @@ def test_a_checkpoint_that_is_not_the_release_is_refused(world: World, tmp_path:
 
 
 COMMANDS = {
-    "train": ["train", "--preset", "flan-t5-base", "--model", "google/flan-t5-small", "--output", "run"],
+    "train": ["train", "--preset", "flan-t5-base-recipe", "--model", "google/flan-t5-small", "--output", "run"],
     "train, dataset": ["train", "--dataset", "knkarthick/dialogsum", "--output", "run"],
     "evaluate": [
         "evaluate",

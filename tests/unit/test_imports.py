@@ -38,7 +38,8 @@ INSIDE = {
     "config": {
         "kinds": set(),
         "ranges": set(),
-        "training": {"kinds", "ranges"},
+        "presets": set(),
+        "training": {"kinds", "presets", "ranges"},
         "warm_start": {"kinds", "ranges"},
         "evaluation": {"kinds", "ranges"},
         "inference": {"kinds", "ranges"},

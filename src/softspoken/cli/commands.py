@@ -90,7 +90,7 @@ WITH_CONFIG_FILE = ("train", "sft", "evaluate")
 EXAMPLES = {
     "train": """\
   softspoken train                                          the whole job on the embedded models and dialogues
-  softspoken train --preset flan-t5-base --output runs/t5   FLAN-T5, SAMSum and Detoxify, from the hub
+  softspoken train --preset flan-t5-base-recipe --output runs/t5   FLAN-T5, SAMSum and Detoxify, from the hub
   softspoken train --config runs/t5/config.yaml --seed 1 --output runs/t5-again
   softspoken train --resume runs/t5                         go on after a stop""",
     "sft": """\

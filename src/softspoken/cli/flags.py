@@ -11,7 +11,6 @@ import difflib
 import re
 import typing
 from collections.abc import Iterable, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +21,7 @@ from jsonargparse import ArgumentParser
 
 from softspoken.cli.commands import ALWAYS, CONFIGS, EXAMPLES, POSITIONAL, USAGE, WITH_CONFIG_FILE
 from softspoken.cli.doctor import versions
+from softspoken.config.presets import presets
 from softspoken.config.ranges import BOUNDS, remedy
 from softspoken.types import InputError
 
@@ -94,18 +94,16 @@ def _config(command: str, parser: ArgumentParser, flags: dict[str, Any]) -> Any:
     return config_class(**settings)
 
 
-def presets() -> dict[str, dict[str, Any]]:
-    """Every shipped preset by name: settings of TrainConfig that differ from its defaults."""
-    folder = files("softspoken") / "presets"
-    return {
-        item.name.removesuffix(".yaml"): yaml.safe_load(item.read_text(encoding="utf-8"))
-        for item in folder.iterdir()
-        if item.name.endswith(".yaml")
-    }
+RENAMED = {
+    "flan-t5-base": "preset flan-t5-base is called flan-t5-base-recipe now, for it is the recipe to the letter, whose learning rate hardly moves "
+    "anything; to train FLAN-T5, give --model google/flan-t5-base, which takes the preset recommended"
+}
 
 
 def _preset(name: str) -> dict[str, Any]:
     known = presets()
+    if name in RENAMED:
+        raise InputError(RENAMED[name])
     if name not in known:
         raise InputError(
             f"there is no preset {name!r}{_did_you_mean(name, known)}; there is {', '.join(sorted(known))}"

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from softspoken.config.kinds import Data, Device, KlEstimator, OnBadRow, Quantization, Side, check
+from softspoken.config.presets import follows_the_model
 from softspoken.config.ranges import check_baselines, check_settings, reward_weights
 
 
+@follows_the_model
 @dataclass(frozen=True)
 class TrainConfig:
     """Reinforcement learning: make a summarizer score higher without drifting from where it started."""
@@ -112,7 +114,7 @@ class TrainConfig:
     samples (and for the whole step, where the adapter leaves the encoder alone), samples that have ended let go, captured
     graphs on a GPU (T5 and mT5); false computes every pass plainly"""
     learning_rate: float = 4e-3
-    """peak learning rate"""
+    """peak learning rate; the default is the embedded model's, and any other model takes 2e-4, the preset recommended's"""
     value_learning_rate: float = 3e-5
     """peak learning rate of the value head"""
     schedule: Literal["linear", "cosine", "constant"] = "linear"

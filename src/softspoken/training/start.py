@@ -14,6 +14,7 @@ import torch
 import yaml
 
 from softspoken.config import TrainConfig
+from softspoken.config.presets import followed
 from softspoken.config.ranges import reward_weights
 from softspoken.data.prompts import PromptFormat
 from softspoken.data.reading import is_given, name_of, record_of
@@ -32,6 +33,12 @@ CONFIG_FILE = "config.yaml"
 ADAPTER, MODEL = "adapter", "model"
 """Where what was trained lies in a run's folder: an adapter, or a whole model."""
 PACKAGES = ("softspoken", "torch", "transformers", "peft", "accelerate", "datasets", "tokenizers")
+
+
+def say_what_followed(config: TrainConfig) -> None:
+    if taken := followed(config):
+        settings = ", ".join(f"{name} {value:g}" for name, value in taken.items())
+        log.info("%s is not mini: %s of the preset recommended (docs/recommended.md)", config.model, settings)
 
 
 def folder_of(config: TrainConfig) -> RunFolder:

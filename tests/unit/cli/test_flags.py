@@ -57,7 +57,7 @@ def test_no_flags_are_the_defaults() -> None:
     ],
 )
 def test_flags(argv: list[str], field: str, value: Any) -> None:
-    assert parse(["train", *argv])[1] == dataclasses.replace(TrainConfig(), **{field: value})
+    assert parse(["train", *argv])[1] == TrainConfig(**{field: value})
 
 
 @pytest.mark.parametrize("command", ["summarize", "score"])
@@ -68,13 +68,13 @@ def test_file_may_stand_anywhere(command: str) -> None:
 
 
 def test_precedence_is_preset_then_file_then_flags_in_any_order(tmp_path: Path) -> None:
-    preset = presets()["flan-t5-base"]
-    assert parse(["train", "--preset", "flan-t5-base"])[1] == TrainConfig(**preset)
+    preset = presets()["flan-t5-base-recipe"]
+    assert parse(["train", "--preset", "flan-t5-base-recipe"])[1] == TrainConfig(**preset)
     file = tmp_path / "c.yaml"
     file.write_text("steps: 3\nbatch_size: 4\nlearning_rate: 1e-4\n")  # YAML reads 1e-4 as text
     for argv in (
-        ["--preset", "flan-t5-base", "--config", str(file), "--batch_size", "5"],
-        ["--batch_size", "5", "--config", str(file), "--preset", "flan-t5-base"],
+        ["--preset", "flan-t5-base-recipe", "--config", str(file), "--batch_size", "5"],
+        ["--batch_size", "5", "--config", str(file), "--preset", "flan-t5-base-recipe"],
     ):
         expected = TrainConfig(**{**preset, "steps": 3, "batch_size": 5, "learning_rate": 1e-4})
         assert parse(["train", *argv])[1] == expected
@@ -126,7 +126,7 @@ def test_every_preset_holds_only_what_there_is() -> None:
         (["train", "--dtype", "float16"], "dtype 'float16' cannot be used: give float32 or bfloat16"),
         (["train", "--truncation_side", "up"], "truncation_side 'up' cannot be used: give left or right"),
         (["train", "--steps", "0"], "steps 0 cannot be used: give a number above 0"),
-        (["train", "--preset", "flan-t5-bace"], "there is no preset 'flan-t5-bace' (did you mean 'flan-t5-base'?); there is " + ", ".join(sorted(presets()))),
+        (["train", "--preset", "flan-t5-bace-recipe"], "there is no preset 'flan-t5-bace-recipe' (did you mean 'flan-t5-base-recipe'?); there is " + ", ".join(sorted(presets()))),
         (["sft"], "sft needs --output: folder to write the model to (or, with --lora true, the adapter)"),
         (["report"], "report needs DIR: folder of the run or the evaluation"),
         (["summarize", "a", "b"], "summarize does not take 'b'; softspoken summarize --help says what it takes"),

@@ -1,0 +1,49 @@
+"""The shipped presets, and the one of them that the defaults follow: TrainConfig's are the embedded model's, and any other model takes
+the preset `recommended` for what is not given."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from importlib.resources import files
+from typing import Any, TypeVar
+
+import yaml
+
+Config = TypeVar("Config")
+RECOMMENDED = "recommended"
+
+
+@functools.cache
+def presets() -> dict[str, dict[str, Any]]:
+    """Every shipped preset by name: settings of TrainConfig that differ from its defaults."""
+    folder = files("softspoken") / "presets"
+    return {
+        item.name.removesuffix(".yaml"): yaml.safe_load(item.read_text(encoding="utf-8"))
+        for item in sorted(folder.iterdir(), key=lambda item: item.name)
+        if item.name.endswith(".yaml")
+    }
+
+
+def follows_the_model(config_class: type[Config]) -> type[Config]:
+    """Where `model` is not mini, what is not given comes from the preset `recommended`; `followed` says what did."""
+    plain: Callable[..., None] = config_class.__init__
+    names = [field.name for field in dataclasses.fields(config_class)]  # type: ignore[arg-type]
+
+    @functools.wraps(plain)
+    def init(self: Any, *values: Any, **settings: Any) -> None:
+        given = dict(zip(names, values, strict=False)) | settings
+        own = given.get("model", "mini") == "mini" or given.get("resume") is not None
+        followed = {} if own else {name: to for name, to in presets()[RECOMMENDED].items() if name not in given}
+        plain(self, *values, **settings, **followed)
+        object.__setattr__(self, "_followed", followed)
+
+    config_class.__init__ = init  # type: ignore[method-assign]
+    return config_class
+
+
+def followed(config: Any) -> Mapping[str, Any]:
+    """What came from the preset `recommended` when the configuration was made; nothing of one that was made from another."""
+    found: Mapping[str, Any] = getattr(config, "_followed", {})
+    return found
