@@ -18,6 +18,7 @@ def config_for(tiny_t5, data, output, **changes):
         batch_size=4,
         samples_per_prompt=2,
         max_new_tokens=6,
+        warmup_steps=0,
         mini_batch_size=4,
         micro_batch_size=4,
         lora_r=2,

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib.resources import files
 from typing import Any, TypeVar
 
@@ -27,7 +27,7 @@ def presets() -> dict[str, dict[str, Any]]:
 
 
 def follows_the_model(config_class: type[Config]) -> type[Config]:
-    """Where `model` is not mini, what is not given comes from the preset `recommended`; `followed` says what did."""
+    """Where `model` is not mini, what is not given comes from the preset `recommended`."""
     plain: Callable[..., None] = config_class.__init__
     names = [field.name for field in dataclasses.fields(config_class)]  # type: ignore[arg-type]
 
@@ -35,15 +35,14 @@ def follows_the_model(config_class: type[Config]) -> type[Config]:
     def init(self: Any, *values: Any, **settings: Any) -> None:
         given = dict(zip(names, values, strict=False)) | settings
         own = given.get("model", "mini") == "mini" or given.get("resume") is not None
-        followed = {} if own else {name: to for name, to in presets()[RECOMMENDED].items() if name not in given}
-        plain(self, *values, **settings, **followed)
-        object.__setattr__(self, "_followed", followed)
+        taken = {} if own else {name: to for name, to in presets()[RECOMMENDED].items() if name not in given}
+        plain(self, *values, **settings, **taken)
 
     config_class.__init__ = init  # type: ignore[method-assign]
     return config_class
 
 
-def followed(config: Any) -> Mapping[str, Any]:
-    """What came from the preset `recommended` when the configuration was made; nothing of one that was made from another."""
-    found: Mapping[str, Any] = getattr(config, "_followed", {})
-    return found
+def followed(config: Any) -> dict[str, Any]:
+    """What a configuration has as the preset `recommended` has it."""
+    recommended = presets()[RECOMMENDED] if config.model != "mini" else {}
+    return {name: value for name, value in recommended.items() if getattr(config, name) == value}
