@@ -1,5 +1,5 @@
 """The shipped presets, and the one of them that the defaults follow: TrainConfig's are the embedded model's, and any other model takes
-the preset `recommended` for what is not given."""
+the preset `recommended` (of full weights `recommended-full`) for what is not given."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from typing import Any, TypeVar
 import yaml
 
 Config = TypeVar("Config")
-RECOMMENDED = "recommended"
+
+
+def recommended(trained: Any) -> str:
+    """The preset for a model that is not mini, by what is trained of it."""
+    return "recommended-full" if trained in ("full", "last_layers") else "recommended"
 
 
 @functools.cache
@@ -35,7 +39,8 @@ def follows_the_model(config_class: type[Config]) -> type[Config]:
     def init(self: Any, *values: Any, **settings: Any) -> None:
         given = dict(zip(names, values, strict=False)) | settings
         own = given.get("model", "mini") == "mini" or given.get("resume") is not None
-        taken = {} if own else {name: to for name, to in presets()[RECOMMENDED].items() if name not in given}
+        preset = {} if own else presets()[recommended(given.get("trained"))]
+        taken = {name: to for name, to in preset.items() if name not in given}
         plain(self, *values, **settings, **taken)
 
     config_class.__init__ = init  # type: ignore[method-assign]
@@ -43,6 +48,6 @@ def follows_the_model(config_class: type[Config]) -> type[Config]:
 
 
 def followed(config: Any) -> dict[str, Any]:
-    """What a configuration has as the preset `recommended` has it."""
-    recommended = presets()[RECOMMENDED] if config.model != "mini" else {}
-    return {name: value for name, value in recommended.items() if getattr(config, name) == value}
+    """What a configuration has as the preset for its model has it."""
+    preset = presets()[recommended(config.trained)] if config.model != "mini" else {}
+    return {name: value for name, value in preset.items() if getattr(config, name) == value}

@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from softspoken.config import TrainConfig
-from softspoken.config.presets import followed
+from softspoken.config.presets import followed, recommended
 from softspoken.config.ranges import reward_weights
 from softspoken.data.prompts import PromptFormat
 from softspoken.data.reading import is_given, name_of, record_of
@@ -38,7 +38,8 @@ PACKAGES = ("softspoken", "torch", "transformers", "peft", "accelerate", "datase
 def say_what_followed(config: TrainConfig) -> None:
     if taken := followed(config):
         settings = ", ".join(f"{name} {value:g}" for name, value in taken.items())
-        log.info("%s is not mini: %s of the preset recommended (docs/recommended.md)", config.model, settings)
+        preset = recommended(config.trained)
+        log.info("%s is not mini: %s of the preset %s (docs/recommended.md)", config.model, settings, preset)
 
 
 def folder_of(config: TrainConfig) -> RunFolder:

@@ -29,6 +29,11 @@ def parse_help(field):
     return _field_docs(TrainConfig)[field]
 
 
+def test_full_weights_take_a_tenth_of_an_adapters_rate():
+    assert TrainConfig(model="my/t5", trained="full").learning_rate == 2e-5
+    assert presets()["recommended-full"] == {**RECOMMENDED, "learning_rate": 2e-5}
+
+
 def test_what_is_given_is_what_is_taken():
     config = TrainConfig(model="my/t5", learning_rate=4e-3)
     assert (config.learning_rate, config.warmup_steps) == (4e-3, RECOMMENDED["warmup_steps"])
