@@ -26,13 +26,14 @@ MAY_IMPORT = FOUNDATION | {
     "rewards": {"models", "data"},
     "sft": {"tasks", "models", "data"},
     "inference": {"report", "rl", "rewards", "tasks", "models", "data"},
+    "serving": {"evaluation", "inference", "rewards", "tasks", "models", "data"},
     "tasks": {"data"},
     "report": {"tasks", "data"},
     "evaluation": {"inference", "rewards", "tasks", "report", "models", "data"},
     "training": {"evaluation", "report", "rl", "rewards", "tasks", "models", "data"},
     "train": {"training", "evaluation", "report", "rl", "rewards", "tasks", "models", "data"},
     "trl": {"rl", "models", "data"},
-    "cli": {"data", "tasks", "train", "sft", "evaluation", "inference", "rewards", "report"},
+    "cli": {"data", "tasks", "serving", "train", "sft", "evaluation", "inference", "rewards", "report"},
 }
 INSIDE = {
     "config": {
@@ -92,6 +93,16 @@ INSIDE = {
         "answer": {"generator"},
         "choosing": {"engines", "generator"},
         "export": {"decoding", "engines", "generator", "choosing"},
+    },
+    "serving": {
+        "keys": set(),
+        "guard": set(),
+        "batching": set(),
+        "observed": set(),
+        "models": set(),
+        "http": {"keys", "observed"},
+        "api": {"batching", "guard", "http", "keys", "models", "observed"},
+        "serve": {"api", "guard", "http", "keys", "models"},
     },
     "evaluation": {
         "metrics": set(),

@@ -5,7 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from softspoken.config import EvaluateConfig, ExportConfig, GenerateConfig, ScoreConfig, SftConfig, TrainConfig
+from softspoken.config import (
+    EvaluateConfig,
+    ExportConfig,
+    GenerateConfig,
+    ScoreConfig,
+    ServeConfig,
+    SftConfig,
+    TrainConfig,
+)
 from softspoken.config.ranges import check_settings
 
 
@@ -65,6 +73,7 @@ CONFIGS: dict[str, type] = {
     "report": ReportConfig,
     "compare": CompareConfig,
     "export": ExportConfig,
+    "serve": ServeConfig,
     "doctor": DoctorConfig,
     "completion": CompletionConfig,
 }
@@ -121,6 +130,11 @@ EXAMPLES = {
     "compare": """\
   softspoken compare runs/seed-0 runs/seed-1 runs/seed-2
   softspoken compare runs/* --output all.html""",
+    "serve": """\
+  softspoken serve --adapter runs/demo/adapter
+  softspoken serve --adapter calm=runs/a/adapter kind=runs/b/adapter --host 0.0.0.0 --api_key_file keys.txt
+  softspoken serve --model google/flan-t5-base --adapter runs/t5/adapter --judge detoxify:original --quantization int8 \
+      --engine ctranslate2""",
     "export": """\
   softspoken export --adapter runs/demo/adapter --output models/calm
   softspoken export --adapter runs/demo/adapter --format ctranslate2 --quantization int8 --output models/calm-int8

@@ -16,7 +16,15 @@ from softspoken.cli.commands import CompareConfig, CompletionConfig, DoctorConfi
 from softspoken.cli.doctor import Finding
 from softspoken.cli.faults import told
 from softspoken.cli.flags import completion, parse
-from softspoken.config import EvaluateConfig, ExportConfig, GenerateConfig, ScoreConfig, SftConfig, TrainConfig
+from softspoken.config import (
+    EvaluateConfig,
+    ExportConfig,
+    GenerateConfig,
+    ScoreConfig,
+    ServeConfig,
+    SftConfig,
+    TrainConfig,
+)
 from softspoken.loading import importing
 from softspoken.types import InputError, RunError, first_line, one_line
 
@@ -142,6 +150,12 @@ def _export(config: ExportConfig) -> None:
     print(f"model: {export(config)}")
 
 
+def _serve(config: ServeConfig) -> None:
+    from softspoken.serving.serve import serve
+
+    serve(config)
+
+
 _COMMANDS: dict[str, Callable[[Any], None]] = {
     "train": _train,
     "sft": _sft,
@@ -154,6 +168,7 @@ _COMMANDS: dict[str, Callable[[Any], None]] = {
     "doctor": _doctor,
     "completion": _completion,
     "export": _export,
+    "serve": _serve,
 }
 
 

@@ -6,7 +6,7 @@ The text under each field is the help a user sees. A field that belongs to sever
 from softspoken.config.evaluation import EvaluateConfig
 from softspoken.config.inference import GenerateConfig, ScoreConfig
 from softspoken.config.kinds import Data, Device, KlEstimator, OnBadRow, Quantization, Side
-from softspoken.config.serving import ExportConfig
+from softspoken.config.serving import ExportConfig, ServeConfig
 from softspoken.config.training import TrainConfig
 from softspoken.config.warm_start import SftConfig
 
@@ -20,6 +20,7 @@ __all__ = [
     "OnBadRow",
     "Quantization",
     "ScoreConfig",
+    "ServeConfig",
     "SftConfig",
     "Side",
     "TrainConfig",

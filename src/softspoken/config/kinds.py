@@ -18,6 +18,7 @@ OnBadRow = Literal["error", "skip"]
 Side = Literal["left", "right"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Quantization = Literal["8bit", "4bit"]
+Engine = Literal["auto", "ctranslate2", "torch"]
 KlEstimator = Literal["k1", "k2", "k3", "k3_unweighted"]
 
 

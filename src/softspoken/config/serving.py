@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass
 from typing import Literal
 
-from softspoken.config.kinds import check
+from softspoken.config.kinds import Device, Engine, check
 from softspoken.config.ranges import check_settings
 
 Format = Literal["merged", "ctranslate2", "onnx"]
@@ -47,3 +48,85 @@ class ExportConfig:
         check_settings(self)
         whole = self.format == "ctranslate2" or self.quantization == "float32"
         check(whole, self, "quantization", "it is ctranslate2's; give format ctranslate2, or leave it out")
+
+
+@dataclass(frozen=True)
+class ServeConfig:
+    """Answer texts over HTTP, each response judged before it leaves."""
+
+    model: str = "mini"
+    """hub id, local folder, or mini"""
+    adapter: list[str] | None = None
+    """LoRA adapters that a request may choose from, as FOLDER or NAME=FOLDER (or hub ids); the first is what others get; one is
+    called tuned, several by their folders' names"""
+    task: str = "summarization"
+    """what is done, which says how a model is asked that has no prompt of its own: summarization, detoxification, translation, or a
+    Python file of your own"""
+    prompt_template: str | None = None
+    """text with {text} in it; by default the model's own"""
+    max_prompt_tokens: int | None = None
+    """longer texts are cut to this many tokens of prompt, which the answer says; by default the model's own (512)"""
+    host: str = "127.0.0.1"
+    """address to listen on; beyond this machine only with api_key_file, or public"""
+    port: int = 8000
+    """port to listen on; 0 for any that is free"""
+    api_key_file: str | None = None
+    """file with the SHA-256 of each API key, a line each; requests then need Authorization: Bearer KEY"""
+    public: bool = False
+    """listen beyond this machine without keys"""
+    engine: Engine = "auto"
+    """what decodes: ctranslate2, torch, or auto: ctranslate2 where it gives torch's own tokens on 32 texts"""
+    quantization: Quantization = "float32"
+    """how ctranslate2 keeps its weights; with auto, what rounds them is seldom taken"""
+    workers: int | None = None
+    """batches at once; by default one a core for ctranslate2 on a CPU, else 1"""
+    device: Device = "auto"
+    """where to compute; auto takes a GPU if there is one"""
+    guard: bool = True
+    """judge each response, and replace what is too toxic; without, responses have no scores"""
+    judge: str = "mini"
+    """toxicity judge: mini, detoxify:VARIANT, profanity, hf:MODEL:LABEL"""
+    detoxify_sha256: str | None = None
+    """SHA-256 that the Detoxify checkpoint must have, all 64 digits"""
+    guard_threshold: float = 0.5
+    """a response is too toxic above this"""
+    guard_samples: int = 4
+    """responses drawn in place of one that is too toxic; the least toxic is taken"""
+    guard_refusal: str = "[This response was withheld: it was found to be toxic.]"
+    """what is answered where nothing else helps"""
+    batch_size: int = 16
+    """texts in a batch, at most"""
+    queue_size: int = 256
+    """texts that may wait; beyond them requests are refused (429)"""
+    deadline: float = 30.0
+    """seconds that a request may take; what would take longer is refused at once (503)"""
+    most_texts: int = 64
+    """texts in a request"""
+    most_text_chars: int = 50_000
+    """characters in a text"""
+    most_body_bytes: int = 1_000_000
+    """bytes in a request"""
+    most_new_tokens: int = 256
+    """the longest response that a request may ask for, in tokens"""
+    most_beams: int = 4
+    """beams that a request may ask for"""
+    most_samples: int = 8
+    """responses to each text that a request may ask for"""
+    connections: int = 1000
+    """open connections"""
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+        open_to_all = not is_loopback(self.host) and not self.api_key_file and not self.public
+        remedy = "it is beyond this machine: give api_key_file, or public true to let everybody in"
+        check(not open_to_all, self, "host", remedy)
+        check(self.engine != "torch" or self.quantization == "float32", self, "quantization", "it is ctranslate2's")
+
+
+def is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False

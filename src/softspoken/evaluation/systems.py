@@ -21,13 +21,11 @@ from softspoken.inference.generator import Generator
 from softspoken.models.adapters import adapter_folder
 from softspoken.models.pretrained import require_seq2seq
 from softspoken.models.room import require_fit
-from softspoken.tasks.task import TOXIC, Task, Words
+from softspoken.tasks.task import MASK, TOXIC, Task, Words
 from softspoken.types import Decoding, Example, InputError, Response
 
 HUMAN, BASE, TUNED = "human", "base", "tuned"
 BANNED, MASKED, COPY, DELETE = "banned_words", "masked_words", "copy", "delete"
-MASK = "[…]"
-"""Not ***, which classifiers that have seen curses disguised like that take for one: the words would be judged as said."""
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,8 @@ class CTranslate2:
     not_drawn: list[list[str]]
     """Tokens that are padding or none of the tokenizer's: searched for they never come first, drawn they might."""
     options: dict[str, Any] = field(default_factory=dict)
-    workers: int = 1
+    pieces: int = 1
+    """That a batch is cut into, so that all workers have one."""
 
     def __call__(self, prompts: list[list[int]], search: Search) -> list[list[list[int]]]:
         """For each prompt its responses: several where they are drawn."""
@@ -85,7 +86,7 @@ class CTranslate2:
         results = self.translator.translate_batch(
             [[self.tokens[token] for token in prompt] for prompt in prompts],
             [[self.tokens[forced]]] * len(prompts) if forced is not None else None,
-            max_batch_size=-(-len(prompts) // self.workers),
+            max_batch_size=-(-len(prompts) // self.pieces),
             max_input_length=0,
             max_decoding_length=search.max_new_tokens or limit_of(self.generation),
             end_token=[self.tokens[end] for end in self.ends],
@@ -157,7 +158,7 @@ def opened(
         never=[[tokens[token] for token in word] for word in bad],
         not_drawn=[[token] for token in [*padding, *strange]],
         options=options,
-        workers=workers,
+        pieces=workers,
     )
 
 

@@ -23,6 +23,9 @@ Toxicity = Callable[[list[str]], list[float]]
 """Texts → their toxicity by the first judge."""
 TOXIC = 0.5
 """A text is toxic above this."""
+MASK = "[…]"
+"""Stands for a toxic word. Not ***, which classifiers that have seen curses disguised like that take for one: the words would be
+judged as said."""
 
 
 @dataclass(frozen=True)

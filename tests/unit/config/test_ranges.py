@@ -10,7 +10,15 @@ import numpy as np
 import pytest
 
 from softspoken.cli import commands, flags
-from softspoken.config import EvaluateConfig, ExportConfig, GenerateConfig, ScoreConfig, SftConfig, TrainConfig
+from softspoken.config import (
+    EvaluateConfig,
+    ExportConfig,
+    GenerateConfig,
+    ScoreConfig,
+    ServeConfig,
+    SftConfig,
+    TrainConfig,
+)
 from softspoken.config.ranges import BOUNDS, Bounds
 from softspoken.types import InputError
 
@@ -21,6 +29,7 @@ DEFAULTS: dict[str, Any] = {
     "generate": GenerateConfig(),
     "score": ScoreConfig(),
     "export": ExportConfig(output="o"),
+    "serve": ServeConfig(),
 }
 
 

@@ -1,0 +1,142 @@
+"""What is served: a base with each of its adapters by name, each loaded, merged and checked; and read again while others are asked."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from softspoken.config import ServeConfig
+from softspoken.data.prompts import PromptFormat, prompt_ids
+from softspoken.evaluation.systems import named_adapters
+from softspoken.inference.choosing import Choice, choose_engine
+from softspoken.inference.engines import CTranslate2, Search, content_digest
+from softspoken.inference.generator import Generator
+from softspoken.models.adapters import adapter_folder
+from softspoken.models.pretrained import prompt_format_for, resolve_device
+from softspoken.tasks.task import Task
+from softspoken.types import Example, InputError, Response
+
+log = logging.getLogger(__name__)
+
+BASE = "base"
+"""What the model without an adapter is called."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    ids: list[int]
+    cut: bool
+    """Whether the text was longer than the model reads."""
+
+
+@dataclass(frozen=True, eq=False)
+class Served:
+    """One model, of which answers say name and weights. Requests that came before it was read again keep the old one."""
+
+    name: str
+    generator: Generator
+    choice: Choice
+    weights: str
+    """The first digits of what its content hashes to."""
+
+    def prompts(self, texts: list[str]) -> list[Prompt]:
+        found = []
+        for text in texts:
+            ids, cut = prompt_ids([Example("", text)], self.generator.tokenizer, self.generator.prompt_format)
+            found.append(Prompt(ids[0], bool(cut)))
+        return found
+
+    def respond(self, prompts: list[list[int]], search: Search) -> list[list[Response]]:
+        return self.generator.respond(prompts, search)
+
+
+class Models:
+    """By name; the first is what those get who name none."""
+
+    def __init__(self, config: ServeConfig, task: Task) -> None:
+        self.config, self.task = config, task
+        self.sources = named_sources(config.adapter or [])
+        self._reading = threading.Lock()
+        self._served: dict[str, Served] = {}
+
+    def load(self) -> None:
+        """Raises InputError for the first that cannot be had."""
+        for name in self.sources:
+            self._served[name] = self._read(name)
+            choice = self._served[name].choice
+            log.info("%s is decoded by %s: %s", name, choice.engine, choice.why)
+
+    @property
+    def workers(self) -> int:
+        """Batches at once: torch takes all cores for one."""
+        by_torch = any(one.choice.engine == "torch" for one in self)
+        return self.config.workers or (1 if by_torch else self._threads())
+
+    def _threads(self) -> int:
+        return cores() if resolve_device(self.config.device).type == "cpu" else 1
+
+    def __getitem__(self, name: str | None) -> Served:
+        """Raises InputError, which names what there is, for a name that is none."""
+        if name is None:
+            return next(iter(self._served.values()))
+        if name not in self._served:
+            raise InputError(f"there is no adapter {name!r}; there is {', '.join(self._served)}")
+        return self._served[name]
+
+    def __iter__(self) -> Iterator[Served]:
+        return iter(self._served.values())
+
+    def reload(self, name: str | None) -> dict[str, Served]:
+        """Read one, or all, again from where they lie; all are in order before the first takes its place."""
+        with self._reading:
+            names = list(self.sources) if name is None else [self[name].name]
+            fresh = {one: self._read(one) for one in names}
+            self._served = {**self._served, **fresh}
+        return fresh
+
+    def _read(self, name: str) -> Served:
+        config, adapter = self.config, self.sources[name]
+        generator = Generator.from_pretrained(
+            config.model,
+            adapter=adapter,
+            device=config.device,
+            prompt_format=self._prompt_format(adapter),
+        )
+        digest = content_digest(generator.model, generator.tokenizer)
+        workers = config.workers or self._threads()
+        choice = choose_engine(
+            generator, config.engine, quantization=config.quantization, workers=workers, digest=digest
+        )
+        if isinstance(generator.engine, CTranslate2):
+            generator.engine = replace(generator.engine, pieces=1)  # each worker has batches of its own
+            generator.model = None  # its weights are in the engine
+        return Served(name, generator, choice, digest[:12])
+
+    def _prompt_format(self, adapter: str | None) -> PromptFormat:
+        task, config = self.task, self.config
+        folder = adapter_folder(adapter) if adapter else None
+        default = PromptFormat(task.template, clean=task.clean, strip=task.strip)
+        return prompt_format_for(
+            config.model,
+            folder,
+            default=default,
+            template=config.prompt_template,
+            max_prompt_tokens=config.max_prompt_tokens,
+        )
+
+
+def named_sources(adapters: list[str]) -> dict[str, str | None]:
+    """Name → folder or hub id; of none at all the base alone."""
+    named = named_adapters(adapters)
+    twice = [name for name, folders in named.items() if len(folders) > 1]
+    if twice:
+        raise InputError(f"adapter: {twice[0]!r} is the name of two; give one of them another, as NAME=FOLDER")
+    return {name: folders[0] for name, folders in named.items()} or {BASE: None}
+
+
+def cores() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
