@@ -208,7 +208,7 @@ def _learn(
                 raise Interrupted(stopped_by)
         if not tracker.optimizer_steps:
             raise RunError(
-                f"none of the {config.steps} steps of {folder.path} trained: all their summaries were shorter than min_response_chars "
+                f"none of the {config.steps} steps of {folder.path} trained: all their responses were shorter than min_response_chars "
                 f"{config.min_response_chars} (tokens/short in its {METRICS_FILE}), or all that answer a text scored alike (groups/alike), "
                 "or their updates were left out (ppo/skipped)"
             )

@@ -10,7 +10,7 @@ from softspoken.config.ranges import check_baselines, check_settings, reward_wei
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """Score systems side by side on the same dialogues: references, the base model, adapters, others' summaries, baselines."""
+    """Score systems side by side on the same texts: references, the base model, adapters, others' responses, baselines."""
 
     output: str
     """folder for eval.json, eval_rows.jsonl and report.html"""
@@ -23,7 +23,8 @@ class EvaluateConfig:
     """adapters to compare with the base, as FOLDER or NAME=FOLDER; one is called tuned, several by their folders' names, and
     those of one NAME are trainings of one system with different seeds"""
     system: list[str] | None = None
-    """other systems, as NAME=FILE.jsonl (rows of id and summary; several for each id are samples) or NAME=MODEL"""
+    """other systems, as NAME=FILE.jsonl (rows of id and summary, or what else the task calls a response;
+    several for each id are samples) or NAME=MODEL"""
     baseline: list[str] | None = None
     """what one would try before training: best_of_N (of N samples of the base, the best by the reward), banned_words (the base,
     kept from writing toxic words), masked_words (the base, its toxic words made […]), copy (the text as it is) and delete (the
@@ -53,11 +54,11 @@ class EvaluateConfig:
     measure: list[str] | None = None
     """what measures a task's own terms, as NAME=REWARD: style=hf:MODEL:LABEL, similarity=similarity:MODEL, fluency=..."""
     limit: int | None = None
-    """use only the first so many dialogues"""
+    """use only the first so many texts"""
     on_bad_row: OnBadRow = "error"
-    """what to do with a row that has no usable dialogue: stop, or skip it and count"""
+    """what to do with a row that has no usable text: stop, or skip it and count"""
     samples: int = 4
-    """summaries sampled at temperature 1 for each dialogue, beside the greedy one; 0 for greedy alone"""
+    """responses sampled at temperature 1 for each text, beside the greedy one; 0 for greedy alone"""
     max_new_tokens: int | None = None
     """longest response of every system, in tokens; by default the first adapter's own or, without one, the model's"""
     prompt_template: str | None = None
@@ -75,7 +76,7 @@ class EvaluateConfig:
     """each system with the prompt, length and generation settings (beams, penalties) saved beside it, instead of the same for all
     and plain greedy decoding; the report says so"""
     batch_size: int = 32
-    """dialogues at once"""
+    """texts at once"""
     quantization: Quantization | None = None
     """round the base's weights to so many bits (needs bitsandbytes), as they were in training; by default they stay whole"""
     device: Device = "auto"

@@ -44,9 +44,9 @@ class GenerateConfig:
     resume: bool = False
     """go on with an output that was begun and stopped; a text on standard input cannot be gone on with"""
     batch_size: int = 16
-    """dialogues at once"""
+    """texts at once"""
     on_bad_row: OnBadRow = "error"
-    """what to do with a row that has no usable dialogue: stop, or skip it and count"""
+    """what to do with a row that has no usable text: stop, or skip it and count"""
     quantization: Quantization | None = None
     """round the base's weights to so many bits (needs bitsandbytes), as they were in training; by default they stay whole"""
     device: Device = "auto"

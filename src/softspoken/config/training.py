@@ -13,7 +13,7 @@ from softspoken.config.ranges import check_baselines, check_settings, reward_wei
 @follows_the_model
 @dataclass(frozen=True)
 class TrainConfig:
-    """Reinforcement learning: make a summarizer score higher without drifting from where it started."""
+    """Reinforcement learning: make a model's responses score higher without drifting from where it started."""
 
     task: str = "summarization"
     """what is to be done, which says how examples are asked and judged: summarization, detoxification, translation, or a Python
@@ -41,7 +41,7 @@ class TrainConfig:
     """column of the references; by default summary, highlights, target, output or reference, or several of them: summary1,
     summary2, …"""
     max_examples: int | None = None
-    """train on the first so many dialogues"""
+    """train on the first so many texts"""
     focus: Literal["none", "heat"] = "none"
     """which texts to train on: all alike (none), or those whose worst line the first judge finds most toxic (heat), as most of what
     people write holds little to learn from"""
@@ -50,9 +50,9 @@ class TrainConfig:
     focus_rest: float = 0.2
     """with focus: the share of the texts trained on that is drawn from the rest, so that calm ones are not forgotten"""
     eval_limit: int | None = None
-    """evaluate on the first so many dialogues; 0 leaves the evaluation out"""
+    """evaluate on the first so many texts; 0 leaves the evaluation out"""
     on_bad_row: OnBadRow = "error"
-    """what to do with a row that has no usable dialogue: stop, or skip it and count"""
+    """what to do with a row that has no usable text: stop, or skip it and count"""
     prompt_template: str | None = None
     """text with {text} in it; by default the model's own"""
     max_prompt_tokens: int | None = None
@@ -82,32 +82,32 @@ class TrainConfig:
     steps: int = 50
     """training steps; each samples, scores and updates once"""
     batch_size: int = 8
-    """dialogues a step"""
+    """texts a step"""
     samples_per_prompt: int = 6
-    """summaries sampled for each dialogue"""
+    """responses sampled for each text"""
     dynamic_sampling: int = 0
     """how many times a step may replace the texts whose responses all score alike, and so teach nothing, by fresh ones; what is alike
     still is left out of the update"""
     max_new_tokens: int = 40
-    """longest summary that is sampled, in tokens"""
+    """longest response that is sampled, in tokens"""
     min_response_chars: int = 4
-    """shorter summaries are not judged: they score short_margin below the least of their dialogue's, and are counted"""
+    """shorter responses are not judged: they score short_margin below the least of their text's, and are counted"""
     short_margin: float = 0.5
-    """how far below the least score of its dialogue's other summaries (or, where there are none, of the step's) a summary
+    """how far below the least score of its text's other responses (or, where there are none, of the step's) a response
     scores that is too short"""
     temperature: float = 1.0
     """divides the logits, in sampling and scoring alike"""
     missing_eos_penalty: float = 0.0
-    """taken from the score of a summary that the length limit cut off"""
+    """taken from the score of a response that the length limit cut off"""
 
     ppo_epochs: int = 1
     """passes over the samples of a step"""
     mini_batch_size: int = 24
-    """summaries for each optimizer step"""
+    """responses for each optimizer step"""
     micro_batch_size: int = 24
-    """summaries in one forward pass; changes memory and speed, not the result"""
+    """responses in one forward pass; changes memory and speed, not the result"""
     tokens_per_microbatch: int | None = None
-    """at most so many tokens of prompts and summaries (padding included) in a forward pass of the update, and eight times as
+    """at most so many tokens of prompts and responses (padding included) in a forward pass of the update, and eight times as
     many in sampling; on a GPU that runs out of memory it is found by halving"""
     fast: bool = True
     """take what shortens a step without changing its numbers: prompts grouped by length, one reading of a prompt for all its
@@ -152,7 +152,7 @@ class TrainConfig:
     gae_lambda: float = 1.0
     """bias against variance in the advantage estimate"""
     sibling_baseline: bool = True
-    """compare a summary with the other samples of its dialogue (or, where there are none, with those of the step's others):
+    """compare a response with the other samples of its text (or, where there are none, with those of the step's others):
     their mean advantage is subtracted from its own"""
     whiten_advantages: bool = False
     """scale advantages to mean 0 and variance 1 over the tokens of a step"""
@@ -216,9 +216,9 @@ class TrainConfig:
     """cheap alternatives to evaluate beside the result, as in softspoken evaluate --baseline; by default the task's own, which
     are copy and delete for detoxification and none for summarization"""
     eval_samples: int = 4
-    """summaries sampled for each dialogue in the evaluation, beside the greedy one"""
+    """responses sampled for each text in the evaluation, beside the greedy one"""
     eval_batch_size: int = 64
-    """dialogues at once in the evaluation"""
+    """texts at once in the evaluation"""
     device: Device = "auto"
     """where to compute; auto takes a GPU if there is one"""
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -238,7 +238,7 @@ class TrainConfig:
         unweighted = self.kl_estimator == "k3_unweighted" and self.kl_in == "reward"
         check(not unweighted, self, "kl_estimator", "nothing is weighted in the reward: give k3, or kl_in loss")
         alone = self.algorithm == "ppo" and self.sibling_baseline and self.batch_size * self.samples_per_prompt == 1
-        remedy = "there is nothing to compare the one summary of a step with: give 2 or more, or sibling_baseline false"
+        remedy = "there is nothing to compare the one response of a step with: give 2 or more, or sibling_baseline false"
         check(not alone, self, "batch_size", remedy)
         stuck = self.kl_controller == "adaptive" and not self.kl_coef
         check(not stuck, self, "kl_coef", "the adaptive controller multiplies it: give a starting weight above 0")
@@ -292,7 +292,7 @@ OF_RATIOS = {"surrogate": "clip", "importance_ratio": "token", "clip_range_high"
 def _check_algorithm(config: TrainConfig) -> None:
     """Raises InputError for settings of the update that cannot work together."""
     critic_free, algorithm = config.algorithm in CRITIC_FREE, config.algorithm
-    remedy = f"{algorithm} compares the samples of a dialogue: give 2 or more"
+    remedy = f"{algorithm} compares the samples of a text: give 2 or more"
     check(not critic_free or config.samples_per_prompt > 1, config, "samples_per_prompt", remedy)
     remedy = "one response is always like itself: give 0, or samples_per_prompt 2 or more"
     check(not config.dynamic_sampling or config.samples_per_prompt > 1, config, "dynamic_sampling", remedy)

@@ -11,7 +11,7 @@ from softspoken.config.ranges import check_settings
 
 @dataclass(frozen=True)
 class SftConfig:
-    """Supervised warm start: train a summarizer on dialogues and their references."""
+    """Supervised warm start: train a model on texts and their references."""
 
     output: str
     """folder to write the model to (or, with --lora true, the adapter)"""
@@ -33,7 +33,7 @@ class SftConfig:
     """column of the references; by default summary, highlights, target, output or reference, or several of them: summary1,
     summary2, …"""
     on_bad_row: OnBadRow = "error"
-    """what to do with a row that has no usable dialogue: stop, or skip it and count"""
+    """what to do with a row that has no usable text: stop, or skip it and count"""
     max_examples: int | None = None
     """use only the first so many"""
     prompt_template: str | None = None
@@ -48,7 +48,7 @@ class SftConfig:
     """language to write, as the tokenizer names it (fra_Latn, fr_XX, fr; fra for a Marian model of several); by default as the
     model was saved"""
     max_new_tokens: int = 60
-    """longest summary the trained model generates by default; longer references are cut in training"""
+    """longest response the trained model generates by default; longer references are cut in training"""
     lora: bool = False
     """train a LoRA adapter instead of all weights"""
     lora_r: int = 8
@@ -60,7 +60,7 @@ class SftConfig:
     epochs: float = 1.0
     """passes over the data"""
     batch_size: int = 16
-    """dialogues a step"""
+    """texts a step"""
     optimizer: Literal["adamw", "adafactor"] = "adamw"
     """adafactor scales each step by the weight's own size, which T5 trained from scratch needs"""
     learning_rate: float = 1e-4

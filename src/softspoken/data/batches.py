@@ -31,10 +31,10 @@ def training_order(lengths: list[int], batch_size: int, seed: int, epoch: int) -
 
 
 def require_a_batch(examples: list[Example], batch_size: int) -> None:
-    """Raises InputError where there are fewer dialogues than a batch holds."""
+    """Raises InputError where there are fewer texts than a batch holds."""
     if batch_size > len(examples):
         raise InputError(
-            f"batch_size {batch_size} is larger than the dataset ({len(examples)} dialogues); lower it or give more data"
+            f"batch_size {batch_size} is larger than the dataset ({len(examples)} texts); lower it or give more data"
         )
 
 

@@ -30,7 +30,7 @@ def start_id(generation: GenerationConfig, config: Any) -> int:
     found = next((place for place in places if place is not None), None)
     if found is None:
         raise InputError(
-            "the model does not say how a summary begins; set decoder_start_token_id in its generation_config.json"
+            "the model does not say how a response begins; set decoder_start_token_id in its generation_config.json"
         )
     return found
 

@@ -1,6 +1,6 @@
 """Summaries in, scores out: what training raises, as a weighted sum of named terms.
 
-A term is any callable `(responses, dialogues) -> list of float`, one number for each response, higher is better. Built in,
+A term is any callable `(responses, examples) -> list of float`, one number for each response, higher is better. Built in,
 each in [0, 1]:
 
 - `mini`, `detoxify:VARIANT`, `detoxify:VARIANT:LABEL`: 1 − toxicity (or LABEL) by a classifier;
@@ -85,7 +85,7 @@ class WeightedReward:
         Raises RunError, with the term's name and the text, for a term that fails or returns anything but one finite number each.
         """
         if len(responses) != len(examples):
-            raise ValueError(f"{len(responses)} responses, {len(examples)} dialogues: one dialogue for each response")
+            raise ValueError(f"{len(responses)} responses, {len(examples)} examples: one example for each response")
         terms = {name: _checked(name, term, responses, examples) for name, term in self.terms.items()}
         for name in [name for name in self.weights if name not in terms]:
             terms[name] = torch.stack([terms[factor] for factor in factors(name)]).prod(dim=0)
@@ -328,12 +328,12 @@ def _load_function(spec: str) -> Reward:
         ) from error
     if not callable(function):
         raise InputError(
-            f"reward {spec!r} is not a function; it must be one of (responses, dialogues) that returns a list of numbers"
+            f"reward {spec!r} is not a function; it must be one of (responses, examples) that returns a list of numbers"
         )
     try:
         inspect.signature(function).bind([], [])
     except TypeError as error:
-        raise InputError(f"reward {spec!r} must take (responses, dialogues): {error}") from error
+        raise InputError(f"reward {spec!r} must take (responses, examples): {error}") from error
     except ValueError:  # a built-in that does not tell
         pass
     return function

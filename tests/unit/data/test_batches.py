@@ -115,5 +115,5 @@ def test_batches_are_of_similar_length() -> None:
 
 def test_a_batch_larger_than_the_data(tokenizer: Any) -> None:
     assert len(batches(tokenizer, count=3, batch_size=3, steps=2)) == 2
-    with pytest.raises(InputError, match=r"batch_size 4 is larger than the dataset \(3 dialogues\)"):
+    with pytest.raises(InputError, match=r"batch_size 4 is larger than the dataset \(3 texts\)"):
         batches(tokenizer, count=3, batch_size=4, steps=1)

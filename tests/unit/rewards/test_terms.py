@@ -57,7 +57,7 @@ def test_no_responses_call_no_term() -> None:
 
 
 def test_needs_one_dialogue_for_each_response() -> None:
-    with pytest.raises(ValueError, match="2 responses, 1 dialogues"):
+    with pytest.raises(ValueError, match="2 responses, 1 examples"):
         WeightedReward({"a": constant(1.0, 1.0)}, {"a": 1.0})(["x", "y"], [about(None)])
 
 
@@ -242,7 +242,7 @@ def test_own_function_from_the_current_folder(own: str) -> None:
         ("{own}:nothing", "cannot be imported .AttributeError"),
         ("{own}_broken:f", "cannot be imported .ModuleNotFoundError: No module named 'no_such_module_anywhere'"),
         ("{own}:NUMBER", "is not a function"),
-        ("{own}:lonely", "must take .responses, dialogues."),
+        ("{own}:lonely", "must take .responses, examples."),
     ],
 )
 def test_own_function_that_cannot_be_used(own: str, spec: str, says: str) -> None:
