@@ -238,7 +238,9 @@ class TrainConfig:
         unweighted = self.kl_estimator == "k3_unweighted" and self.kl_in == "reward"
         check(not unweighted, self, "kl_estimator", "nothing is weighted in the reward: give k3, or kl_in loss")
         alone = self.algorithm == "ppo" and self.sibling_baseline and self.batch_size * self.samples_per_prompt == 1
-        remedy = "there is nothing to compare the one response of a step with: give 2 or more, or sibling_baseline false"
+        remedy = (
+            "there is nothing to compare the one response of a step with: give 2 or more, or sibling_baseline false"
+        )
         check(not alone, self, "batch_size", remedy)
         stuck = self.kl_controller == "adaptive" and not self.kl_coef
         check(not stuck, self, "kl_coef", "the adaptive controller multiplies it: give a starting weight above 0")
