@@ -1,5 +1,6 @@
 """Batches that cover the data, in an order the seed decides."""
 
+import itertools
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -36,6 +37,16 @@ def test_every_row_once_an_epoch_and_a_smaller_last_batch(tokenizer: Any) -> Non
         assert sorted(len(batch.examples) for batch in epoch) == [1] + [2] * 11
         assert sorted(row for batch in epoch for row in ids(batch)) == sorted(str(number) for number in range(23))
     assert [ids(batch) for batch in drawn[:12]] != [ids(batch) for batch in drawn[12:]]
+
+
+def test_who_is_beside_whom_and_which_batch_comes_first_is_another_each_epoch_and_seed() -> None:
+    """Sixty-four rows, each longer than the one before, by two: four windows of eight batches."""
+    epochs = [training_order(list(range(64)), 2, seed, epoch) for seed in range(3) for epoch in range(2)]
+    pairs = [{tuple(sorted(batch)) for batch in batches} for batches in epochs]
+    assert all(len(one & other) < 16 for one, other in itertools.combinations(pairs, 2))
+    for batches in epochs:
+        starts = [batch[0] for batch in batches[:8]]
+        assert starts != sorted(starts)  # as a window is, before its batches are shuffled
 
 
 def test_a_batch_is_its_dialogues(tokenizer: Any) -> None:

@@ -104,6 +104,17 @@ def test_eval_json_is_for_people_too_and_holds_numbers_alone(tmp_path, bars):
     assert json.loads(written(tmp_path, speaking("base")))["config"] == {}
 
 
+def test_rows_of_a_group_are_resampled_together_and_a_group_is_no_id(tmp_path, bars, monkeypatch):
+    seen = []
+    monkeypatch.setattr(module, "analyse", lambda measured, groups, *_: seen.append(groups.tolist()) or ([], []))
+    rows = [replace(each, group=group) for each, group in zip(EXAMPLES, ("3", "g", "g", None), strict=True)]
+    monkeypatch.setitem(globals(), "EXAMPLES", rows)
+    written(tmp_path, speaking("base"))
+    [(first, second, third, fourth)] = seen
+    assert second == third
+    assert len({first, second, fourth}) == 3  # the last one's id is 3
+
+
 def test_what_a_stop_left_is_measured_again_unless_it_is_to_be_gone_on_with(tmp_path, bars):
     def broken():
         raise RuntimeError

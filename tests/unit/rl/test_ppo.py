@@ -24,6 +24,13 @@ def test_the_penalty_is_by_the_estimator_that_is_asked_for(estimator, nats):
     assert rewards.tolist() == [pytest.approx(row, abs=1e-6) for row in expected]
 
 
+def test_a_summary_without_its_end_pays_the_penalty_on_its_last_token():
+    rewards = ppo.token_rewards(
+        made_rollout([2, 1], truncated=[0]), scored(1.0, 2.0), made_config(missing_eos_penalty=0.75), kl_coef=0.0
+    )
+    assert rewards.tolist() == [[0, 0.25], [2, 0]]
+
+
 def test_whitened_rewards_have_variance_1_and_keep_their_mean():
     """Rewards 0, 1 and 0, 3: mean 1, variance 2. Scaled about it: 1 − 1/√2, 1 and 1 − 1/√2, 1 + √2; summed to the end."""
     rollout = made_rollout([2, 2])
