@@ -90,7 +90,7 @@ INSIDE = {
         "decoding": set(),
         "engines": {"decoding"},
         "generator": {"decoding", "engines"},
-        "answer": {"generator"},
+        "answer": {"choosing", "generator"},
         "choosing": {"engines", "generator"},
         "export": {"decoding", "engines", "generator", "choosing"},
     },

@@ -17,6 +17,7 @@ from softspoken.data.files import SUFFIXES, file_rows, file_suffix
 from softspoken.data.prompts import PromptFormat
 from softspoken.data.words import any_of, words
 from softspoken.evaluation.metrics import Judge
+from softspoken.inference.choosing import use_engine
 from softspoken.inference.generator import Generator
 from softspoken.models.adapters import adapter_folder
 from softspoken.models.pretrained import require_seq2seq
@@ -221,6 +222,8 @@ class _Model:
             plain=not config.own_settings,
             quantization=None if self.model else config.quantization,
         )
+        if not self.banned:
+            use_engine(generator, config.engine)
         generator.ban(self.banned or [])
         return _Responses(generator, config.batch_size)
 

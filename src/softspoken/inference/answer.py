@@ -80,6 +80,7 @@ def _generate(
     if first is None:
         raise InputError(f"{name} has no text in it; give JSON lines with id and text, or plain text")
     with importing():
+        from softspoken.inference.choosing import use_engine
         from softspoken.inference.generator import WINDOW, Generator
 
     texts = task.words.texts if task else "texts"
@@ -91,6 +92,7 @@ def _generate(
         prompt_format=prompt_format,
         quantization=config.quantization,
     )
+    use_engine(generator, config.engine)
     done = file.begin(config.batch_size * WINDOW) if file else 0
     left = islice(chain([first], examples), done, None)
     where = file or output

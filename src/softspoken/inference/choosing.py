@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +13,8 @@ from softspoken.inference.engines import CTranslate2, Search, Unsupported, conte
 from softspoken.inference.generator import Generator
 from softspoken.models.pretrained import resolve_device
 from softspoken.types import InputError
+
+log = logging.getLogger(__name__)
 
 SELF_CHECK = 32
 """Texts of the embedded test split that both engines answer."""
@@ -23,6 +27,20 @@ class Choice:
     """A sentence."""
     different: int = 0
     """Of the self-check's texts, how many CTranslate2 answers with other tokens."""
+
+
+def cores() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def use_engine(generator: Generator, wanted: str) -> None:
+    """`choose_engine`, and what was taken is said."""
+    if wanted == "torch":
+        return
+    on_cpu = generator.model.device.type == "cpu"
+    choice = choose_engine(generator, wanted, workers=cores() if on_cpu else 1)
+    log.info("decoded by %s: %s", choice.engine, choice.why)
 
 
 def choose_engine(

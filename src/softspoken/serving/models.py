@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -11,7 +10,7 @@ from dataclasses import dataclass, replace
 from softspoken.config import ServeConfig
 from softspoken.data.prompts import PromptFormat, prompt_ids
 from softspoken.evaluation.systems import named_adapters
-from softspoken.inference.choosing import Choice, choose_engine
+from softspoken.inference.choosing import Choice, choose_engine, cores
 from softspoken.inference.engines import CTranslate2, Search, content_digest
 from softspoken.inference.generator import Generator
 from softspoken.models.adapters import adapter_folder
@@ -135,8 +134,3 @@ def named_sources(adapters: list[str]) -> dict[str, str | None]:
     if twice:
         raise InputError(f"adapter: {twice[0]!r} is the name of two; give one of them another, as NAME=FOLDER")
     return {name: folders[0] for name, folders in named.items()} or {BASE: None}
-
-
-def cores() -> int:
-    """That this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
