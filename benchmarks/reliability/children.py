@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 BOUND = 120.0
-"""Seconds for a command on these models; one that takes longer hangs."""
+"""Seconds of CPU for a command on these models; one that takes more, or WAIT times as long by the clock, hangs."""
+WAIT = 10
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def run(
         if ended:
             break
         seconds = time.monotonic() - begun
-        hung = seconds > bound
+        hung = seconds > WAIT * bound or cpu_seconds(pid) > bound
         if not killed and (hung or (kill_after is not None and seconds >= kill_after)):
             os.kill(pid, signal.SIGKILL)
             killed = True
@@ -98,6 +99,12 @@ def run(
     said = [path.read_text(encoding="utf-8", errors="replace") for path in words]
     seconds = time.monotonic() - begun
     return Ended(os.waitstatus_to_exitcode(status), seconds, usage.ru_maxrss * 1024, said[0], said[1], hung)
+
+
+def cpu_seconds(pid: int) -> float:
+    """What a process that runs, or has ended and not been waited for, has taken."""
+    ticks = map(int, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13])
+    return sum(ticks) / os.sysconf("SC_CLK_TCK")
 
 
 def _child(

@@ -61,10 +61,9 @@ def _sample(points: list[Point], lines: _Lines, pid: int, seconds: float) -> Non
     if seconds < EVERY * (len(points) + 1):
         return
     process = Path(f"/proc/{pid}")
-    ticks = sum(map(int, (process / "stat").read_text().rpartition(")")[2].split()[11:13]))
-    pages = int((process / "statm").read_text().split()[1])
-    cpu, memory = ticks / os.sysconf("SC_CLK_TCK"), pages * os.sysconf("SC_PAGE_SIZE") / 2**20
-    points.append((lines(), round(cpu, 2), round(memory, 2)))
+    memory = int((process / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+    if memory:  # it has not just ended
+        points.append((lines(), children.cpu_seconds(pid), round(memory, 2)))
 
 
 def figures(record: Record) -> dict[str, tuple[float, float]]:

@@ -281,6 +281,17 @@ def require_place(output: str, inputs: Sequence[str | None], writes: Sequence[st
                     raise InputError(f"output {output!r} is or holds {given!r}, which is read; give another folder")
 
 
+def require_room(path: Path, needed: int) -> None:
+    """Raises InputError where the disk of `path`, which need not be there yet, has fewer bytes left than will be written."""
+    there = next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())
+    free = shutil.disk_usage(there).free
+    if free < needed:
+        raise InputError(
+            f"output {path}: {free / 1e6:,.0f} MB are free on its disk, and checkpoints take {needed / 1e6:,.0f} MB; make room there, or give "
+            "an output on another disk"
+        )
+
+
 def local_paths(source: str) -> list[Path]:
     """The file or folder that `source` names, if there is one: PATH, NAME=PATH, KIND:PATH, KIND:PATH:LABEL, also in sums."""
     parts = [source, source.partition("=")[2]]

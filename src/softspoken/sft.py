@@ -41,7 +41,7 @@ from softspoken.models.pretrained import (
 from softspoken.models.room import fitting, require_fit, require_room_to_answer
 from softspoken.models.trained import add_lora
 from softspoken.progress import progress_bar
-from softspoken.run_folder import RunFolder, require_place
+from softspoken.run_folder import RunFolder, require_place, require_room
 from softspoken.tasks.task import asked, load_task
 from softspoken.types import Example, InputError, first_line
 
@@ -95,6 +95,7 @@ def _train(config: SftConfig, folder: RunFolder) -> None:
     if config.lora:
         model = add_lora(model, r=config.lora_r, alpha=config.lora_alpha, targets=config.lora_targets)
     rows = _examples(examples, tokenizer, prompt_format, generation, config.max_new_tokens)
+    require_room(folder.path, _checkpoint_bytes(model))
 
     folder.begin()
     if not folder.has(SETTINGS):
@@ -146,6 +147,12 @@ class _Keep(TrainerCallback):
             (Path(args.output_dir) / f"checkpoint-{state.global_step}").replace(beside)
         for old in _checkpoints(self.folder.path)[:-KEEP]:
             self.folder.remove(f"{CHECKPOINTS}/{old.name}")
+
+
+def _checkpoint_bytes(model: Any) -> int:
+    """Of those that are kept and the one that is written: what is trained, two moments for each weight, and the weights at the end."""
+    sizes = [weight.numel() * weight.element_size() for weight in model.parameters() if weight.requires_grad]
+    return (3 * (KEEP + 1) + 1) * sum(sizes)
 
 
 def _checkpoints(output: Path) -> list[Path]:

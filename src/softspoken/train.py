@@ -22,18 +22,19 @@ from softspoken.evaluation.rows import ROWS_FILE, discard
 from softspoken.hub import push, require_pushable
 from softspoken.interrupt import Interrupted, finishing
 from softspoken.models.cpu import tune_cpu
+from softspoken.models.learning_rates import next_rate
 from softspoken.models.pretrained import require_seq2seq
 from softspoken.models.trained import read_peft_config
 from softspoken.report.report import CARD_FILE, EVAL_FILE, REPORT_FILE, model_card, report_page
 from softspoken.rewards.terms import WeightedReward, load_reward
 from softspoken.rl import chosen, groups, ppo
-from softspoken.rl.checkpoint import Progress, load_checkpoint, prune, save_checkpoint, saved_config
+from softspoken.rl.checkpoint import Progress, checkpoint_bytes, load_checkpoint, prune, save_checkpoint, saved_config
 from softspoken.rl.loading import load_policy
 from softspoken.rl.policy import VALUE_HEAD_FILE, require_moved
 from softspoken.rl.ppo import next_kl_coef
 from softspoken.rl.rollout import generate_rollout, require_finite, too_short, with_floor
 from softspoken.rl.tracking import METRICS_FILE, Tracker
-from softspoken.run_folder import RunFolder
+from softspoken.run_folder import RunFolder, require_room
 from softspoken.tasks.task import Task, load_task, reward_of
 from softspoken.training.ending import evaluate_run, evaluation_of, require_evaluation
 from softspoken.training.focus import FOCUS_FILE, focus_on, sizes
@@ -124,6 +125,7 @@ def _learn(
     # The largest comes last: what is wrong with the rest is said in seconds.
     policy = load_policy(config, prompt_format)
     optimizer, scheduler = optimizer_of(policy, config)
+    require_room(folder.path, checkpoint_bytes(policy.trainable().values()))
 
     folder.begin()
     if not folder.has(CONFIG_FILE):
@@ -196,7 +198,7 @@ def _learn(
             kl_coef = next_kl_coef(
                 kl_coef, metrics.get("objective/kl", config.kl_target), len(rollout.responses), config
             )
-            scheduler.step()
+            next_rate(scheduler)
             stopped_by = stop.asked
             due = stopped_by or step % config.save_every == 0 or step == config.steps
             if due:  # 6 evaluate and checkpoint when due

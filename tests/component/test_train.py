@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -58,6 +59,22 @@ def test_a_run_writes_what_the_design_lists(tiny_t5, data, tmp_path):
     assert json.loads((run / "adapter" / "generation_config.json").read_text())["max_new_tokens"] == 6
     assert (run / "report.html").is_file()
     assert not [path for path in run.rglob("*") if path.suffix in (".bin", ".pt", ".pkl") or ".saving" in path.name]
+
+
+def test_a_disk_without_room_for_checkpoints_is_said_before_the_first_step(tiny_t5, data, tmp_path, monkeypatch):
+    """Three of them, each weight with two moments, in float32: 12 projections of rank 2 (two of 16 → 16 in 4 encoder and 8 decoder
+    places: 64 numbers each) and a value head of 17 numbers."""
+    config = config_for(tiny_t5, data, tmp_path / "run", adapter_scope="all")
+    needed = 3 * 3 * 4 * (12 * 2 * (16 + 16) + 17)
+    for free in (needed, needed - 1):
+        monkeypatch.setattr("shutil.disk_usage", lambda path, free=free: SimpleNamespace(free=free))
+        if free == needed:
+            train(replace(config, steps=1))
+            shutil.rmtree(tmp_path / "run")
+        else:
+            with pytest.raises(InputError, match="are free on its disk"):
+                train(config)
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_same_seed_gives_the_same_metrics_and_another_does_not(tiny_t5, data, tmp_path):

@@ -5,11 +5,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from faults import Died, deaths_at_every_operation
-from softspoken.run_folder import PRIVATE, WRITTEN, RunFolder, local_paths, require_place, write_file
+from softspoken.run_folder import PRIVATE, WRITTEN, RunFolder, local_paths, require_place, require_room, write_file
 from softspoken.types import InputError
 
 
@@ -213,6 +214,13 @@ def test_an_evaluation_may_lie_beside_the_adapter_but_not_on_what_it_reads(tmp_p
         require_place(str(tmp_path), [f"theirs={tmp_path / 'eval.json'}"], writes=("eval.json",))
     with pytest.raises(InputError, match="is or holds"):
         require_place(str(tmp_path), [str(tmp_path)], writes=("eval.json",))
+
+
+def test_a_disk_without_room_is_said_before_anything_is_made(tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1_000_000 * (path == tmp_path)))
+    require_room(tmp_path / "a/run", 1_000_000)
+    with pytest.raises(InputError, match="1 MB are free on its disk, and checkpoints take 2 MB; make room there"):
+        require_room(tmp_path / "a/run", 2_000_000)
 
 
 def test_paths_in_what_is_given(tmp_path):

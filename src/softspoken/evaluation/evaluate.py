@@ -40,7 +40,7 @@ from softspoken.evaluation.systems import (
 )
 from softspoken.inference.decoding import length_limit
 from softspoken.interrupt import Interrupted
-from softspoken.models.adapters import adapter_folder
+from softspoken.models.adapters import adapter_folder, require_fitting
 from softspoken.models.cpu import tune_cpu
 from softspoken.models.pretrained import prompt_format_for, require_seq2seq, resolve_device
 from softspoken.models.room import require_fit
@@ -116,8 +116,10 @@ def prepare(config: EvaluateConfig) -> Prepared:
     if not config.own_settings:  # each system's own may be others, and differences would come from them
         length = config.max_new_tokens or length_limit(config.model, next(iter(adapters), None))
         config = replace(config, max_new_tokens=length, **settings_of(prompt_format))
-    for folder in (None, *map(adapter_folder, adapters)):
+    folders = list(map(adapter_folder, adapters))
+    for folder in (None, *folders):
         require_fit(config.model, folder, config.max_new_tokens)
+    require_fitting(config.model, folders)  # the last one is put on hours after the first
     examples = read_examples(config, task, config.limit)
     notes += on_several_references(examples, task)
     device = str(resolve_device(config.device))

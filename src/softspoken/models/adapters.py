@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from softspoken.hub import require_on_hub
-from softspoken.models.pretrained import require_finite, resolve
+from softspoken.models.pretrained import from_pretrained, require_finite, resolve
 from softspoken.types import InputError, first_line
 
 EMBEDDINGS = (".shared.weight", ".embed_tokens.weight", ".lm_head.weight")
@@ -56,6 +58,41 @@ def saved_embeddings(folder: Path) -> int | None:
         names = [name for name in weights.keys() if name.endswith(EMBEDDINGS)]  # noqa: SIM118 - a file, not a dict
         return max((weights.get_slice(name).get_shape()[0] for name in names), default=None)
     return None
+
+
+def require_fitting(model: str, folders: Sequence[Path]) -> None:
+    """Raises InputError for a LoRA adapter that has weights for which `model` has no place, by the files alone: what else may be
+    wrong with it is found when it is put on."""
+    from safetensors import SafetensorError, safe_open
+    from transformers import AutoConfig, AutoModelForSeq2SeqLM
+
+    if not folders:
+        return
+    config = from_pretrained(AutoConfig.from_pretrained, model)
+    with torch.device("meta"):
+        modules = dict(AutoModelForSeq2SeqLM.from_config(config, trust_remote_code=False).named_modules())
+    for folder in folders:
+        with (
+            contextlib.suppress(SafetensorError, OSError),
+            safe_open(folder / "adapter_model.safetensors", "pt") as file,
+        ):
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - a file
+            wrong = next((name for name in shapes if not _has_place(modules, name, shapes[name])), None)
+            if wrong:
+                raise InputError(
+                    f"adapter {folder} cannot be put on {model} (there is no place for its {wrong}){_remedy(folder, model)}"
+                )
+
+
+def _has_place(modules: dict[str, torch.nn.Module], name: str, shape: tuple[int, ...]) -> bool:
+    """Whether a weight of this name and shape is no part of LoRA's, or belongs to a linear module that is there, in its size."""
+    found = re.fullmatch(r"base_model\.model\.(.+)\.lora_([AB])\.weight", name)
+    if not found:
+        return True
+    weight = getattr(modules.get(found[1]), "weight", None)
+    if weight is None or len(shape) != 2 or weight.dim() != 2:
+        return weight is not None
+    return shape[1] == weight.shape[1] if found[2] == "A" else shape[0] == weight.shape[0]
 
 
 def with_adapter(seq2seq: Any, folder: Path, model: str, *, trainable: bool = False) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from functools import partial
 
 from torch.optim import Optimizer
@@ -12,6 +13,13 @@ from torch.optim.lr_scheduler import LambdaLR
 def learning_rates(optimizer: Optimizer, schedule: str, warmup_steps: int, horizon: int) -> LambdaLR:
     """The optimizer's rates, which are the peaks, times `factor`; the first step's are set."""
     return LambdaLR(optimizer, partial(factor, schedule=schedule, warmup_steps=warmup_steps, horizon=horizon))
+
+
+def next_rate(scheduler: LambdaLR) -> None:
+    """Whether or not the optimizer did a step: torch warns where the first one taught nothing, though the rates are right."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
+        scheduler.step()
 
 
 def factor(step: int, *, schedule: str, warmup_steps: int, horizon: int) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,11 @@ def save_checkpoint(folder: RunFolder, progress: Progress, policy: Policy, optim
         save_file(_optimizer_tensors(weights, optimizer), beside / "optimizer.safetensors")
         (beside / "progress.json").write_text(json.dumps(vars(progress), indent=2) + "\n", encoding="utf-8")
     prune(folder)
+
+
+def checkpoint_bytes(weights: Iterable[torch.Tensor]) -> int:
+    """What checkpoints take at most: those that are kept and the one that is written, each with two moments for each weight."""
+    return (KEEP + 1) * 3 * sum(weight.numel() * weight.element_size() for weight in weights)
 
 
 def prune(folder: RunFolder) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file, save_file
 from transformers import GenerationConfig
 
 from faults import deaths_at_every_operation
@@ -607,6 +608,23 @@ def test_one_that_was_to_replace_another_is_gone_on_with(config, monkeypatch):
     with pytest.raises(InputError, match="--resume true to go on"):
         evaluate(config)
     assert {one.decoding for one in evaluate(replace(config, resume=True)).systems} == {None, "greedy", "sampled"}
+
+
+def test_an_adapter_of_another_model_is_said_before_anything_is_answered(config, adapter, tmp_path, monkeypatch):
+    """The second of two, with weights of another width, and one for a layer that is not there."""
+    weights = load_file(adapter / "adapter_model.safetensors")
+    first = next(name for name in weights if name.endswith("lora_A.weight"))
+    wider = {**weights, first: torch.zeros(2, 17)}
+    deeper = {**weights, first.replace("block.0", "block.7"): weights[first].clone()}
+    monkeypatch.setattr(Generator, "from_pretrained", lambda *arguments, **options: pytest.fail("nothing is loaded"))
+    for number, changed in enumerate((wider, deeper)):
+        other = shutil.copytree(adapter, tmp_path / f"other-{number}")
+        save_file(changed, other / "adapter_model.safetensors")
+        with pytest.raises(
+            InputError, match=rf"adapter .*other-{number} cannot be put on .* no place for its base_model"
+        ):
+            evaluate(replace(config, adapter=[*config.adapter, f"other={other}"], output=str(tmp_path / "out")))
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_command_compares_whatever_it_is_given(config, tiny_t5, tmp_path):

@@ -1,9 +1,11 @@
 """The learning rate of each step, worked out by hand."""
 
+import warnings
+
 import pytest
 import torch
 
-from softspoken.models.learning_rates import learning_rates
+from softspoken.models.learning_rates import learning_rates, next_rate
 
 
 def rates(steps: int, schedule: str, warmup_steps: int, horizon: int) -> list[float]:
@@ -39,3 +41,12 @@ def test_warm_up_and_schedule_combine_and_every_step_trains(schedule, warmup_ste
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
 def test_at_its_horizon_and_after_it_the_rate_is_0(schedule):
     assert rates(7, schedule, 2, 5)[5:] == [0, 0]
+
+
+def test_a_first_step_that_taught_nothing_is_no_warning_and_moves_the_rate() -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=8.0)
+    scheduler = learning_rates(optimizer, "linear", 0, 4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        next_rate(scheduler)
+    assert optimizer.param_groups[0]["lr"] == 6.0
