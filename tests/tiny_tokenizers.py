@@ -20,12 +20,13 @@ def build_sentencepiece(folder: Path) -> Path:
     return folder / "spm.model"
 
 
-def build_tokenizer(kind: str, spm: Path) -> Any:
+def build_tokenizer(kind: str, spm: Path, languages: tuple[str, ...] = ()) -> Any:
+    """`languages`: the targets that a Marian of several is told by, as `>>fra<<`."""
     if kind == "ByT5":
         return ByT5Tokenizer()
     pieces = sentencepiece.SentencePieceProcessor(str(spm))
     names = [pieces.id_to_piece(number) for number in range(pieces.get_piece_size())]
-    special = ["<s>", "<pad>", "</s>", "<unk>"] if kind == "M2M100" else ["</s>", "<unk>"]
+    special = ["<s>", "<pad>", "</s>", "<unk>"] if kind == "M2M100" else ["</s>", "<unk>", *languages]
     rest = [name for name in names if name not in ("<s>", "</s>", "<unk>")]
     vocab = {name: number for number, name in enumerate([*special, *rest, *([] if kind == "M2M100" else ["<pad>"])])}
     file = spm.with_name(f"{kind}-vocab.json")

@@ -5,7 +5,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoTokenizer, GenerationConfig, M2M100Config, M2M100ForConditionalGeneration, NllbTokenizer
+from transformers import (
+    AutoTokenizer,
+    GenerationConfig,
+    M2M100Config,
+    M2M100ForConditionalGeneration,
+    MarianConfig,
+    MarianMTModel,
+    NllbTokenizer,
+)
 
 from softspoken.config import SftConfig, TrainConfig
 from softspoken.data.prompts import PromptFormat, encode_prompts
@@ -16,6 +24,7 @@ from softspoken.rl.rollout import generate_rollout
 from softspoken.sft import sft
 from softspoken.train import train
 from softspoken.types import Example, InputError
+from tiny_tokenizers import build_sentencepiece, build_tokenizer
 
 ROWS = [
     ("hello world", "bonjour monde"),
@@ -74,7 +83,7 @@ def test_training_reads_one_language_and_begins_in_the_other_and_what_it_saves_d
     french, english = ids(nllb)
     config = TrainConfig(
         task="translation", model=str(nllb), dataset=str(pairs), output=str(tmp_path / "run"), steps=1, batch_size=2,
-        samples_per_prompt=2, max_new_tokens=6, eval_samples=1, device="cpu", **LANGUAGES, **COLUMNS,
+        samples_per_prompt=2, max_new_tokens=6, eval_samples=1, device="cpu", **LANGUAGES,
     )  # fmt: skip
     run = train(config)
     adapter = run / "adapter"
@@ -128,14 +137,49 @@ def test_a_language_that_the_tokenizer_does_not_know_is_said(nllb, tiny_t5):
         speak(AutoTokenizer.from_pretrained(tiny_t5), PromptFormat(source_language="en"), GenerationConfig())
 
 
-class OfSeveral:
-    """What `speak` sees of a Marian tokenizer of several target languages."""
+@pytest.fixture(scope="module")
+def marian(tmp_path_factory) -> Path:
+    """A 1 + 1-layer Marian of two target languages, with a real tokenizer of pieces."""
+    folder = tmp_path_factory.mktemp("marian")
+    tokenizer = build_tokenizer("Marian", build_sentencepiece(folder), (">>fra<<", ">>deu<<"))
+    torch.manual_seed(0)
+    config = MarianConfig(
+        vocab_size=len(tokenizer), d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
+        decoder_attention_heads=2, encoder_ffn_dim=16, decoder_ffn_dim=16, max_position_embeddings=64,
+        pad_token_id=tokenizer.pad_token_id, eos_token_id=0, forced_eos_token_id=None,
+        decoder_start_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    model = MarianMTModel(config)
+    model.generation_config.max_new_tokens = 8
+    model.save_pretrained(folder / "model")
+    tokenizer.save_pretrained(folder / "model")
+    return folder / "model"
 
-    def get_vocab(self):
-        return {">>fra<<": 7, "a": 0}
 
-
-def test_a_marian_model_is_told_by_a_prefix_which_is_there_once():
-    spoken = speak(OfSeveral(), PromptFormat("{text}", target_language="fra"), GenerationConfig())
-    assert spoken.template == ">>fra<< {text}"
-    assert speak(OfSeveral(), spoken, GenerationConfig()) == spoken
+def test_a_marian_of_several_languages_reads_the_targets_token_at_every_step(marian, pairs, tmp_path):
+    """First in what is read, one token, and there once: in training, in what training saves, and where a text is cut."""
+    tokenizer = AutoTokenizer.from_pretrained(marian)
+    french, german = tokenizer.convert_tokens_to_ids([">>fra<<", ">>deu<<"])
+    assert (french, german) == (2, 3)
+    config = TrainConfig(
+        task="translation", model=str(marian), dataset=str(pairs), output=str(tmp_path / "run"), steps=1, batch_size=2,
+        samples_per_prompt=2, max_new_tokens=6, eval_samples=1, device="cpu", target_language="fra",
+    )  # fmt: skip
+    adapter = train(config) / "adapter"
+    saved = PromptFormat.load(adapter)
+    assert (saved.template, saved.target_language) == (">>fra<< {text}", "fra")
+    assert speak(tokenizer, saved, GenerationConfig()) == saved
+    policy = load_policy(TrainConfig(model=str(marian), device="cpu"), saved)
+    prompts = encode_prompts([Example("1", "hello world"), Example("2", "a " * 400)], policy.tokenizer, saved)
+    assert (prompts.input_ids == french).sum(dim=1).tolist() == [1, 1]
+    assert prompts.input_ids[:, 0].tolist() == [french, french]
+    assert prompts.truncated == 1
+    rows = [json.loads(line) for line in (tmp_path / "run" / "eval_rows.jsonl").read_text().splitlines()]
+    assert {(row["text"], row["reference"]) for row in rows} == set(ROWS)  # told by target and order alone
+    generator = Generator.from_pretrained(str(marian), adapter=str(adapter), device="cpu")
+    assert generator.prompt_format.template == ">>fra<< {text}"
+    assert Generator.from_pretrained(
+        str(marian), device="cpu", target_language="deu"
+    ).prompt_format.template.startswith(">>deu<< ")
+    with pytest.raises(InputError, match="target_language 'spa': this tokenizer has no token for it"):
+        speak(tokenizer, PromptFormat("{text}", target_language="spa"), GenerationConfig())

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import count, takewhile
+from itertools import count, permutations, takewhile
 from typing import Any
 
 from softspoken.types import InputError
@@ -25,10 +26,18 @@ class Columns:
     """The task's name for it, where it has one; it goes before the usual ones."""
     own_reference: str | None = "summary"
     wants_reference: bool = True
+    pair: str | None = None
+    """The task's name of a column that holds text and reference by their languages, as the hub's translation sets have."""
+    source: str | None = None
+    """The text's language, as the user named it."""
+    target: str | None = None
+    """The reference's."""
 
 
 def columns_of(config: Any, task: Any) -> Columns:
-    return Columns(config.text_column, config.reference_column, task.text_column, task.reference_column)
+    own = {"own_text": task.text_column, "own_reference": task.reference_column, "pair": task.pair_column}
+    languages = {"source": config.source_language, "target": config.target_language}
+    return Columns(config.text_column, config.reference_column, **own, **languages)
 
 
 def find_text(row: Mapping[str, Any], columns: Columns, source: str) -> str:
@@ -37,6 +46,8 @@ def find_text(row: Mapping[str, Any], columns: Columns, source: str) -> str:
         if not has(row, columns.text):
             raise InputError(f"{source}: no column {columns.text!r} (text_column); {_what_it_has(row)}")
         return columns.text
+    if pair := _pair(row, columns, source):
+        return pair[0]
     usual = _own_first(columns.own_text, USUAL_TEXTS)
     found = _one_of([name for name in usual if has(row, name)], columns.own_text, "text", source)
     if found is None:
@@ -56,9 +67,44 @@ def find_references(row: Mapping[str, Any], columns: Columns, source: str) -> li
         return _numbered(row, columns.reference)
     if not columns.wants_reference:
         return []
+    if pair := _pair(row, columns, source):
+        return [pair[1]]
     usual = _own_first(columns.own_reference, USUAL_REFERENCES)
     found = _one_of([name for name in usual if _numbered(row, name)], columns.own_reference, "reference", source)
     return _numbered(row, found) if found else []
+
+
+def _pair(row: Mapping[str, Any], columns: Columns, source: str) -> tuple[str, str] | None:
+    """The names of text and reference in the task's nested column: those of the languages asked for or, where none is, the first of
+    two and the second. Raises InputError where it cannot be told; None where the row has no such column."""
+    held = row.get(columns.pair) if columns.pair else None
+    if not isinstance(held, Mapping) or len(held) < 2:
+        return None
+    ranked = sorted(permutations(held, 2), key=lambda two: -_fit(two, columns))
+    best = [two for two in ranked if _fit(two, columns) == _fit(ranked[0], columns)]
+    text, reference = best[0]
+    in_order = not (columns.source or columns.target) and len(held) == 2
+    if len(best) > 1 and not in_order:
+        names = ", ".join(f"{columns.pair}.{name}" for name in held)
+        raise InputError(
+            f"{source}: text and reference could be any two of {names}; name them with --text_column and --reference_column"
+        )
+    return f"{columns.pair}.{text}", f"{columns.pair}.{reference}"
+
+
+def _fit(names: tuple[str, str], columns: Columns) -> int:
+    """How well the columns' names go with the languages asked for."""
+    return sum(map(_likeness, names, (columns.source, columns.target)))
+
+
+def _likeness(name: str, language: str | None) -> int:
+    """2 for the same code, whatever script or country it goes on with (en: en_XX, en-GB), 1 for one of two letters that both come in
+    one of three, in their order (en: eng_Latn)."""
+    code, own = (re.split(r"[-_]", each.lower())[0] for each in (language or "", name))
+    if not code or code == own:
+        return 2 if code else 0
+    short, long = sorted((code, own), key=len)
+    return int((len(short), len(long)) == (2, 3) and short[0] == long[0] and short[1] in long[1:])
 
 
 def _own_first(own: str | None, usual: tuple[str, ...]) -> list[str]:

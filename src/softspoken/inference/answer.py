@@ -59,7 +59,9 @@ def _generate(
     config: GenerateConfig, task: Task | None, word: str, input: TextIO, output: TextIO, file: LinesFile | None
 ) -> None:
     name = "standard input" if config.file == "-" else config.file
-    columns = Columns(config.text_column, own_text=task.text_column if task else None, wants_reference=False)
+    own = {"own_text": task.text_column, "pair": task.pair_column} if task else {"own_text": None}
+    languages = {"source": config.source_language, "target": config.target_language}
+    columns = Columns(config.text_column, wants_reference=False, **own, **languages)
     total = _checked_count(config, columns, name)
     as_json, rows = _read(config, input, name)
     columns = columns if as_json else Columns("text")

@@ -96,6 +96,8 @@ class Task:
     text_column: str | None = None
     """Where the text is, a dotted name for a nested column; None finds the usual names."""
     reference_column: str | None = None
+    pair_column: str | None = None
+    """A column that may hold text and reference by their languages, as the hub's translation sets have."""
     clean: bool = False
     """Whether texts lose blank lines and the blanks at the ends of lines."""
     strip: bool = True

@@ -2,7 +2,8 @@
 names them (NLLB: eng_Latn, mBART: en_XX, M2M100: en, Marian: the target alone) and kept beside what is trained; a T5 is told in its
 prompt: --prompt_template 'translate English to German: {text}'.
 
-Rows of the hub's translation sets are nested: --text_column translation.en --reference_column translation.de
+Rows of the hub's translation sets are nested: {"translation": {"en": …, "de": …}}. Which of them is text and which reference is told
+by the languages asked for or, where none is, by their order; else --text_column translation.en --reference_column translation.de
 """
 
 import functools
@@ -29,6 +30,7 @@ def _bleu() -> Any:
 TASK = Task(
     name="translation",
     words=Words("text", "texts", "translation", "translations"),
+    pair_column="translation",
     objective=Objective("chrf", "higher"),
     guards=(
         Guard("bleu", margin=1.0),

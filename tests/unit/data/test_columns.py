@@ -52,6 +52,51 @@ def test_named_and_nested() -> None:
         find_text(row, Columns("fr"), "d")
 
 
+@pytest.mark.parametrize(
+    ("languages", "source", "target", "text", "reference"),
+    [
+        (("en", "fr"), None, None, "en", "fr"),  # as the hub has them: in their order
+        (("en", "fr"), "fr_XX", "en_XX", "fr", "en"),  # mBART's names
+        (("en", "fr"), None, "eng_Latn", "fr", "en"),  # NLLB's
+        (("de", "en"), "en", None, "en", "de"),  # M2M100's
+        (("en", "fr"), None, "fra", "en", "fr"),  # Marian's
+        (("es", "et"), None, "et", "es", "et"),
+        (("de", "en", "fr"), "fr", "de", "fr", "de"),
+    ],
+)
+def test_text_and_reference_by_their_languages(languages, source, target, text, reference) -> None:
+    rows = [{"translation": {language: f"in {language}" for language in languages}, "text": "another"}]
+    columns = Columns(own_text=None, own_reference=None, pair="translation", source=source, target=target)
+    [example] = to_examples(rows, source="d", columns=columns)
+    assert (example.text, example.reference) == (f"in {text}", f"in {reference}")
+
+
+@pytest.mark.parametrize(
+    ("languages", "source", "target"),
+    [
+        (("de", "en", "fr"), None, None),
+        (("de", "en", "fr"), None, "fr"),
+        (("es", "et"), "spa_Latn", "est_Latn"),  # both could be the one that est is
+        (("en", "fr"), "ja", None),
+    ],
+)
+def test_languages_that_do_not_tell_which_is_which_are_asked_for(languages, source, target) -> None:
+    row = {"translation": dict.fromkeys(languages, "x")}
+    columns = Columns(pair="translation", source=source, target=target)
+    with pytest.raises(
+        InputError, match=r"d: text and reference could be any two of translation\.\w\w, .*--text_column"
+    ):
+        find_text(row, columns, "d")
+
+
+def test_what_the_user_names_goes_before_the_pair_and_other_tasks_have_none() -> None:
+    row = {"translation": {"en": "a", "fr": "b"}}
+    columns = Columns("translation.fr", "translation.en", pair="translation")
+    assert (find_text(row, columns, "d"), find_references(row, columns, "d")) == ("translation.fr", ["translation.en"])
+    with pytest.raises(InputError, match="none of its columns is known to be the text"):
+        find_text(row, Columns(), "d")
+
+
 def test_several_references_in_a_list_or_in_numbered_columns() -> None:
     rows = [
         {"text": "a", "summary": ["one", "", None, "two"], "more": 3},
