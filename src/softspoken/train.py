@@ -16,8 +16,9 @@ from torch import Tensor
 
 from softspoken.config import TrainConfig
 from softspoken.data.batches import one_ahead, padding_share, prompt_batches, require_a_batch
+from softspoken.data.holding_out import TRAINED_ON, digests
 from softspoken.data.prompts import PromptFormat
-from softspoken.data.reading import read_examples, require_references
+from softspoken.data.reading import require_references
 from softspoken.evaluation.rows import ROWS_FILE, discard
 from softspoken.hub import push, require_pushable
 from softspoken.interrupt import Interrupted, finishing
@@ -50,6 +51,7 @@ from softspoken.training.start import (
     record,
     result_of,
     say_what_followed,
+    training_examples,
     with_rows,
 )
 from softspoken.types import Example, Rollout, RunError, Scores
@@ -87,7 +89,7 @@ def _run(config: TrainConfig, task: Task, folder: RunFolder) -> None:
     require_seq2seq(config.model)
     if config.push_to_hub:
         require_pushable(config.push_to_hub)
-    examples = read_examples(config, task, config.max_examples)
+    examples = training_examples(config, task)
     require_a_batch(
         examples[: sum(sizes(len(examples), config))] if config.focus != "none" else examples, config.batch_size
     )
@@ -129,6 +131,7 @@ def _learn(
 
     folder.begin()
     if not folder.has(CONFIG_FILE):
+        folder.write(TRAINED_ON, "\n".join(digests(examples)) + "\n")
         folder.write(CONFIG_FILE, record(config, task))
     if focus:
         folder.write(FOCUS_FILE, focus)

@@ -251,3 +251,5 @@ class EvalReport:
     """The settings that made it."""
     versions: dict[str, str] = field(default_factory=dict)
     """Of the packages that made it."""
+    alarms: list[str] = field(default_factory=list)
+    """Sentences that make the figures worth little, such as that the texts were trained on: shown in red before all else."""

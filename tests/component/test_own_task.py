@@ -27,7 +27,7 @@ def test_the_task_in_contributing_trains_and_is_reported_in_its_own_words(tiny_t
     run = train(
         TrainConfig(
             task=str(file), model=str(tiny_t5), dataset=str(data), output=str(tmp_path / "run"), steps=1, batch_size=2,
-            samples_per_prompt=2, max_new_tokens=6, eval_samples=0, device="cpu",
+            samples_per_prompt=2, max_new_tokens=6, eval_samples=0, eval_share=0.0, device="cpu",
         )
     )  # fmt: skip
     del sys.modules["simplify"]

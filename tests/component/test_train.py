@@ -243,7 +243,13 @@ def test_rows_given_in_python_reach_reward_and_evaluation_and_must_be_given_agai
         }
         for n in range(8)
     ]
-    changes = {"reward": "helpers_reward:wanted_letters", "steps": 1, "eval_limit": 2, "eval_samples": 0}
+    changes = {
+        "reward": "helpers_reward:wanted_letters",
+        "steps": 1,
+        "eval_limit": 2,
+        "eval_samples": 0,
+        "eval_share": 0.25,
+    }
     run = train(config_for(tiny_t5, "mini", tmp_path / "run", dataset=rows, **changes))
     saved = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["config"]["dataset"]
     assert re.fullmatch(r"rows given in Python: 8, SHA-256 [0-9a-f]{16}", saved)

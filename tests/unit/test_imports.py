@@ -52,6 +52,7 @@ INSIDE = {
         "labels": set(),
         "columns": set(),
         "reading": {"files", "columns"},
+        "holding_out": {"reading"},
         "prompts": set(),
         "batches": {"prompts"},
     },

@@ -81,6 +81,8 @@ BOUNDS: Mapping[str, Bounds] = {
     ),
     "dual_clip": Bounds(1, 1_000_000, above=True),
     **dict.fromkeys(("kl_coef", "value_coef", "missing_eos_penalty", "short_margin"), WEIGHT),
+    # Something is left to train on.
+    **dict.fromkeys(("eval_share", "held_out"), Bounds(0, 0.9)),
     **dict.fromkeys(("gamma", "gae_lambda"), SHARE),
     "lora_dropout": Bounds(0, 0.95),  # of what is left out, the rest is scaled up by as much
     "focus_share": Bounds(0, 1, above=True),

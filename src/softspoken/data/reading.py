@@ -48,7 +48,7 @@ def require_columns(config: Any, task: Any) -> None:
     by what is imported in no time, before torch is. Raises InputError where there are none of the names."""
     columns = columns_of(config, task)
     for dataset in (config.dataset, getattr(config, "eval_dataset", None)):
-        if dataset is None or (isinstance(dataset, str) and dataset != "mini" and not _is_local(dataset)):
+        if dataset is None or (isinstance(dataset, str) and dataset != "mini" and not is_local(dataset)):
             continue
         split, source = (config.split if dataset is config.dataset else config.eval_split or "test"), name_of(dataset)
         start = list(islice(_rows_of(dataset, split, config.dataset_config), FIRST_ROWS))
@@ -275,7 +275,7 @@ def _rows_of(dataset: Data, split: str, dataset_config: str | None) -> Iterable[
         rows = _mini_rows(split)
     elif is_given(dataset):
         raise InputError(f"dataset: the configuration was made with {dataset}, which are not here; give them again")
-    elif _is_local(dataset):
+    elif is_local(dataset):
         path = Path(dataset)
         rows = _saved_rows(path, split) if path.is_dir() else file_rows(path)
     else:
@@ -285,7 +285,7 @@ def _rows_of(dataset: Data, split: str, dataset_config: str | None) -> Iterable[
     return rows
 
 
-def _is_local(dataset: str) -> bool:
+def is_local(dataset: str) -> bool:
     """A path, rather than a hub id `owner/name`: it exists, or it is written as only a path can be."""
     path = Path(dataset)
     return (

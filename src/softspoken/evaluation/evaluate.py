@@ -22,13 +22,14 @@ from typing import Any
 from softspoken.config import EvaluateConfig
 from softspoken.config.ranges import reward_weights
 from softspoken.data.columns import columns_of
+from softspoken.data.holding_out import hold_out, is_one_set
 from softspoken.data.prompts import PromptFormat
 from softspoken.data.reading import iterate_examples, name_of, read_examples, record_of, require_references
 from softspoken.evaluation import resampling
 from softspoken.evaluation.analysis import analyse, collect
 from softspoken.evaluation.measure import Job, Term, forget, measure
 from softspoken.evaluation.metrics import Judge, Similarity, slice_examples
-from softspoken.evaluation.notes import notes_on, on_several_references, settings_of
+from softspoken.evaluation.notes import notes_on, on_several_references, on_what_was_trained_on, settings_of
 from softspoken.evaluation.rows import PARTIAL_FILE, ROWS_FILE, STATE_FILE, RowsFile, discard, is_started
 from softspoken.evaluation.systems import (
     BASE,
@@ -120,7 +121,7 @@ def prepare(config: EvaluateConfig) -> Prepared:
     for folder in (None, *folders):
         require_fit(config.model, folder, config.max_new_tokens)
     require_fitting(config.model, folders)  # the last one is put on hours after the first
-    examples = read_examples(config, task, config.limit)
+    examples = _examples(config, task)
     notes += on_several_references(examples, task)
     device = str(resolve_device(config.device))
     specs = list(dict.fromkeys(config.judge or filter(None, [task.judge])))
@@ -144,6 +145,17 @@ def prepare(config: EvaluateConfig) -> Prepared:
     return Prepared(config, task, examples, judges, terms, cosine, systems, stamps([config.model, *sources]), notes)
 
 
+def _examples(config: EvaluateConfig, task: Task) -> list[Example]:
+    if not config.held_out:
+        return read_examples(config, task, config.limit)
+    if not is_one_set(config.dataset):
+        raise InputError(
+            f"held_out is for a local file or rows given in Python, which {name_of(config.dataset)} is not"
+        )
+    held = hold_out(read_examples(config, task, None), config.held_out, config.seed, name_of(config.dataset))[1]
+    return held[: config.limit]
+
+
 def measure_prepared(prepared: Prepared, folder: RunFolder, *, resume: bool) -> EvalReport:
     config = prepared.config
     report = evaluate_systems(
@@ -159,6 +171,7 @@ def measure_prepared(prepared: Prepared, folder: RunFolder, *, resume: bool) -> 
         config=recorded(config),
         files=prepared.files,
         notes=prepared.notes,
+        alarms=on_what_was_trained_on(config, prepared.examples, prepared.task),
         resume=resume,
     )
     folder.write(REPORT_FILE, report_page(folder.path))
@@ -196,6 +209,7 @@ def evaluate_systems(
     config: dict[str, Any] | None = None,
     files: dict[str, Any] | None = None,
     notes: list[str] | None = None,
+    alarms: list[str] | None = None,
     resume: bool = False,
 ) -> EvalReport:
     """Measure each system in turn, compare all with `base`; writes eval.json and eval_rows.jsonl.
@@ -232,7 +246,16 @@ def evaluate_systems(
         dataset = {"id": None, "split": None, **(dataset or {}), "n": len(examples), "truncated": truncated}
         names = [judge.name for judge in judges]
         report = EvalReport(
-            dataset, names, results, comparisons, ROWS_FILE, told(task), notes or [], config or {}, _versions()
+            dataset,
+            names,
+            results,
+            comparisons,
+            ROWS_FILE,
+            told(task),
+            notes or [],
+            config or {},
+            _versions(),
+            alarms or [],
         )
         text = json.dumps(asdict(report), indent=1, allow_nan=False, ensure_ascii=False)
         rows.finish()

@@ -7,6 +7,7 @@ from typing import Any
 
 from softspoken.config import EvaluateConfig
 from softspoken.data.files import SUFFIXES, file_suffix
+from softspoken.data.holding_out import trained_on
 from softspoken.data.prompts import PromptFormat
 from softspoken.evaluation.systems import BASE, named_adapters, sources_given
 from softspoken.inference.decoding import GREEDY, own_search
@@ -51,6 +52,19 @@ def notes_on(config: EvaluateConfig, prompt_format: PromptFormat) -> list[str]:
         f"{name} was made for another prompt ({template!r}) or another length of it than all systems were asked with here "
         f"({prompt_format.template!r})."
         for name, template in others.items()
+    ]
+
+
+def on_what_was_trained_on(config: EvaluateConfig, examples: list[Example], task: Task) -> list[str]:
+    """A sentence for each system that has seen some of the texts, by what its run's folder says that it was trained on."""
+    folders = {name: [adapter_folder(one) for one in own] for name, own in named_adapters(config.adapter or []).items()}
+    folders |= {name: [Path(source)] for name, [source, *_] in sources_given(config).items() if Path(source).is_dir()}
+    seen = {name: max(trained_on(examples, folder.resolve().parent) for folder in own) for name, own in folders.items()}
+    return [
+        f"{name} was trained on {count} of these {len(examples)} {task.words.texts}: how it does on them says little of others. "
+        "Evaluate on some that it has not seen."
+        for name, count in seen.items()
+        if count
     ]
 
 

@@ -117,7 +117,7 @@ def _compared(name: str, run: Run, output: Path) -> Compared:
         _link(page, output.parent) if page.is_file() else "",
         ", ".join(facts),
         verdicts(run.report) if run.report else [],
-        remarks(run.report) if run.report else [],
+        run.report.alarms + remarks(run.report) if run.report else [],
     )
 
 

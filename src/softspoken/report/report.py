@@ -291,6 +291,8 @@ def _facts(run: Run) -> list[tuple[str, str]]:
 
 def evaluated_on(report: EvalReport) -> str:
     split = f", {report.dataset['split']}" if report.dataset.get("split") else ""
+    if share := report.config.get("held_out"):
+        split = f", of which {100 * share:.3g} % were held out"
     return f"{report.dataset['n']} {task_of(report).words.texts} of {report.dataset['id'] or 'an unnamed set'}{split}"
 
 
@@ -318,6 +320,8 @@ def print_table(report: EvalReport, console: Console) -> None:
             cells = (f"{cell.text} ({cell.change.text})" if cell.change else cell.text for cell in row.cells)
             shown.add_row(Text(one_line(row.label)), *cells)  # a name is the user's: its brackets are no markup
         console.print(shown)
+    for alarm in report.alarms:
+        console.print(Text(printable(alarm), style="bold red"))
     for verdict in verdicts(report):
         _print(console, f"{verdict.headline}. {' '.join(verdict.sentences)}")
     for remark in remarks(report):

@@ -18,7 +18,7 @@ from softspoken.rewards.terms import load_judge
 from softspoken.rl.policy import VALUE_HEAD_FILE
 from softspoken.run_folder import RunFolder
 from softspoken.tasks.task import Task
-from softspoken.training.start import ADAPTER, MODEL, judges_of
+from softspoken.training.start import ADAPTER, MODEL, holds_out, judges_of
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +38,7 @@ def evaluation_of(config: TrainConfig, task: Task, prompt_format: PromptFormat, 
         quantization=config.quantization,
         dataset=config.dataset if config.eval_dataset is None else config.eval_dataset,
         split=config.eval_split or "test",
+        held_out=holds_out(config),
         dataset_config=config.eval_dataset_config or (config.dataset_config if same else None),
         text_column=config.text_column,
         reference_column=config.reference_column,

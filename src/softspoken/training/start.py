@@ -16,8 +16,9 @@ import yaml
 from softspoken.config import TrainConfig
 from softspoken.config.presets import followed, recommended
 from softspoken.config.ranges import reward_weights
+from softspoken.data.holding_out import hold_out, is_one_set
 from softspoken.data.prompts import PromptFormat
-from softspoken.data.reading import is_given, name_of, record_of
+from softspoken.data.reading import is_given, name_of, read_examples, record_of
 from softspoken.models.adapters import adapter_folder
 from softspoken.models.learning_rates import learning_rates
 from softspoken.models.pretrained import prompt_format_for
@@ -25,7 +26,7 @@ from softspoken.rewards.terms import default_judge, judge_term
 from softspoken.rl.policy import Policy
 from softspoken.run_folder import RunFolder, require_place
 from softspoken.tasks.task import Task, asked, told
-from softspoken.types import InputError
+from softspoken.types import Example, InputError
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +41,24 @@ def say_what_followed(config: TrainConfig) -> None:
         settings = ", ".join(f"{name} {value:g}" for name, value in taken.items())
         preset = recommended(config.trained)
         log.info("%s is not mini: %s of the preset %s (docs/recommended.md)", config.model, settings, preset)
+
+
+def holds_out(config: TrainConfig) -> float:
+    """The share of the training set that is kept for the evaluation; 0 where that has rows of its own, or is to have these."""
+    wanted = config.eval_dataset is None and config.eval_limit != 0 and is_one_set(config.dataset)
+    return config.eval_share if wanted else 0.0
+
+
+def training_examples(config: TrainConfig, task: Task) -> list[Example]:
+    share = holds_out(config)
+    if not share:
+        return read_examples(config, task, config.max_examples)
+    rest, held = hold_out(read_examples(config, task, None), share, config.seed, name_of(config.dataset))
+    log.info(
+        "%s: %d of %d rows are held out for the evaluation, whole groups of them (--eval_share %g, seed %d)",
+        *(name_of(config.dataset), len(held), len(rest) + len(held), share, config.seed),
+    )
+    return rest[: config.max_examples]
 
 
 def folder_of(config: TrainConfig) -> RunFolder:
