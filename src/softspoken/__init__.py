@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from softspoken.rewards.judges import load_judge
     from softspoken.rewards.terms import load_reward
     from softspoken.sft import sft
-    from softspoken.train import train
+    from softspoken.train import steps, train
 
     __version__: str
 
@@ -33,6 +33,7 @@ __all__ = [
     "load_reward",
     "mini",
     "sft",
+    "steps",
     "train",
 ]
 
@@ -46,6 +47,7 @@ _ROOMS = {
     "load_judge": "rewards.judges",
     "load_reward": "rewards.terms",
     "sft": "sft",
+    "steps": "train",
     "train": "train",
 }
 

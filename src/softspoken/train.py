@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import shlex
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,19 +20,18 @@ from softspoken.data.batches import one_ahead, padding_share, prompt_batches, re
 from softspoken.data.holding_out import TRAINED_ON, digests
 from softspoken.data.prompts import PromptFormat
 from softspoken.data.reading import require_references
-from softspoken.evaluation.rows import ROWS_FILE, discard
 from softspoken.hub import push, require_pushable
 from softspoken.interrupt import Interrupted, finishing
 from softspoken.models.cpu import tune_cpu
 from softspoken.models.learning_rates import next_rate
 from softspoken.models.pretrained import require_seq2seq
 from softspoken.models.trained import read_peft_config
-from softspoken.report.report import CARD_FILE, EVAL_FILE, REPORT_FILE, model_card, report_page
+from softspoken.report.report import CARD_FILE, REPORT_FILE, model_card, report_page
 from softspoken.rewards.terms import WeightedReward, load_reward
 from softspoken.rl import chosen, groups, ppo
 from softspoken.rl.checkpoint import Progress, checkpoint_bytes, load_checkpoint, prune, save_checkpoint, saved_config
 from softspoken.rl.loading import load_policy
-from softspoken.rl.policy import VALUE_HEAD_FILE, require_moved
+from softspoken.rl.policy import require_moved
 from softspoken.rl.ppo import next_kl_coef
 from softspoken.rl.rollout import generate_rollout, require_finite, too_short, with_floor
 from softspoken.rl.tracking import METRICS_FILE, Tracker
@@ -41,20 +41,22 @@ from softspoken.training.ending import evaluate_run, evaluation_of, require_eval
 from softspoken.training.focus import FOCUS_FILE, focus_on, sizes
 from softspoken.training.fresh import sample_fresh, with_fresh_texts
 from softspoken.training.measuring import Clock, metrics_of
+from softspoken.training.resuming import Changes, continued, go_on_from, reopened, require_steps_left
 from softspoken.training.start import (
-    ADAPTER,
     CONFIG_FILE,
-    MODEL,
     folder_of,
+    judges_of,
     optimizer_of,
     prompt_format_of,
     record,
     result_of,
     say_what_followed,
     training_examples,
-    with_rows,
 )
-from softspoken.types import Example, Rollout, RunError, Scores
+from softspoken.training.stopping import end, forget_end, start_figures
+from softspoken.training.validation import Validation, held_out, validation_of
+from softspoken.training.watch import Watched, after_evaluation, after_step, is_good
+from softspoken.types import Example, Rollout, RunError, Scores, Step
 
 log = logging.getLogger(__name__)
 
@@ -62,20 +64,64 @@ ALGORITHMS: dict[str, Any] = {"ppo": ppo, "rloo": groups, "grpo": groups, "best_
 """Where each algorithm's steps 3 and 4 are."""
 
 
-def train(config: TrainConfig) -> Path:
+OnStep = Callable[[Step], Any]
+
+
+def train(
+    config: TrainConfig,
+    *,
+    on_step: OnStep | None = None,
+    on_evaluate: OnStep | None = None,
+    on_end: Callable[[Path], Any] | None = None,
+) -> Path:
     """Run `config` (or go on with the run it resumes), write the run's folder (design: config, metrics, checkpoints, adapter,
-    evaluation, report) and return it. Raises InputError before anything is written if something it needs is missing."""
+    evaluation, report) and return it. Raises InputError before anything is written if something it needs is missing.
+
+    `on_step` is called with each Step, `on_evaluate` with those that were evaluated (eval_every), `on_end` with the folder when all is
+    written. A callback that returns False ends the training there, as patience does: what was trained is evaluated and reported.
+    """
+    answer: bool | None = None
+    with closing(_running(config)) as running:
+        while True:
+            try:
+                step = running.send(answer)
+            except StopIteration as end:
+                path: Path = end.value
+                break
+            said = [on_step(step) if on_step else None]
+            said += [on_evaluate(step)] if on_evaluate and step.evaluation else []
+            answer = None if all(one is not False for one in said) else False
+    if on_end:
+        on_end(path)
+    return path
+
+
+def steps(config: TrainConfig) -> Iterator[Step]:
+    """The same, a Step at a time, to look at and plot: `for step in softspoken.steps(config)`.
+
+    Who leaves the loop leaves a run that `train(TrainConfig(resume=...))` goes on with; at its end all is written, as by `train`.
+    """
+    with closing(_running(config)) as running:
+        yield from running
+
+
+Running = Generator[Step, "bool | None", Path]
+"""Steps; it is sent False where training is to end; the run's folder at the end."""
+
+
+def _running(config: TrainConfig) -> Running:
     resumed = config.resume is not None
     say_what_followed(config)
     with folder_of(config) as folder:
+        changes: Changes = {}
         if config.resume:
-            config = with_rows(saved_config(folder.path / CONFIG_FILE), config)
+            config, changes = continued(saved_config(folder.path / CONFIG_FILE), config)
         task = load_task(config.task)
         config = replace(config, peft_config=read_peft_config(config.peft_config))
         if config.reward is None:
             config = replace(config, reward=reward_of(task, config.measure))
         try:
-            _run(config, task, folder)
+            yield from _run(config, task, folder, changes)
         except Interrupted as stopped:
             if resumed or folder.has(CONFIG_FILE):
                 stopped.go_on = f"softspoken train --resume {shlex.quote(str(folder.path))}"
@@ -83,13 +129,13 @@ def train(config: TrainConfig) -> Path:
         return folder.path
 
 
-def _run(config: TrainConfig, task: Task, folder: RunFolder) -> None:
+def _run(config: TrainConfig, task: Task, folder: RunFolder, changes: Changes) -> Generator[Step, bool | None, None]:
     if config.fast:
         tune_cpu()
     require_seq2seq(config.model)
     if config.push_to_hub:
         require_pushable(config.push_to_hub)
-    examples = training_examples(config, task)
+    examples, apart = held_out(training_examples(config, task), config)
     require_a_batch(
         examples[: sum(sizes(len(examples), config))] if config.focus != "none" else examples, config.batch_size
     )
@@ -99,9 +145,10 @@ def _run(config: TrainConfig, task: Task, folder: RunFolder) -> None:
         require_evaluation(config, evaluation_of(config, task, prompt_format, folder.path))
     reward = load_reward(config.reward, device=config.device, detoxify_sha256=config.detoxify_sha256)
     if reward.needs_references:
-        require_references(examples, config.dataset, reward.needs_references[0])
+        require_references([*examples, *apart], config.dataset, reward.needs_references[0])
+    validation = validation_of(config, task, apart, reward, judges_of(config, task))
     examples, focus = focus_on(config, task, examples, folder.path)
-    _learn(config, task, prompt_format, folder, examples, focus, reward)
+    yield from _learn(config, task, prompt_format, folder, examples, focus, reward, validation, changes)
     if config.eval_limit != 0:
         evaluate_run(evaluation_of(config, task, prompt_format, folder.path), folder)
     card = model_card(folder.path)
@@ -122,7 +169,9 @@ def _learn(
     examples: list[Example],
     focus: str | None,
     reward: WeightedReward,
-) -> None:
+    validation: Validation | None,
+    changes: Changes,
+) -> Generator[Step, bool | None, None]:
     """The steps, and the adapter they end in; a function of its own, so that their memory is free for the evaluation."""
     # The largest comes last: what is wrong with the rest is said in seconds.
     policy = load_policy(config, prompt_format)
@@ -130,18 +179,18 @@ def _learn(
     require_room(folder.path, checkpoint_bytes(policy.trainable().values()))
 
     folder.begin()
-    if not folder.has(CONFIG_FILE):
-        folder.write(TRAINED_ON, "\n".join(digests(examples)) + "\n")
-        folder.write(CONFIG_FILE, record(config, task))
     if focus:
         folder.write(FOCUS_FILE, focus)
     progress = load_checkpoint(folder.path, policy, optimizer) or Progress(0, config.kl_coef, scheduler.state_dict())
-    if progress.step < config.steps:  # what an end that is none any more left
-        discard(folder)
-        folder.remove(ADAPTER, MODEL, EVAL_FILE, ROWS_FILE, CARD_FILE, REPORT_FILE)
-    scheduler.load_state_dict(progress.schedule)
-    for group, rate in zip(optimizer.param_groups, scheduler.get_last_lr(), strict=True):
-        group["lr"] = rate  # a scheduler's state does not bring the optimizer's rate with it
+    watched = reopened(Watched(**progress.watched), changes)
+    require_steps_left(config, progress.step, changes)
+    if not folder.has(CONFIG_FILE):
+        folder.write(TRAINED_ON, "\n".join(digests(examples)) + "\n")
+    if changes or not folder.has(CONFIG_FILE):
+        folder.write(CONFIG_FILE, record(config, task, changes, progress.step, folder.path / CONFIG_FILE))
+    if progress.step < config.steps and not watched.ended:  # what an end that is none any more left
+        forget_end(folder)
+    go_on_from(progress.schedule, optimizer, scheduler)
     kl_coef = progress.kl_coef
     algorithm = ALGORITHMS[config.algorithm]
     seen_to_move = False
@@ -153,22 +202,27 @@ def _learn(
         batch_size=config.batch_size,
         seed=config.seed,
         first_step=progress.step,
-        steps=config.steps,
+        steps=progress.step if watched.ended else config.steps,
     )
     if config.fast and policy.device.type == "cuda":  # on a CPU the thread would take from what it runs beside
         batches = one_ahead(batches, policy.device)
+    step = watched.ended_step if watched.ended else progress.step
     with (
         finishing() as stop,
         closing(batches),
-        Tracker(folder, first_step=progress.step, steps=config.steps) as tracker,
+        Tracker(folder, first_step=step, steps=config.steps) as tracker,
     ):
+        if validation and not watched.start:
+            watched = replace(watched, start=start_figures(validation, policy, progress.step, task))
         for step, prompts in enumerate(batches, start=progress.step + 1):
             clock = Clock()
             draws, replaced = _generator(config, step, purpose=0), 0
+            policy.thin(draws)
             rollout = generate_rollout(policy, prompts, config, draws)  # 1 sample
             require_finite(rollout.old_logprobs, f"step {step}")
             short = too_short(rollout, config.min_response_chars)
             clock.lap("sample")
+            scores = None
             if not short.all():
                 scores = _scores(reward, rollout, short, config)  # 2 score
                 clock.lap("score")
@@ -197,20 +251,40 @@ def _learn(
                 "tokens/short": float(short.sum()),
                 **({"groups/replaced": float(replaced)} if config.dynamic_sampling else {}),
             }
-            tracker.log(step, metrics | clock.times())  # 5 measure
+            watched, figures = after_step(watched, step, metrics, config), None
+            if validation and (step % validation.every == 0 or step == config.steps) and not watched.collapsed:
+                figures = validation(policy)
+                watched = after_evaluation(watched, step, figures, task, config)
+                metrics |= {f"eval/{name}": figure for name, figure in figures.items()}
+                clock.lap("evaluate")
+            metrics |= clock.times()
+            tracker.log(step, metrics)  # 5 measure
             kl_coef = next_kl_coef(
                 kl_coef, metrics.get("objective/kl", config.kl_target), len(rollout.responses), config
             )
             next_rate(scheduler)
-            stopped_by = stop.asked
-            due = stopped_by or step % config.save_every == 0 or step == config.steps
-            if due:  # 6 evaluate and checkpoint when due
-                tracker.sync()
-                save_checkpoint(folder, Progress(step, kl_coef, scheduler.state_dict()), policy, optimizer)
             # A run that is resumed here starts without one and must give the same last digits; and hardly a text comes twice.
             reward.clear_cache()
-            if stopped_by:
-                raise Interrupted(stopped_by)
+            done = Step(step, config.steps, metrics, *_said(rollout, scores), evaluation=figures)
+            left: BaseException | None = None
+            try:
+                if (yield done) is False and not watched.ended:
+                    watched = replace(watched, ended="a callback returned False", ended_step=step)
+            except BaseException as error:  # whoever looped over the steps has left
+                left = error
+            due = stop.asked or left or watched.ended or watched.best_step == step or step % config.save_every == 0
+            if (due or step == config.steps) and is_good(
+                watched, stop.asked or left
+            ):  # 6 evaluate and checkpoint when due
+                tracker.sync()
+                now = Progress(step, kl_coef, scheduler.state_dict(), asdict(watched))
+                save_checkpoint(folder, now, policy, optimizer, watched.best_step)
+            if left:
+                raise left
+            if stop.asked:
+                raise Interrupted(stop.asked)
+            if watched.ended:
+                break
         if not tracker.optimizer_steps:
             raise RunError(
                 f"none of the {config.steps} steps of {folder.path} trained: all their responses were shorter than min_response_chars "
@@ -218,10 +292,8 @@ def _learn(
                 "or their updates were left out (ppo/skipped)"
             )
 
-    prune(folder)  # a stop may have come in the middle of the last time
-    if not folder.has(f"{result_of(config)}/{VALUE_HEAD_FILE}"):
-        with folder.replacing(result_of(config)) as beside:
-            policy.save(beside, config.max_new_tokens)
+    prune(folder, watched.best_step)  # a stop may have come in the middle of the last time
+    end(config, watched, step, folder, policy, optimizer)
     policy.sampling_buffers.clear()  # they refer to the policy, and it to them
 
 
@@ -238,3 +310,9 @@ def _scores(reward: WeightedReward, rollout: Rollout, short: Tensor, config: Tra
     asked, index = (~short).nonzero().squeeze(1).tolist(), rollout.prompt_index.tolist()
     scores = reward([rollout.responses[row] for row in asked], [rollout.prompts.examples[index[row]] for row in asked])
     return with_floor(scores, short, rollout, config.short_margin)
+
+
+def _said(rollout: Rollout, scores: Scores | None) -> tuple[list[str], list[str], list[float]]:
+    """The text that each response answers, the responses, and their scores."""
+    examples, index = rollout.prompts.examples, rollout.prompt_index.tolist()
+    return [examples[place].text for place in index], rollout.responses, scores.total.tolist() if scores else []

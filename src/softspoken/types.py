@@ -153,6 +153,25 @@ class Experience:
 
 
 @dataclass(frozen=True)
+class Step:
+    """What `softspoken.steps` yields and callbacks are given: a step that is done."""
+
+    number: int
+    """The first is 1."""
+    steps: int
+    """How many there are to be."""
+    metrics: dict[str, float]
+    """As in metrics.jsonl."""
+    texts: list[str]
+    """The text that each of the responses answers."""
+    responses: list[str]
+    scores: list[float]
+    """Of each response, with the floor of those that are too short; empty where all are."""
+    evaluation: dict[str, float] | None = None
+    """The figures of the evaluation after this step, where there was one (eval_every)."""
+
+
+@dataclass(frozen=True)
 class UpdateStats:
     """Means over the optimizer steps of one update, weighted by tokens."""
 

@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -96,7 +96,7 @@ def test_a_run_that_was_killed_goes_on_and_gives_the_same_metrics(tiny_t5, data,
     config = config_for(tiny_t5, data, tmp_path / "killed", reward=reward)
     flags = [
         f"--{name}={json.dumps(value) if isinstance(value, list) else value}"
-        for name, value in vars(config).items()
+        for name, value in asdict(config).items()
         if value is not None
     ]
     command = [sys.executable, "-m", "softspoken", "train"]

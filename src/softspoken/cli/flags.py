@@ -31,6 +31,10 @@ FILES = ("file", "dir", "runs", "config", "output", "model", "adapter", "dataset
 """What may be a path, for the shell to complete."""
 
 
+OF_ANOTHER_RUN = ("output", "overwrite", "resume", "push_to_hub")
+"""Settings that are not taken from a run's own config.yaml."""
+
+
 def parse(argv: Sequence[str]) -> tuple[str, Any]:
     """The command and its settings. Raises InputError with one sentence about what is wrong with them."""
     parsers = {name: _parser(name) for name in CONFIGS}
@@ -123,7 +127,10 @@ def _from_file(command: str, parser: ArgumentParser, file: str) -> dict[str, Any
         raise InputError(
             f"config file {file} is not YAML ({' '.join(str(error).split())}); write one 'field: value' a line"
         ) from error
-    settings = content["config"] if isinstance(content, dict) and isinstance(content.get("config"), dict) else content
+    settings = content
+    if isinstance(content, dict) and isinstance(content.get("config"), dict):
+        # Another run's record: its settings, not its folder, which would be written again.
+        settings = {name: value for name, value in content["config"].items() if name not in OF_ANOTHER_RUN}
     if not isinstance(settings, dict):
         raise InputError(f"config file {file} has no settings in it; write one 'field: value' a line")
     hints = typing.get_type_hints(CONFIGS[command])

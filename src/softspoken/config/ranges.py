@@ -57,6 +57,7 @@ WEIGHT = Bounds(0, 1_000_000)
 POSITIVE = Bounds(0, 1_000_000, above=True)
 
 BOUNDS: Mapping[str, Bounds] = {
+    **dict.fromkeys(("eval_every", "eval_every_limit", "patience"), COUNT),
     **dict.fromkeys(("steps", "save_every", "kl_horizon", "limit", "max_examples", "tokens_per_microbatch"), COUNT),
     **dict.fromkeys(
         ("batch_size", "mini_batch_size", "micro_batch_size", "eval_batch_size", "samples_per_prompt"), SIZE
@@ -84,6 +85,9 @@ BOUNDS: Mapping[str, Bounds] = {
     # Something is left to train on.
     **dict.fromkeys(("eval_share", "held_out"), Bounds(0, 0.9)),
     **dict.fromkeys(("gamma", "gae_lambda"), SHARE),
+    **dict.fromkeys(("max_kl", "max_response_tokens"), POSITIVE),
+    **dict.fromkeys(("min_entropy", "min_response_tokens"), WEIGHT),
+    "min_distinct": SHARE,
     "lora_dropout": Bounds(0, 0.95),  # of what is left out, the rest is scaled up by as much
     "focus_share": Bounds(0, 1, above=True),
     "focus_rest": Bounds(0, 0.99),

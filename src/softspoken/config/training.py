@@ -212,9 +212,30 @@ class TrainConfig:
     overwrite: bool = False
     """replace the run that is in the output folder"""
     resume: str | None = None
-    """folder of a run to go on with, from its last whole checkpoint; its own configuration applies"""
+    """folder of a run to go on with, from its last whole checkpoint; its own configuration applies, but for what is given anew of
+    steps, learning rates, judges, evaluation, bounds and device. What else is given must be as it was"""
     save_every: int = 25
     """steps between checkpoints; the last two are kept"""
+    eval_every: int | None = None
+    """steps between evaluations of a few examples that are held out of the training set (greedy, by the task's objective and
+    guards); by default there are none before the end"""
+    eval_every_limit: int = 32
+    """how many examples that holds out, with all of their groups"""
+    keep: Literal["best", "last"] = "best"
+    """which weights a run with eval_every ends in: those of the best evaluation by the objective, with the guards held, or the last"""
+    patience: int | None = None
+    """end after so many of these evaluations in a row without a better one"""
+    max_kl: float | None = None
+    """end as collapsed, with the last weights before, when the KL to the reference is above it in two steps in a row, in nats a
+    token; so do the four bounds below"""
+    min_entropy: float | None = None
+    """least entropy of the samples, in nats a token"""
+    min_distinct: float | None = None
+    """least share of distinct pairs of words among all pairs of a step's samples"""
+    min_response_tokens: float | None = None
+    """least mean length of a step's samples, in tokens"""
+    max_response_tokens: float | None = None
+    """largest mean length of a step's samples, in tokens"""
     eval_baseline: list[str] | None = None
     """cheap alternatives to evaluate beside the result, as in softspoken evaluate --baseline; by default the task's own, which
     are copy and delete for detoxification and none for summarization"""
@@ -233,10 +254,20 @@ class TrainConfig:
     private: bool = False
     """whether a repository that is made is private"""
 
+    def __new__(cls, *values: Any, **settings: Any) -> TrainConfig:
+        """It remembers which settings were given: a run that is gone on with takes those, and no defaults."""
+        made = super().__new__(cls)
+        names = [*cls.__dataclass_fields__][: len(values)]
+        object.__setattr__(made, "_given", frozenset({*names, *settings}))
+        return made
+
     def __post_init__(self) -> None:
         check_settings(self)
         if self.reward is not None:
             reward_weights(self.reward)
+        check(not (self.resume and self.overwrite), self, "overwrite", "it cannot be combined with resume")
+        if self.resume:
+            return  # what else is given goes into the run's own settings, which are checked with it
         _check_algorithm(self)
         unweighted = self.kl_estimator == "k3_unweighted" and self.kl_in == "reward"
         check(not unweighted, self, "kl_estimator", "nothing is weighted in the reward: give k3, or kl_in loss")
@@ -247,9 +278,12 @@ class TrainConfig:
         check(not alone, self, "batch_size", remedy)
         stuck = self.kl_controller == "adaptive" and not self.kl_coef
         check(not stuck, self, "kl_coef", "the adaptive controller multiplies it: give a starting weight above 0")
-        check(not (self.resume and self.overwrite), self, "overwrite", "it cannot be combined with resume")
         check_baselines(self, "eval_baseline", self.eval_samples)
         self._check_what_is_trained()
+        patient = self.patience is not None and self.eval_every is None
+        check(not patient, self, "patience", "it counts evaluations: give eval_every as well")
+        lost = self.max_kl is not None and not self.has_reference
+        check(not lost, self, "max_kl", "there is no reference at kl_coef 0: leave it out")
 
     def _check_what_is_trained(self) -> None:
         alone = f"trained {self.trained} has no adapter: leave it out"
@@ -280,6 +314,17 @@ class TrainConfig:
     def trains_whole_model(self) -> bool:
         """Weights of the model itself, so that a whole model comes of it and no adapter."""
         return self.trained in ("full", "last_layers")
+
+    @property
+    def given(self) -> frozenset[str]:
+        """The settings that were given when it was made, whether or not they are the defaults."""
+        found: frozenset[str] = getattr(self, "_given", frozenset())
+        return found
+
+    @property
+    def has_reference(self) -> bool:
+        """An adapter's is the base; of the model's own weights a copy is kept where the penalty needs it."""
+        return not self.trains_whole_model or self.kl_coef > 0 or self.algorithm == "dpo"
 
     @property
     def penalty_estimator(self) -> KlEstimator:

@@ -100,21 +100,19 @@ def _rows(
     if system == HUMAN:
         owners = [without(owner, sample) for owner, (_, sample) in zip(owners, places, strict=True)]
     two_references = any(example.literal_reference for example in job.examples)
-    words, task = job.task.words, job.task
+    words = job.task.words
     alike: list[dict[str, float]] = [{} for _ in texts]
     if job.similarity:
         alike = similarity_metrics(job.similarity, texts, owners, words.text)
-    terms = _term_metrics(job, texts, owners)
+    terms = term_metrics(job.task, job.terms, texts, owners)
     rows = []
     for (place, sample), owner, scored, similarities, measured in zip(
         places, owners, judge_texts(job.judges, texts), alike, terms, strict=True
     ):
         example, response = window.examples[place], responses[place][sample]
         number = window.first + place
-        metrics = toxicity_metrics(scored, job.judges) | surface_metrics(response, example) | similarities | measured
-        if owner.reference:
-            metrics |= reference_metrics(response.text, owner, two_references)
-        metrics |= task.metrics(response.text, owner)
+        many = similarities | measured
+        metrics = response_metrics(response, owner, scored, many, job.task, job.judges, two_references)
         rows.append(
             {
                 "row": number,
@@ -137,17 +135,33 @@ def _rows(
     return rows
 
 
-def _term_metrics(job: Job, texts: list[str], owners: list[Example]) -> list[dict[str, float]]:
+def response_metrics(
+    response: Response,
+    example: Example,
+    scored: dict[str, dict[str, float]],
+    further: dict[str, float],
+    task: Task,
+    judges: list[Judge],
+    two_references: bool,
+) -> dict[str, float]:
+    """All that is measured of one response: `scored` is what the judges said of it, `further` what was measured of many at once."""
+    metrics = toxicity_metrics(scored, judges) | surface_metrics(response, example) | further
+    if example.reference:
+        metrics |= reference_metrics(response.text, example, two_references)
+    return metrics | task.metrics(response.text, example)
+
+
+def term_metrics(task: Task, terms: dict[str, Term], texts: list[str], owners: list[Example]) -> list[dict[str, float]]:
     """For each text the task's terms by their names, and the products of them; a term that compares with references only where
     there is one."""
     rows: list[dict[str, float]] = [{} for _ in texts]
-    for name, term in job.terms.items():
+    for name, term in terms.items():
         asked = [place for place, owner in enumerate(owners) if owner.reference or not term.needs_reference]
         if asked:
             scores = term.score([texts[place] for place in asked], [owners[place] for place in asked])
             for place, value in zip(asked, scores, strict=True):
                 rows[place][name] = value
-    for name, factors in job.task.products.items():
+    for name, factors in task.products.items():
         for row in rows:
             if all(factor in row for factor in factors):
                 row[name] = math.prod(row[factor] for factor in factors)

@@ -49,6 +49,8 @@ from softspoken.types import (
 )
 
 EVAL_FILE = "eval.json"
+END_FILE = "end.json"
+"""After which step a run's training ended, why, and which step's weights it kept."""
 METRICS_FILE = "metrics.jsonl"
 REPORT_FILE = "report.html"
 CARD_FILE = "README.md"
@@ -363,6 +365,7 @@ def model_card(folder: Path) -> str:
         tables=system_tables(report) if report else [],
         index=results_index(report, folder.resolve().name, TUNED) if report else "",
         kind=what_was_trained(config),
+        end=json.loads((folder / END_FILE).read_text(encoding="utf-8")) if (folder / END_FILE).is_file() else None,
         whole=result == "model",
         place=config.get("push_to_hub") or f"{folder.name if folder.is_absolute() else folder.as_posix()}/{result}",
         template=(PromptFormat.load(folder / result) or PromptFormat(task.template)).template,

@@ -9,7 +9,7 @@ import json
 import logging
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,31 +36,51 @@ class Progress:
     kl_coef: float
     schedule: dict[str, Any]
     """The learning-rate scheduler's state."""
+    watched: dict[str, Any] = field(default_factory=dict)
+    """What was decided so far on whether to go on and which checkpoint to keep (training/watch.py)."""
 
 
-def save_checkpoint(folder: RunFolder, progress: Progress, policy: Policy, optimizer: torch.optim.Optimizer) -> None:
-    """A checkpoint that is there is whole; older ones than the last two go."""
+def save_checkpoint(
+    folder: RunFolder, progress: Progress, policy: Policy, optimizer: torch.optim.Optimizer, best_step: int = 0
+) -> None:
+    """A checkpoint that is there is whole; older ones than the last two go, but for that of the best step."""
     weights = policy.trainable()
-    with folder.replacing(f"{FOLDER}/step-{progress.step:06d}") as beside:
+    with folder.replacing(f"{FOLDER}/{_name(progress.step)}") as beside:
         save_file(
             {name: weight.detach().contiguous() for name, weight in weights.items()}, beside / "weights.safetensors"
         )
         save_file(_optimizer_tensors(weights, optimizer), beside / "optimizer.safetensors")
         (beside / "progress.json").write_text(json.dumps(vars(progress), indent=2) + "\n", encoding="utf-8")
-    prune(folder)
+    prune(folder, best_step)
 
 
 def checkpoint_bytes(weights: Iterable[torch.Tensor]) -> int:
-    """What checkpoints take at most: those that are kept and the one that is written, each with two moments for each weight."""
-    return (KEEP + 1) * 3 * sum(weight.numel() * weight.element_size() for weight in weights)
+    """What checkpoints take at most: those that are kept (the best one may be a third) and the one that is written, each with two moments for each weight."""
+    return (KEEP + 2) * 3 * sum(weight.numel() * weight.element_size() for weight in weights)
 
 
-def prune(folder: RunFolder) -> None:
-    """Older checkpoints than the last two go, and what a stop in the middle of that has left of them."""
+def prune(folder: RunFolder, best_step: int = 0) -> None:
+    """Older checkpoints than the last two go, but for that of the best step, and what a stop in the middle of that has left of them."""
     kept = whole_checkpoints(folder.path)[-KEEP:]
     for old in sorted((folder.path / FOLDER).glob("step-*")):
-        if old not in kept:
+        if old not in kept and old.name != _name(best_step):
             folder.remove(f"{FOLDER}/{old.name}")
+
+
+def load_weights(run: Path, step: int, policy: Policy) -> None:
+    """Put the weights of that step's checkpoint in place. Raises InputError for one that cannot be read."""
+    folder = run / FOLDER / _name(step)
+    try:
+        saved = load_file(folder / "weights.safetensors")
+    except (OSError, ValueError, SafetensorError) as error:
+        raise InputError(
+            f"{folder}, the best checkpoint, cannot be read ({first_line(error)}); resume with --keep last"
+        ) from error
+    _put_in_place(folder, saved, {}, policy, None)
+
+
+def _name(step: int) -> str:
+    return f"step-{step:06d}"
 
 
 def whole_checkpoints(run: Path) -> list[Path]:
@@ -107,7 +127,7 @@ def _put_in_place(
     saved: dict[str, torch.Tensor],
     tensors: dict[str, torch.Tensor],
     policy: Policy,
-    optimizer: torch.optim.Optimizer,
+    optimizer: torch.optim.Optimizer | None,
 ) -> None:
     weights = policy.trainable()
     other = [name for name in {**weights, **saved} if _shape(weights, name) != _shape(saved, name)]
@@ -126,6 +146,8 @@ def _put_in_place(
     with torch.no_grad():
         for name, weight in weights.items():
             weight.copy_(saved[name])
+    if optimizer is None:
+        return
     for name, moments in state.items():  # AdamW keeps its counter on the CPU
         optimizer.state[weights[name]] = {
             what: value if what == "step" else value.to(weights[name].device) for what, value in moments.items()
@@ -159,7 +181,7 @@ def saved_config(path: Path) -> TrainConfig:
     settings = saved.get("config") if isinstance(saved, dict) else None
     if not isinstance(settings, dict):
         raise InputError(f"{where} has no settings in it; restore it")
-    known = {field.name for field in fields(TrainConfig)}
+    known = {setting.name for setting in fields(TrainConfig)}
     for name in settings:
         if name not in known:
             raise InputError(f"{where} has a setting {name!r} that train does not know; remove it")

@@ -68,6 +68,7 @@ def joined(one: tuple[Rollout, Scores], other: tuple[Rollout, Scores], pad_id: i
         ref_logprobs=_stacked(first.ref_logprobs, second.ref_logprobs),
         old_values=values,
         mismatch=max(found, default=None),
+        has_reference=first.has_reference and second.has_reference,
         memory=_joined_memory(first.memory, second.memory),
     )
     terms = {name: torch.cat([term, second_scores.terms[name]]) for name, term in first_scores.terms.items()}

@@ -56,7 +56,7 @@ def load_policy(config: TrainConfig, prompt_format: PromptFormat | None = None) 
             "sampling another distribution than is trained; take runs out of its generation_config.json"
         )
     if config.trains_whole_model:
-        policy.has_reference = config.kl_coef > 0
+        policy.has_reference = config.has_reference
         if policy.has_reference:
             policy.keep_start()
     elif config.peft_config:

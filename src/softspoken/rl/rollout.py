@@ -41,7 +41,6 @@ def generate_rollout(policy: Policy, prompts: PromptBatch, config: TrainConfig, 
     under the reference.
     """
     prompts = on_device(prompts, policy.device)
-    policy.thin(generator)
     memory, prompt_index, (ids, mask, logprobs, values) = sample(policy, prompts, config, generator)
     rollout = Rollout(
         prompts=prompts,

@@ -24,7 +24,6 @@ log = logging.getLogger(__name__)
 
 
 def evaluation_of(config: TrainConfig, task: Task, prompt_format: PromptFormat, run: Path) -> EvaluateConfig:
-    assert config.reward
     same = config.eval_dataset is None or (
         isinstance(config.eval_dataset, str) and config.eval_dataset == config.dataset
     )

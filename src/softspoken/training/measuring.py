@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from itertools import pairwise
 
 from softspoken.config import TrainConfig
+from softspoken.data.words import words
 from softspoken.rewards.terms import judge_term
 from softspoken.rl import numerics
 from softspoken.rl.numerics import masked_mean
@@ -51,8 +53,15 @@ def metrics_of(experience: Experience, stats: UpdateStats, config: TrainConfig) 
         "ppo/rows": float(stats.rows),
         **{f"{config.algorithm}/{name}": value for name, value in stats.own.items()},
         "tokens/response_mean": mask.sum(dim=1).float().mean().item(),
+        "tokens/distinct_2": distinct_pairs(rollout.responses),
         "tokens/truncated_share": rollout.truncated.float().mean().item(),
     }
+
+
+def distinct_pairs(responses: list[str]) -> float:
+    """The share of distinct ones among all pairs of neighbouring words (distinct-2, Li et al. 2016); 1 where there are none."""
+    pairs = [pair for said in map(words, responses) for pair in pairwise(said)]
+    return len({*pairs}) / len(pairs) if pairs else 1.0
 
 
 class Clock:

@@ -18,7 +18,7 @@ from softspoken.config.presets import followed, recommended
 from softspoken.config.ranges import reward_weights
 from softspoken.data.holding_out import hold_out, is_one_set
 from softspoken.data.prompts import PromptFormat
-from softspoken.data.reading import is_given, name_of, read_examples, record_of
+from softspoken.data.reading import name_of, read_examples, record_of
 from softspoken.models.adapters import adapter_folder
 from softspoken.models.learning_rates import learning_rates
 from softspoken.models.pretrained import prompt_format_for
@@ -26,6 +26,7 @@ from softspoken.rewards.terms import default_judge, judge_term
 from softspoken.rl.policy import Policy
 from softspoken.run_folder import RunFolder, require_place
 from softspoken.tasks.task import Task, asked, told
+from softspoken.training.resuming import Changes
 from softspoken.types import Example, InputError
 
 log = logging.getLogger(__name__)
@@ -81,15 +82,24 @@ def result_of(config: TrainConfig) -> str:
     return MODEL if config.trains_whole_model else ADAPTER
 
 
-def record(config: TrainConfig, task: Task) -> str:
+def record(config: TrainConfig, task: Task, changes: Changes, at: int, before: Path) -> str:
+    """What config.yaml holds: the settings as they are now, and what was changed in them after which step."""
+    said = {"after_step": at, **{name: [_plain(was), _plain(now)] for name, (was, now) in changes.items()}}
+    earlier = yaml.safe_load(before.read_text(encoding="utf-8")) if changes else {}
     record = {
         "config": asdict(_named(config)),
         "task": told(task),
         "versions": {"python": sys.version.split()[0], **{name: importlib.metadata.version(name) for name in PACKAGES}},
         "threads": torch.get_num_threads(),
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": earlier.get("command") or " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        **({"changes": [*earlier.get("changes", []), said]} if changes else {}),
     }
     return yaml.safe_dump(record, sort_keys=False)
+
+
+def _plain(value: Any) -> Any:
+    """A setting as YAML holds it: rows that were given in Python by their name."""
+    return value if value is None or isinstance(value, str | int | float | bool | list | dict) else record_of(value)
 
 
 def _named(config: TrainConfig) -> TrainConfig:
@@ -98,21 +108,6 @@ def _named(config: TrainConfig) -> TrainConfig:
     return replace(
         config, dataset=record_of(config.dataset), eval_dataset=None if others is None else record_of(others)
     )
-
-
-def with_rows(saved: TrainConfig, given: TrainConfig) -> TrainConfig:
-    """The configuration of a run; rows that it was given in Python must be `given` again."""
-    rows: dict[str, Any] = {}
-    for field in ("dataset", "eval_dataset"):
-        name, now = getattr(saved, field), getattr(given, field)
-        if is_given(name):
-            if now is None or record_of(now) != name:
-                raise InputError(
-                    f"resume: {field} of {given.resume} is {name}; give the same again, as "
-                    f"train(TrainConfig(resume=…, {field}=rows))"
-                )
-            rows[field] = now
-    return replace(saved, **rows)
 
 
 def judges_of(config: TrainConfig, task: Task) -> list[str]:

@@ -82,11 +82,14 @@ def test_precedence_is_preset_then_file_then_flags_in_any_order(tmp_path: Path) 
 
 
 def test_a_runs_own_config_file(tmp_path: Path) -> None:
-    config = TrainConfig(steps=3, judge=["mini"], reward={"mini": 1.0}, output="runs/x", lora_targets=["q", "v"])
+    config = TrainConfig(
+        steps=3, judge=["mini"], reward={"mini": 1.0}, output="runs/x", overwrite=True, lora_targets=["q"]
+    )
     file = tmp_path / "config.yaml"
     file.write_text(yaml.safe_dump({"config": dataclasses.asdict(config), "versions": {"torch": "2"}, "command": "x"}))
-    assert parse(["train", "--config", str(file)])[1] == config
-    assert parse(["train", "--config", str(file), "--output", "y"])[1] == dataclasses.replace(config, output="y")
+    own = dataclasses.replace(config, output=None, overwrite=False)
+    assert parse(["train", "--config", str(file)])[1] == own, "another run's folder is not written again"
+    assert parse(["train", "--config", str(file), "--output", "y"])[1] == dataclasses.replace(own, output="y")
 
 
 def test_a_required_field_may_come_from_the_file(tmp_path: Path) -> None:

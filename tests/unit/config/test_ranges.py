@@ -23,7 +23,7 @@ from softspoken.config.ranges import BOUNDS, Bounds
 from softspoken.types import InputError
 
 DEFAULTS: dict[str, Any] = {
-    "train": TrainConfig(),
+    "train": TrainConfig(eval_every=1),
     "sft": SftConfig(output="o"),
     "evaluate": EvaluateConfig(output="o"),
     "generate": GenerateConfig(),
