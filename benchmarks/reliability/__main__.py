@@ -16,13 +16,13 @@ from pathlib import Path
 
 from benchmarks.provenance import commit
 from benchmarks.records import Record, append, read_lines, write_lines
-from benchmarks.reliability import children, faults, fuzz, jobs, kills, soak
+from benchmarks.reliability import children, faults, fuzz, jobs, kills, page, soak
 
 RESULTS = Path(__file__).parent / "results"
-LONG = {"soak": 100, "kills": 50, "faults": 0, "fuzz": 100_000}
-"""Of each part how much: hundredths of 2,000 steps and 100,000 texts, runs of each command that are killed, (all) faults, inputs."""
-SHORT = {"soak": 1, "kills": 1, "faults": 17, "fuzz": 0}
-"""The same, of faults each so-many-th alone, and of each kind of input a few."""
+LONG = {"soak": 100, "kills": 50, "faults": 1, "fuzz": 100_000}
+"""Of each part how much: hundredths of 2,000 steps and 100,000 texts, runs of each command that are killed, each so-many-th fault, inputs."""
+SHORT = {"soak": 1, "kills": 0, "faults": 41, "fuzz": 0}
+"""At 0, one run of each command is killed twice, and of each kind of input there are a few."""
 
 
 def main() -> None:
@@ -37,6 +37,8 @@ def main() -> None:
             children.import_everything()
             jobs.make_inputs(Path(work))
         wrong = sum(run(part, sizes[part], Path(work), None if asked.short else RESULTS) for part in parts)
+    if not asked.short:
+        page.write_page()
     sys.exit(f"{wrong} went wrong" if wrong else 0)
 
 
@@ -44,7 +46,7 @@ def run(part: str, size: int, work: Path, results: Path | None) -> int:
     """How many went wrong. What earlier runs have is left, unless it went wrong."""
     file = results / f"{part}.jsonl" if results else None
     done = [one for one in (read_lines(file) if file else []) if not _is_bad(one)]
-    if file and done:
+    if file and file.is_file():
         write_lines(file, done)
     wrong, made_by = 0, commit()
     for record in PARTS[part](size, work, done):
@@ -62,10 +64,10 @@ def _is_bad(record: Record) -> bool:
 
 def kills_left(each: int, work: Path, done: list[Record]) -> Iterator[Record]:
     had = {(one["command"], one["number"]) for one in done}
-    left = [one for one in kills.trials(each) if one not in had]
+    left = [one for one in kills.trials(each or 1) if one not in had]
     whole = {command: kills.Whole(command, work / "trial") for command in dict.fromkeys(one for one, _ in left)}
     for command, number in left:
-        yield kills.trial(command, number, whole[command], work / "trial")
+        yield kills.trial(command, number, whole[command], work / "trial", kills.CHAIN if each else 2)
 
 
 def fuzz_left(inputs: int, work: Path, done: list[Record]) -> Iterator[Record]:
@@ -80,7 +82,7 @@ def fuzz_left(inputs: int, work: Path, done: list[Record]) -> Iterator[Record]:
 
 def faults_left(every: int, work: Path, done: list[Record]) -> Iterator[Record]:
     had = {(one["command"], one["phase"], one["fault"]) for one in done}
-    for one in faults.trials()[:: every or 1]:
+    for one in faults.trials()[::every]:
         if one not in had:
             yield faults.trial(*one, work / "trial")
 

@@ -40,15 +40,15 @@ class Whole:
         self.seconds, self.operations, self.digest = ended.seconds, int(note.read_text()), digest(folder)
 
 
-def trial(command: str, number: int, whole: Whole, folder: Path) -> Record:
-    """A run is killed CHAIN times: first at an operation that no other trial takes before all have been, then at a random one or a
+def trial(command: str, number: int, whole: Whole, folder: Path, chain: int = CHAIN) -> Record:
+    """A run is killed `chain` times: first at an operation that no other trial takes before all have been, then at a random one or a
     random moment of what goes on. Then it is let come to its end."""
     rng = random.Random(f"{command} {number}")
     fresh(folder)
     first = 1 + number * _stride(whole.operations) % whole.operations
     died = went_on = 0
     wrong: list[str] = []
-    for turn in range(CHAIN):
+    for turn in range(chain):
         go_on = turn > 0 and can_go_on(command, folder)
         argv = JOBS[command].go_on if go_on else JOBS[command].begin
         if turn % 2:
