@@ -25,15 +25,16 @@ from softspoken.models.cpu import tune_cpu
 from softspoken.rewards.judges import load_judge
 from softspoken.rewards.terms import WeightedReward, load_reward
 from softspoken.rl import ppo
-from softspoken.rl.policy import Policy, load_policy
+from softspoken.rl.loading import load_policy
+from softspoken.rl.policy import Policy
 from softspoken.rl.rollout import alike, generate_rollout
 from softspoken.training.focus import chosen_rows, heat_of
 from softspoken.training.start import optimizer_of
 from softspoken.types import Example
 
-STEPS, EVERY = 40, 8
+STEPS, EVERY = 24, 8
 HEATED, EVERYDAY = 96, 48
-SEEDS = (0, 1, 2)
+SEEDS = (0, 1)
 Curve = list[dict[str, float]]
 
 

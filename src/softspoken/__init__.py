@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from softspoken import mini
-    from softspoken.config import EvaluateConfig, SftConfig, TrainConfig
+    from softspoken.config import DpoConfig, EvaluateConfig, SftConfig, TrainConfig
+    from softspoken.dpo import dpo
     from softspoken.evaluation.evaluate import evaluate
     from softspoken.inference.generator import Generator, Summarizer
     from softspoken.rewards.judges import load_judge
@@ -22,12 +23,14 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "DpoConfig",
     "EvaluateConfig",
     "Generator",
     "SftConfig",
     "Summarizer",
     "TrainConfig",
     "__version__",
+    "dpo",
     "evaluate",
     "load_judge",
     "load_reward",
@@ -38,11 +41,13 @@ __all__ = [
 ]
 
 _ROOMS = {
+    "DpoConfig": "config",
     "EvaluateConfig": "config",
     "Generator": "inference.generator",
     "SftConfig": "config",
     "Summarizer": "inference.generator",
     "TrainConfig": "config",
+    "dpo": "dpo",
     "evaluate": "evaluation.evaluate",
     "load_judge": "rewards.judges",
     "load_reward": "rewards.terms",

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import math
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from transformers import (
 from softspoken.config import SftConfig
 from softspoken.data.labels import ended, label_ids
 from softspoken.data.prompts import PromptFormat, prompt_ids
-from softspoken.data.reading import name_of, read_examples, record_of, require_references
+from softspoken.data.reading import name_of, read_examples, require_references
 from softspoken.interrupt import Interrupted, Stop, finishing
 from softspoken.models.generation import generation_to_save
 from softspoken.models.languages import require_target, speak
@@ -43,7 +42,8 @@ from softspoken.models.trained import add_lora
 from softspoken.progress import progress_bar
 from softspoken.run_folder import RunFolder, require_place, require_room
 from softspoken.tasks.task import asked, load_task
-from softspoken.types import Example, InputError, first_line
+from softspoken.types import Example, first_line
+from softspoken.unfinished import require_same, settings_of
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ def _train(config: SftConfig, folder: RunFolder) -> None:
     require_references(examples, config.dataset, "sft")
     examples = _one_for_each_reference(examples)
     if config.resume:
-        _require_same(config, examples, folder.path)
+        require_same(config, _pairs(examples), folder.path / SETTINGS)
     model: Any = load_seq2seq(config.model)
     require_room_to_answer(model.config, config.max_new_tokens)
     generation = generation_to_save(model.generation_config, config.max_new_tokens)
@@ -99,7 +99,7 @@ def _train(config: SftConfig, folder: RunFolder) -> None:
 
     folder.begin()
     if not folder.has(SETTINGS):
-        folder.write(SETTINGS, json.dumps(_settings(config, examples), indent=1) + "\n")
+        folder.write(SETTINGS, json.dumps(settings_of(config, _pairs(examples)), indent=1) + "\n")
     bar, stopping = _Bar(), _StopWhenAsked()
     trainer = Seq2SeqTrainer(
         model=model,
@@ -184,37 +184,8 @@ def _is_finished(folder: RunFolder) -> bool:
     )
 
 
-def _settings(config: SftConfig, examples: list[Example]) -> dict[str, Any]:
-    """What a training that goes on must have as it was."""
-    settings = {
-        name: value
-        for name, value in asdict(replace(config, dataset=record_of(config.dataset))).items()
-        if name not in ("output", "overwrite", "resume")
-    }
-    rows = json.dumps([[example.text, example.reference] for example in examples])
-    return {**settings, "rows": hashlib.sha256(rows.encode()).hexdigest()}
-
-
-def _require_same(config: SftConfig, examples: list[Example], output: Path) -> None:
-    path = output / SETTINGS
-    if not path.is_file():
-        log.info("resume: no training was begun in %s; starting one", output)
-        return
-    try:
-        saved = dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(f"resume: {path} cannot be read ({error}); start again with --overwrite true") from error
-    now = _settings(config, examples)
-    other = [name for name in now if saved.get(name) != now[name]]
-    if other == ["rows"]:
-        raise InputError(
-            f"resume: the rows of {name_of(config.dataset)} are not those the training in {output} was started with; restore them"
-        )
-    if other:
-        raise InputError(
-            f"resume: the training in {output} was started with {other[0]} {saved.get(other[0])!r}, not {now[other[0]]!r}; "
-            "give the same, or --overwrite true to start again"
-        )
+def _pairs(examples: list[Example]) -> list[list[Any]]:
+    return [[example.text, example.reference] for example in examples]
 
 
 # ------------------------------------------------------------------------------------------------------------- training

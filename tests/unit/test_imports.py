@@ -24,7 +24,8 @@ MAY_IMPORT = FOUNDATION | {
     "models": {"data"},
     "rl": {"models", "data"},
     "rewards": {"models", "data"},
-    "sft": {"tasks", "models", "data"},
+    "unfinished": {"data"},
+    "sft": {"unfinished", "tasks", "models", "data"},
     "inference": {"report", "rl", "rewards", "tasks", "models", "data"},
     "serving": {"evaluation", "inference", "rewards", "tasks", "models", "data"},
     "tasks": {"data"},
@@ -32,8 +33,9 @@ MAY_IMPORT = FOUNDATION | {
     "evaluation": {"inference", "rewards", "tasks", "report", "models", "data"},
     "training": {"evaluation", "inference", "report", "rl", "rewards", "tasks", "models", "data"},
     "train": {"training", "evaluation", "report", "rl", "rewards", "tasks", "models", "data"},
+    "dpo": {"unfinished", "training", "rl", "tasks", "models", "data"},
     "trl": {"rl", "models", "data"},
-    "cli": {"data", "tasks", "serving", "train", "sft", "evaluation", "inference", "rewards", "report"},
+    "cli": {"dpo", "data", "tasks", "serving", "train", "sft", "evaluation", "inference", "rewards", "report"},
 }
 INSIDE = {
     "config": {
@@ -42,6 +44,7 @@ INSIDE = {
         "presets": set(),
         "training": {"kinds", "presets", "ranges"},
         "warm_start": {"kinds", "ranges"},
+        "preference": {"kinds", "ranges"},
         "evaluation": {"kinds", "ranges"},
         "inference": {"kinds", "ranges"},
         "serving": {"kinds", "ranges"},
@@ -83,6 +86,7 @@ INSIDE = {
         "groups": {"numerics", "rollout", "policy", "losses", "optimise"},
         "chosen": {"numerics", "rollout", "policy", "losses", "optimise", "groups"},
         "joining": set(),
+        "given": {"policy", "rollout"},
         "checkpoint": {"policy"},
         "tracking": set(),
     },

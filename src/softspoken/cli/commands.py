@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from softspoken.config import (
+    DpoConfig,
     EvaluateConfig,
     ExportConfig,
     GenerateConfig,
@@ -66,6 +67,7 @@ class CompletionConfig:
 CONFIGS: dict[str, type] = {
     "train": TrainConfig,
     "sft": SftConfig,
+    "dpo": DpoConfig,
     "evaluate": EvaluateConfig,
     "generate": GenerateConfig,
     "summarize": GenerateConfig,
@@ -95,7 +97,7 @@ USAGE = {
     "compare": "RUN RUN ... [--output FILE]",
     "completion": "bash|zsh|tcsh",
 }
-WITH_CONFIG_FILE = ("train", "sft", "evaluate")
+WITH_CONFIG_FILE = ("train", "sft", "dpo", "evaluate")
 EXAMPLES = {
     "train": """\
   softspoken train                                          the whole job on the embedded models and dialogues
@@ -105,6 +107,9 @@ EXAMPLES = {
     "sft": """\
   softspoken sft --output models/mine --model google/flan-t5-small --dataset tickets.jsonl
   softspoken sft --output adapters/calm --lora --epochs 3   a LoRA adapter, which train --adapter starts from""",
+    "dpo": """\
+  softspoken dpo --dataset preferences.jsonl --output adapters/preferred      rows of text, chosen and rejected
+  softspoken dpo --dataset trl.parquet --text_column prompt --model my/t5 --adapter adapters/warm --output adapters/preferred""",
     "evaluate": """\
   softspoken evaluate --adapter runs/demo/adapter --output evaluations/demo
   softspoken evaluate --adapter runs/a/adapter runs/b/adapter --judge mini detoxify:original --output evaluations/a-b

@@ -17,6 +17,7 @@ from softspoken.cli.doctor import Finding
 from softspoken.cli.faults import told
 from softspoken.cli.flags import completion, parse
 from softspoken.config import (
+    DpoConfig,
     EvaluateConfig,
     ExportConfig,
     GenerateConfig,
@@ -92,6 +93,13 @@ def _sft(config: SftConfig) -> None:
     print(f"model: {sft(config)}")
 
 
+def _dpo(config: DpoConfig) -> None:
+    with importing():
+        from softspoken.dpo import dpo
+
+    print(f"adapter: {dpo(config)}")
+
+
 def _evaluate(config: EvaluateConfig) -> None:
     _look_at(config)
     with importing():
@@ -159,6 +167,7 @@ def _serve(config: ServeConfig) -> None:
 _COMMANDS: dict[str, Callable[[Any], None]] = {
     "train": _train,
     "sft": _sft,
+    "dpo": _dpo,
     "evaluate": _evaluate,
     "generate": _generate,
     "summarize": _generate,

@@ -6,6 +6,7 @@ The text under each field is the help a user sees. A field that belongs to sever
 from softspoken.config.evaluation import EvaluateConfig
 from softspoken.config.inference import GenerateConfig, ScoreConfig
 from softspoken.config.kinds import Data, Device, KlEstimator, OnBadRow, Quantization, Side
+from softspoken.config.preference import DpoConfig
 from softspoken.config.serving import ExportConfig, ServeConfig
 from softspoken.config.training import TrainConfig
 from softspoken.config.warm_start import SftConfig
@@ -13,6 +14,7 @@ from softspoken.config.warm_start import SftConfig
 __all__ = [
     "Data",
     "Device",
+    "DpoConfig",
     "EvaluateConfig",
     "ExportConfig",
     "GenerateConfig",

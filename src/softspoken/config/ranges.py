@@ -80,6 +80,7 @@ BOUNDS: Mapping[str, Bounds] = {
     **dict.fromkeys(
         ("max_grad_norm", "clip_range", "clip_range_high", "clip_range_value", "kl_target", "target_kl"), POSITIVE
     ),
+    "beta": POSITIVE,
     "dual_clip": Bounds(1, 1_000_000, above=True),
     **dict.fromkeys(("kl_coef", "value_coef", "missing_eos_penalty", "short_margin"), WEIGHT),
     # Something is left to train on.

@@ -79,7 +79,7 @@ def sample(
     uniforms = torch.rand((len(prompt_index), config.max_new_tokens), generator=generator).to(policy.device)
 
     def run() -> tuple[Memory, Sampled]:
-        memory = _read(policy, prompts, config)
+        memory = read(policy, prompts, config)
         return memory, _sample_pieces(policy, memory, prompt_index, uniforms, config, bend)
 
     width = prompts.input_ids.shape[1] + config.max_new_tokens
@@ -87,7 +87,8 @@ def sample(
     return memory, prompt_index, sampled
 
 
-def _read(policy: Policy, prompts: PromptBatch, config: TrainConfig) -> Memory:
+def read(policy: Policy, prompts: PromptBatch, config: TrainConfig) -> Memory:
+    """What every pass over the prompts needs of them, as many at a time as fit."""
     group = config.micro_batch_size if config.fast else len(prompts.examples)
     fitting = _rows_that_fit(policy, prompts.input_ids.shape[1], group)
     return policy.read(prompts.input_ids, prompts.attention_mask, fitting)

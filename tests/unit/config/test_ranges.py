@@ -11,6 +11,7 @@ import pytest
 
 from softspoken.cli import commands, flags
 from softspoken.config import (
+    DpoConfig,
     EvaluateConfig,
     ExportConfig,
     GenerateConfig,
@@ -25,6 +26,7 @@ from softspoken.types import InputError
 DEFAULTS: dict[str, Any] = {
     "train": TrainConfig(eval_every=1),
     "sft": SftConfig(output="o"),
+    "dpo": DpoConfig(output="o", dataset="pairs.jsonl"),
     "evaluate": EvaluateConfig(output="o"),
     "generate": GenerateConfig(),
     "score": ScoreConfig(),

@@ -72,20 +72,20 @@ def test_best_of_n_is_held_by_the_kl_in_the_loss(monkeypatch):
     assert (loss - parts["policy_loss"]).item() == pytest.approx(2 * 0.1 * (math.exp(-0.5) - 0.5))
 
 
-@pytest.mark.parametrize("rows", [[0, 1, 2, 3], [1, 0, 3, 2]])
+@pytest.mark.parametrize("rows", [[0, 1, 2, 3, 4, 5], [1, 0, 3, 2, 4, 5]])
 def test_dpo_by_hand(monkeypatch, rows):
     """Against a reference of −1 a token. First pair: the better drifted by +0.5 (one token), the worse by −0.3 and −0.1: a margin of 0.9.
-    Second: −0.2 against 0.4, −0.6. β = 0.5: −log σ(0.45) − log σ(−0.3) = 0.49325 + 0.85436."""
-    experience, config = experience_of("dpo", [2.0, 1.0, 1.0, 2.0], [1, 2, 1, 1], [0, 0, 1, 1])
-    leaf = given(monkeypatch, [[-0.5, 7.0], [-1.3, -1.1], [-0.6, 7.0], [-1.2, 7.0]])
+    Second: −0.2 against 0.4, −0.6. Third: 0.2 against 0. β = 0.5: −log σ of 0.45, −0.3 and 0.1 are 0.49325, 0.85436 and 0.64440."""
+    experience, config = experience_of("dpo", [2.0, 1.0, 1.0, 2.0, 2.0, 1.0], [1, 2, 1, 1, 1, 1], [0, 0, 1, 1, 2, 2])
+    leaf = given(monkeypatch, [[-0.5, 7.0], [-1.3, -1.1], [-0.6, 7.0], [-1.2, 7.0], [-0.8, 7.0], [-1.0, 7.0]])
     loss, parts = chosen.dpo_loss(None, experience, torch.tensor(rows), config)
-    assert loss.item() == pytest.approx(0.49325 + 0.85436, abs=1e-4)
-    assert parts["accuracy"].item() == 1
-    assert parts["margin"].item() == pytest.approx(0.5 * (0.9 - 0.6))
+    assert loss.item() == pytest.approx(0.49325 + 0.85436 + 0.64440, abs=1e-4)
+    assert parts["accuracy"].item() == 2
+    assert parts["margin"].item() == pytest.approx(0.5 * (0.9 - 0.6 + 0.2))
     loss.backward()
-    # d loss / d margin = −β σ(−β margin): −0.5 · 0.38936 and −0.5 · 0.57444; up for the better one's tokens, down for the worse one's.
-    first, second = 0.5 * 0.38936, 0.5 * 0.57444
-    expected = [[-first, 0], [first, first], [second, 0], [-second, 0]]
+    # d loss / d margin = −β σ(−β margin): −0.5 times 0.38936, 0.57444 and 0.47502; up for the better's tokens, down for the worse's.
+    one, two, three = 0.5 * 0.38936, 0.5 * 0.57444, 0.5 * 0.47502
+    expected = [[-one, 0], [one, one], [two, 0], [-two, 0], [-three, 0], [three, 0]]
     assert leaf.grad.tolist() == [pytest.approx(row, abs=1e-5) for row in expected]
 
 
