@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType, TracebackType
@@ -31,7 +32,11 @@ class Stop:
     """The signal that came, or 0."""
 
 
+TWICE = 0.5
+"""Seconds within which a second signal is the same one to several processes: torchrun sends each of them two."""
+
 _received: int = 0
+_since: float = 0.0
 _thrown: int = 0
 """The signal that was raised where it came: whatever goes wrong then comes of it."""
 _finishing: Stop | None = None
@@ -83,10 +88,12 @@ def finishing() -> Iterator[Stop]:
 
 
 def _on_signal(signum: int, frame: FrameType | None) -> None:
-    global _received, _thrown
+    global _received, _since, _thrown
+    if _received and "WORLD_SIZE" in os.environ and time.monotonic() - _since < TWICE:
+        return
     if _received:
         os._exit(128 + signum)
-    _received = signum
+    _received, _since = signum, time.monotonic()
     if _finishing is None:
         _thrown = signum
         raise Interrupted(signum)

@@ -17,6 +17,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from softspoken import processes
+
 
 def progress_bar(command: str, *columns: ProgressColumn | str, output: TextIO | None = None) -> Progress:
     """`columns` stand between the count and the time that remains. Not shown where `output`, the lines that a command
@@ -31,7 +33,7 @@ def progress_bar(command: str, *columns: ProgressColumn | str, output: TextIO | 
         *(TextColumn(column, markup=False) if isinstance(column, str) else column for column in columns),
         TimeRemainingColumn(),
         console=console,
-        disable=not console.is_terminal or (output is not None and output.isatty()),
+        disable=not processes.first() or not console.is_terminal or (output is not None and output.isatty()),
     )
 
 

@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import socket
+import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -38,19 +39,33 @@ OF_OLD = re.compile(
 """What versions before the record wrote into a run's or an evaluation's folder."""
 
 
+def passing_folder() -> RunFolder:
+    """Where a process writes that is not the first of those that run a command: what it needs itself, for as long as it runs."""
+    return RunFolder(tempfile.mkdtemp(prefix="softspoken-"), passing=True)
+
+
 class RunFolder:
     """One process's, from `with` to its end. Nothing in it is made, changed or deleted before `begin`."""
 
     def __init__(
-        self, path: Path | str, *, replace: bool = False, add: bool = False, numbered: bool = False, go_on: str = ""
+        self,
+        path: Path | str,
+        *,
+        replace: bool = False,
+        add: bool = False,
+        numbered: bool = False,
+        passing: bool = False,
+        go_on: str = "",
     ) -> None:
         """`replace`: what is ours there is deleted first; `add`: it stays; else the folder has to be new or empty.
 
-        `numbered`: where the folder is there, NAME-2, NAME-3 … is made instead. `go_on`: how a user would, for the sentence that
+        `numbered`: where the folder is there, NAME-2, NAME-3 … is made instead. `passing`: it goes at the end, with all that is in it.
+        `go_on`: how a user would, for the sentence that
         refuses a folder that is ours.
         """
         self.path = Path(path)
         self._replace, self._add, self._numbered, self._go_on = replace, add, numbered, go_on
+        self._passing = passing
         self._lock: FileLock | None = None
         self._begun = False
         self._written: dict[str, None] = {}
@@ -71,6 +86,8 @@ class RunFolder:
         if self._begun:  # where nothing came of it, nothing stays
             shutil.rmtree(self.path / PRIVATE / ("saving" if self._written else ""), ignore_errors=True)
         self._let_go()
+        if self._passing:
+            shutil.rmtree(self.path, ignore_errors=True)
 
     def begin(self) -> None:
         """Make the folder, or delete what is ours in it, or take it as it is. After this the other methods may be called."""

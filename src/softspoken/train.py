@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from softspoken import processes
 from softspoken.config import TrainConfig
 from softspoken.data.batches import one_ahead, padding_share, prompt_batches, require_a_batch
 from softspoken.data.holding_out import TRAINED_ON, digests
@@ -112,7 +113,7 @@ Running = Generator[Step, "bool | None", Path]
 def _running(config: TrainConfig) -> Running:
     resumed = config.resume is not None
     say_what_followed(config)
-    with folder_of(config) as folder:
+    with processes.joined(config.device), folder_of(config) as folder:
         changes: Changes = {}
         if config.resume:
             config, changes = continued(saved_config(folder.path / CONFIG_FILE), config)
@@ -155,7 +156,7 @@ def _run(config: TrainConfig, task: Task, folder: RunFolder, changes: Changes) -
     folder.write(CARD_FILE, card)
     folder.write(f"{result_of(config)}/{CARD_FILE}", card)
     folder.write(REPORT_FILE, report_page(folder.path))
-    if config.push_to_hub:
+    if config.push_to_hub and processes.first():
         result = folder.path / result_of(config)
         files = sorted(path.name for path in result.iterdir() if path.is_file())
         log.info("uploaded to %s", push(result, config.push_to_hub, files=files, private=config.private))
@@ -272,17 +273,16 @@ def _learn(
                     watched = replace(watched, ended="a callback returned False", ended_step=step)
             except BaseException as error:  # whoever looped over the steps has left
                 left = error
-            due = stop.asked or left or watched.ended or watched.best_step == step or step % config.save_every == 0
-            if (due or step == config.steps) and is_good(
-                watched, stop.asked or left
-            ):  # 6 evaluate and checkpoint when due
+            asked = int(processes.largest(stop.asked or 0))  # whoever was asked, all stop at the same step
+            due = asked or left or watched.ended or watched.best_step == step or step % config.save_every == 0
+            if (due or step == config.steps) and is_good(watched, asked or left):  # 6 evaluate and checkpoint when due
                 tracker.sync()
                 now = Progress(step, kl_coef, scheduler.state_dict(), asdict(watched))
                 save_checkpoint(folder, now, policy, optimizer, watched.best_step)
             if left:
                 raise left
-            if stop.asked:
-                raise Interrupted(stop.asked)
+            if asked:
+                raise Interrupted(asked)
             if watched.ended:
                 break
         if not tracker.optimizer_steps:
@@ -308,8 +308,10 @@ def _generator(config: TrainConfig, step: int, purpose: int) -> torch.Generator:
 def _scores(reward: WeightedReward, rollout: Rollout, short: Tensor, config: TrainConfig) -> Scores:
     """The reward's, which is asked about the summaries that are long enough, and a floor under them for the others."""
     asked, index = (~short).nonzero().squeeze(1).tolist(), rollout.prompt_index.tolist()
-    scores = reward([rollout.responses[row] for row in asked], [rollout.prompts.examples[index[row]] for row in asked])
-    return with_floor(scores, short, rollout, config.short_margin)
+    own = asked[processes.share(len(asked))]
+    scores = reward([rollout.responses[row] for row in own], [rollout.prompts.examples[index[row]] for row in own])
+    terms = {name: processes.gather_rows(term) for name, term in scores.terms.items()}
+    return with_floor(Scores(processes.gather_rows(scores.total), terms), short, rollout, config.short_margin)
 
 
 def _said(rollout: Rollout, scores: Scores | None) -> tuple[list[str], list[str], list[float]]:

@@ -126,6 +126,8 @@ class Rollout:
     """Where it was measured: the most by which a log-probability recorded while sampling was off, in nats."""
     memory: Memory | None = None
     """Kept only where nothing of the encoder trains, so that later passes need not run it again."""
+    own: slice | None = None
+    """Of several processes, each of which reads a part: the prompts that this one's memory is of; None where there is none."""
     has_reference: bool = True
     """Whether there is one; where there is none, `ref_logprobs` are the sampling policy's own."""
 

@@ -6,12 +6,13 @@ import logging
 import os
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from softspoken import interrupt
+from softspoken import interrupt, processes
 from softspoken.cli.commands import CompareConfig, CompletionConfig, DoctorConfig, ReportConfig
 from softspoken.cli.doctor import Finding
 from softspoken.cli.faults import told
@@ -29,23 +30,33 @@ from softspoken.config import (
 from softspoken.loading import importing
 from softspoken.types import InputError, RunError, first_line, one_line
 
+SHARED_OUT = ("train", "evaluate", "generate", "summarize")
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0 done, 1 the run failed, 2 bad usage or bad input, 130 or 143
     stopped by a signal."""
     debug = os.environ.get("SOFTSPOKEN_DEBUG", "") not in ("", "0")
     config: Any = None
+    if not processes.first():  # what it would print, the first does
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
     try:
         command, config = parse(sys.argv[1:] if argv is None else argv)
+        if processes.size() > 1 and command not in SHARED_OUT:
+            raise InputError(f"{command} is one process's; {', '.join(SHARED_OUT)} can be shared out among several")
         _quiet(debug)
         _run(command, config)
         sys.stdout.flush()
     except InputError as error:
         return _failed(str(error), 2)
+    except processes.OtherProcessGone as error:
+        return _failed(
+            str(error), 1, after=4
+        )  # a launcher ends this one as well, once the other has said what was wrong
     except RunError as error:
         return _failed(str(error), 1)
     except interrupt.Interrupted as stopped:
-        if stopped.go_on:
+        if stopped.go_on and processes.first():
             print(f"softspoken: stopped; {stopped.go_on} goes on from here", file=sys.stderr)
         return 128 + stopped.signum
     except KeyboardInterrupt:
@@ -64,10 +75,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _failed(reason: str, status: int) -> int:
+def _failed(reason: str, status: int, *, after: float = 0) -> int:
+    """Of several processes that have the same to say, the first says it, and a launcher ends the others in the meantime."""
     if stopped := interrupt.thrown():  # which is what went wrong
         return stopped
-    print(f"softspoken: error: {one_line(reason)}", file=sys.stderr)
+    time.sleep(after or 0.0 if processes.first() else after or 1.0)
+    who = "" if processes.first() else f"process {processes.rank()}: "
+    print(f"softspoken: error: {one_line(who + reason)}", file=sys.stderr)
     return status
 
 
@@ -215,6 +229,8 @@ class _ToStderr(logging.Handler):
     """Looks sys.stderr up each time, so that a line lands above a progress bar, not in it."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        if not processes.first():
+            return
         mark = "warning: " if record.levelno >= logging.WARNING else ""
         print(f"softspoken: {mark}{one_line(record.getMessage())}", file=sys.stderr)
 

@@ -19,6 +19,7 @@ from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from softspoken import processes
 from softspoken.config import EvaluateConfig
 from softspoken.config.ranges import reward_weights
 from softspoken.data.columns import columns_of
@@ -50,7 +51,7 @@ from softspoken.report.measures import REWARD
 from softspoken.report.report import EVAL_FILE, REPORT_FILE, report_page
 from softspoken.report.report import read_report as read_report
 from softspoken.rewards.terms import JudgeReward, WeightedReward, load_judge, load_reward, load_similarity
-from softspoken.run_folder import RunFolder, require_place, stamps
+from softspoken.run_folder import RunFolder, passing_folder, require_place, stamps
 from softspoken.tasks.summarization import TASK as SUMMARIZATION
 from softspoken.tasks.task import Task, asked, load_task, reward_of, terms_of, told
 from softspoken.types import EvalReport, Example, InputError, one_line
@@ -86,15 +87,21 @@ def evaluate(config: EvaluateConfig) -> EvalReport:
     rewards = reward_weights(config.reward) if config.reward else {}
     given = [*(config.adapter or []), *(config.system or []), *(config.judge or []), config.similarity, *rewards]
     require_place(config.output, [config.model, name_of(config.dataset), *given], WRITTEN)
-    with RunFolder(config.output, add=True) as folder:
-        _require_free(config, folder.path)
+    output = RunFolder(config.output, add=True) if processes.first() else passing_folder()
+    with processes.joined(config.device), output as folder:
+        if processes.first():
+            _require_free(config, folder.path)
         try:
             prepared = prepare(config)
             whole = config.resume and (folder.path / EVAL_FILE).exists() and not is_started(folder.path)
             before = _same(prepared, folder.path) if whole else None
             folder.begin()
-            if before is None:
+            if processes.from_first(before is None):
                 return measure_prepared(prepared, folder, resume=config.resume)
+            text = processes.from_first((folder.path / EVAL_FILE).read_text(encoding="utf-8") if before else "")
+            if before is None:  # in another process than the first, which alone has it
+                folder.write(EVAL_FILE, text)
+                return read_report(folder.path)
             log.info("resume: the evaluation in %s had come to its end", folder.path)
             folder.write(REPORT_FILE, report_page(folder.path))  # before which it may have been stopped
             return before
@@ -236,6 +243,7 @@ def evaluate_systems(
         with _progress(total, task.words.responses) as advance:
             job = Job(task, examples, slices, list(judges), terms or {}, similarity, seed, rows, advance)
             forget(job)
+            rows.as_in_the_first()
             for system in systems:
                 measure(system, job)
         trainings = [(system.name, training) for system in systems for training in system.trainings]

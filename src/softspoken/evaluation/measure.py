@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from softspoken import processes
 from softspoken.evaluation.metrics import (
     WINDOW,
     Judge,
@@ -24,7 +25,7 @@ from softspoken.evaluation.metrics import (
 from softspoken.evaluation.rows import RowsFile
 from softspoken.evaluation.systems import BASE, HUMAN, Generate, Score, System, Window, without
 from softspoken.tasks.task import Task
-from softspoken.types import Decoding, Example, Response
+from softspoken.types import Example, Response
 
 
 @dataclass(frozen=True)
@@ -55,20 +56,28 @@ def measure(system: System, job: Job) -> None:
     several = len(system.trainings) > 1
     for training in system.trainings:
         generate: Generate | None = None
-        for decoding, samples in system.ways.items():
-            for first in range(0, len(job.examples), WINDOW):
-                examples = job.examples[first : first + WINDOW]
-                window = Window(examples, first, decoding, samples, job.seed + first)
-                name = _window_name(system.name, training, decoding, first)
-                if name not in job.rows:
-                    generate = generate or _start(system, training, job)
-                    before = getattr(generate, "truncated", 0)
-                    responses = generate(window)
-                    cut = getattr(generate, "truncated", 0) - before
-                    rows = _rows(system.name, training if several else None, window, responses, job)
-                    job.rows.add(name, rows, cut)
-                    forget(job)
-                job.advance(f"{system.name} {decoding or ''}", len(examples) * samples)
+        windows = [
+            Window(job.examples[first : first + WINDOW], first, decoding, samples, job.seed + first)
+            for decoding, samples in system.ways.items()
+            for first in range(0, len(job.examples), WINDOW)
+        ]
+        missing = [window for window in windows if _window_name(system.name, training, window) not in job.rows]
+        job.advance(
+            system.name, sum(len(window.examples) * window.samples for window in windows if window not in missing)
+        )
+        for start in range(0, len(missing), processes.size()):
+            together = missing[start : start + processes.size()]
+            made = []
+            for window in processes.turns(together):  # each process takes one
+                generate = generate or _start(system, training, job)
+                before = getattr(generate, "truncated", 0)
+                responses = generate(window)
+                cut = getattr(generate, "truncated", 0) - before
+                made.append((_rows(system.name, training if several else None, window, responses, job), cut))
+                forget(job)
+            for window, (rows, cut) in zip(together, processes.in_turn(made, len(together)), strict=True):
+                job.rows.add(_window_name(system.name, training, window), rows, cut)
+                job.advance(f"{system.name} {window.decoding or ''}", len(window.examples) * window.samples)
         del generate
         _free_memory()
 
@@ -80,15 +89,15 @@ def _start(system: System, training: int, job: Job) -> Generate:
 
     def generate(window: Window) -> list[list[Response]]:
         texts: list[list[str]] = [[] for _ in window.examples]
-        for row in job.rows.read(_window_name(BASE, 0, window.decoding, window.first)):
+        for row in job.rows.read(_window_name(BASE, 0, window)):
             texts[row["row"] - window.first].append(row[job.task.words.response])
         return [[Response(text) for text in own] for own in rework(window, texts)]
 
     return generate
 
 
-def _window_name(system: str, training: int, decoding: Decoding | None, first: int) -> str:
-    return "|".join(map(str, (system, decoding, training, first)))
+def _window_name(system: str, training: int, window: Window) -> str:
+    return "|".join(map(str, (system, window.decoding, training, window.first)))
 
 
 def _rows(

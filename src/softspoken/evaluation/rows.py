@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from softspoken import processes
 from softspoken.run_folder import RunFolder
 from softspoken.types import InputError
 
@@ -68,6 +69,13 @@ class RowsFile:
         self.windows[window], self.counts[window] = (begin, self._file.tell(), _digest(content)), cut
         state = {"made_of": self.made_of, "windows": self.windows, "cut": self.counts}
         self.folder.write(STATE_FILE, json.dumps(state))
+
+    def as_in_the_first(self) -> None:
+        """Of several processes, all have the windows that the first found to go on with."""
+        windows = processes.from_first({name: [self.read(name), self.counts[name]] for name in self.windows})
+        for name, (rows, cut) in windows.items():
+            if name not in self:
+                self.add(name, rows, cut)
 
     def read(self, window: str) -> list[Row]:
         begin, end, _ = self.windows[window]

@@ -9,11 +9,13 @@ import json
 import logging
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from softspoken import processes
 from softspoken.config import GenerateConfig
 from softspoken.data.columns import Columns, find_text
 from softspoken.data.files import (
@@ -46,13 +48,18 @@ def generate(config: GenerateConfig, input: TextIO, output: TextIO) -> None:
     plain text for plain text."""
     task = load_task(config.task) if config.task else None
     word = task.words.response if task else "response"
-    if config.output is None:
-        _generate(config, task, word, input, output, None)
-        return
-    inputs = [*([config.file] if config.file != "-" else []), config.model, config.adapter]
-    with LinesFile("generate", asdict(config), inputs=inputs, key=word) as file:
-        if not file.is_finished:
+    if processes.size() > 1 and config.file == "-":
+        raise InputError("several processes cannot share standard input; give a file")
+    with processes.joined(config.device), _file(config, word) as file:
+        if not processes.from_first(file is not None and file.is_finished):
             _generate(config, task, word, input, output, file)
+
+
+def _file(config: GenerateConfig, word: str) -> AbstractContextManager[LinesFile | None]:
+    if config.output is None or not processes.first():
+        return nullcontext()
+    inputs = [*([config.file] if config.file != "-" else []), config.model, config.adapter]
+    return LinesFile("generate", asdict(config), inputs=inputs, key=word)
 
 
 def _generate(
@@ -95,12 +102,12 @@ def _generate(
         quantization=config.quantization,
     )
     use_engine(generator, config.engine)
-    done = file.begin(config.batch_size * WINDOW) if file else 0
+    done = processes.from_first(file.begin(config.batch_size * WINDOW) if file else 0)
     left = islice(chain([first], examples), done, None)
     where = file or output
     with progress_bar("generate", Speed(texts), output=None if file else output) as progress:
         bar = progress.add_task("generate", total=total, completed=done)
-        for count, (example, text) in enumerate(generator.stream(left, config.batch_size)):
+        for count, (example, text) in enumerate(generator.stream(left, config.batch_size, shared=True)):
             if as_json or file:
                 where.write(json.dumps({"id": example.id, word: text}, ensure_ascii=False) + "\n")
             else:
@@ -109,11 +116,11 @@ def _generate(
             progress.advance(bar)
     if file:
         file.finish()
-    if generator.truncated:
+    if truncated := sum(processes.gather(generator.truncated)):
         side = "end" if generator.prompt_format.truncation_side == "right" else "beginning"
         log.warning(
             "%d %s were longer than %d tokens; their %s was cut off",
-            generator.truncated,
+            truncated,
             texts,
             generator.prompt_format.max_prompt_tokens,
             side,

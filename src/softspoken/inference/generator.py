@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, NoBadWordsLogitsProcessor
 
+from softspoken import processes
 from softspoken.config import TrainConfig
 from softspoken.data.batches import on_device
 from softspoken.data.columns import Columns
@@ -179,15 +180,25 @@ class Generator:
         ids = self.tokenizer(pieces, add_special_tokens=False)["input_ids"] if pieces else []
         self.banned = [list(sequence) for sequence in dict.fromkeys(map(tuple, ids)) if sequence] or None
 
-    def stream(self, examples: Iterable[Example], batch_size: int = 16) -> Iterator[tuple[Example, str]]:
-        """Each example with its response, in order and as batches are done; reads no more than WINDOW batches ahead."""
+    def stream(
+        self, examples: Iterable[Example], batch_size: int = 16, *, shared: bool = False
+    ) -> Iterator[tuple[Example, str]]:
+        """Each example with its response, in order and as batches are done; reads no more than WINDOW batches ahead. `shared`: of several
+        processes, which all do the same, each answers some of the batches."""
         source = iter(examples)
         while window := list(islice(source, batch_size * WINDOW)):
             done: dict[int, str] = {}
             row = 0
-            for rows in _by_length(window, batch_size):
-                texts = [summary.text for [summary] in self._batch([window[row] for row in rows])]
-                done.update(zip(rows, texts, strict=True))
+            batches = list(_by_length(window, batch_size))
+            at_once = processes.size() if shared else 1
+            for start in range(0, len(batches), at_once):
+                together = batches[start : start + at_once]
+                own = processes.turns(together) if shared else together
+                made = [[text for [text] in self._batch([window[row] for row in rows])] for rows in own]
+                texts = [[summary.text for summary in batch] for batch in made]
+                texts = processes.in_turn(texts, len(together)) if shared else texts
+                for rows, batch in zip(together, texts, strict=True):
+                    done.update(zip(rows, batch, strict=True))
                 while row in done:
                     yield window[row], done.pop(row)
                     row += 1

@@ -18,10 +18,11 @@ import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from softspoken import processes
 from softspoken.config import TrainConfig
 from softspoken.rl.policy import Policy
 from softspoken.run_folder import RunFolder
-from softspoken.types import InputError, first_line
+from softspoken.types import InputError, RunError, first_line
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +44,12 @@ class Progress:
 def save_checkpoint(
     folder: RunFolder, progress: Progress, policy: Policy, optimizer: torch.optim.Optimizer, best_step: int = 0
 ) -> None:
-    """A checkpoint that is there is whole; older ones than the last two go, but for that of the best step."""
+    """A checkpoint that is there is whole; older ones than the last two go, but for that of the best step. Of several processes the
+    first writes it, once it is sure that all have the same weights; however many there are, as many or as few can go on from it."""
     weights = policy.trainable()
+    _require_alike(weights, progress.step)
+    if not processes.first():
+        return
     with folder.replacing(f"{FOLDER}/{_name(progress.step)}") as beside:
         save_file(
             {name: weight.detach().contiguous() for name, weight in weights.items()}, beside / "weights.safetensors"
@@ -70,17 +75,28 @@ def prune(folder: RunFolder, best_step: int = 0) -> None:
 def load_weights(run: Path, step: int, policy: Policy) -> None:
     """Put the weights of that step's checkpoint in place. Raises InputError for one that cannot be read."""
     folder = run / FOLDER / _name(step)
+    if processes.first():
+        _put_in_place(folder, _weights_of(folder), {}, policy, None)
+    processes.broadcast(list(policy.trainable().values()))
+
+
+def _weights_of(folder: Path) -> dict[str, torch.Tensor]:
     try:
-        saved = load_file(folder / "weights.safetensors")
+        return load_file(folder / "weights.safetensors")
     except (OSError, ValueError, SafetensorError) as error:
         raise InputError(
             f"{folder}, the best checkpoint, cannot be read ({first_line(error)}); resume with --keep last"
         ) from error
-    _put_in_place(folder, saved, {}, policy, None)
 
 
 def _name(step: int) -> str:
     return f"step-{step:06d}"
+
+
+def _require_alike(weights: Mapping[str, torch.Tensor], step: int) -> None:
+    sums = [sum(weight.detach().double().sum().item() for weight in weights.values())]
+    if len({*map(tuple, processes.gather(sums))}) > 1:
+        raise RunError(f"step {step}: the processes do not have the same weights any more; start the run again")
 
 
 def whole_checkpoints(run: Path) -> list[Path]:
@@ -92,8 +108,23 @@ def load_checkpoint(run: Path, policy: Policy, optimizer: torch.optim.Optimizer)
     """Put the last whole checkpoint's weights and optimizer state in place; None where there is none yet.
 
     One that cannot be read is said, and the one before it taken. Raises InputError where none can, and for one whose weights are
-    not those of the run's configuration.
+    not those of the run's configuration. Of several processes the first reads, and all have what it has, from the start on.
     """
+    progress = _read_checkpoint(run, policy, optimizer) if processes.first() else None
+    if processes.size() == 1:
+        return progress
+    weights = policy.trainable()
+    processes.broadcast(list(weights.values()))
+    moments = _optimizer_tensors(weights, optimizer) if processes.first() else {}
+    shapes = processes.from_first({key: list(moment.shape) for key, moment in moments.items()})
+    there = {key: moments.get(key, torch.zeros(shape)) for key, shape in shapes.items()}
+    processes.broadcast(list(there.values()))
+    _put_state(there, weights, optimizer)
+    said = processes.from_first(vars(progress) if progress else None)
+    return Progress(**said) if said else None
+
+
+def _read_checkpoint(run: Path, policy: Policy, optimizer: torch.optim.Optimizer) -> Progress | None:
     checkpoints = whole_checkpoints(run)
     for folder in reversed(checkpoints):
         try:
@@ -131,10 +162,8 @@ def _put_in_place(
 ) -> None:
     weights = policy.trainable()
     other = [name for name in {**weights, **saved} if _shape(weights, name) != _shape(saved, name)]
-    state: dict[str, dict[str, torch.Tensor]] = {}
     for key, value in tensors.items():
         name, _, what = key.partition("|")
-        state.setdefault(name, {})[what] = value
         if name not in weights or (what != "step" and value.shape != weights[name].shape):
             other.append(name)
     if other:
@@ -146,8 +175,17 @@ def _put_in_place(
     with torch.no_grad():
         for name, weight in weights.items():
             weight.copy_(saved[name])
-    if optimizer is None:
-        return
+    if optimizer is not None:
+        _put_state(tensors, weights, optimizer)
+
+
+def _put_state(
+    tensors: Mapping[str, torch.Tensor], weights: Mapping[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer
+) -> None:
+    state: dict[str, dict[str, torch.Tensor]] = {}
+    for key, value in tensors.items():
+        name, _, what = key.partition("|")
+        state.setdefault(name, {})[what] = value
     for name, moments in state.items():  # AdamW keeps its counter on the CPU
         optimizer.state[weights[name]] = {
             what: value if what == "step" else value.to(weights[name].device) for what, value in moments.items()
@@ -175,7 +213,7 @@ def saved_config(path: Path) -> TrainConfig:
     """What a run was started with. Raises InputError for a file that was changed into what no run can be started with."""
     where = f"resume: {path}"
     try:
-        saved = yaml.safe_load(path.read_text(encoding="utf-8"))
+        saved = yaml.safe_load(processes.from_first(path.read_text(encoding="utf-8") if processes.first() else ""))
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise InputError(f"{where} cannot be read ({' '.join(str(error).split())[:200]}); restore it") from error
     settings = saved.get("config") if isinstance(saved, dict) else None

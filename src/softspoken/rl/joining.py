@@ -34,8 +34,11 @@ def of_prompts(rollout: Rollout, scores: Scores, kept: Tensor) -> tuple[Rollout,
         old_logprobs=rollout.old_logprobs[rows],
         ref_logprobs=rollout.ref_logprobs[rows],
         old_values=None if rollout.old_values is None else rollout.old_values[rows],
-        memory=memory
-        and Memory(
+        # Of several processes each has a part of it, in an order that is lost here: the prompts are read again.
+        own=None,
+        memory=None
+        if memory is None or rollout.own
+        else Memory(
             memory.states[kept],
             memory.attention_mask[kept],
             [(keys[kept], values[kept]) for keys, values in memory.cross],
@@ -69,14 +72,15 @@ def joined(one: tuple[Rollout, Scores], other: tuple[Rollout, Scores], pad_id: i
         old_values=values,
         mismatch=max(found, default=None),
         has_reference=first.has_reference and second.has_reference,
-        memory=_joined_memory(first.memory, second.memory),
+        memory=_joined_memory(first, second),
     )
     terms = {name: torch.cat([term, second_scores.terms[name]]) for name, term in first_scores.terms.items()}
     return both, Scores(torch.cat([first_scores.total, second_scores.total]), terms)
 
 
-def _joined_memory(first: Memory | None, second: Memory | None) -> Memory | None:
-    if first is None or second is None:
+def _joined_memory(one: Rollout, other: Rollout) -> Memory | None:
+    first, second = one.memory, other.memory
+    if first is None or second is None or one.own or other.own:
         return None
     cross = [
         (_stacked(keys, more_keys, dim=2), _stacked(values, more_values, dim=2))

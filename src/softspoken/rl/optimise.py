@@ -9,12 +9,13 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from softspoken import processes
 from softspoken.config import TrainConfig
 from softspoken.config.training import FROM_CHOSEN
 from softspoken.rl import numerics
 from softspoken.rl.losses import divisor
 from softspoken.rl.policy import Policy
-from softspoken.rl.rollout import micro_batches, samples_of, widest, within_memory
+from softspoken.rl.rollout import micro_batches, own_rows, samples_of, widest, within_memory
 from softspoken.types import Experience, Rollout, UpdateStats
 
 Loss = Callable[[Policy, Experience, Tensor, TrainConfig], tuple[Tensor, dict[str, Tensor]]]
@@ -49,9 +50,11 @@ def optimise(
         if not len(rows):
             continue
         accumulate = partial(_accumulate_gradient, policy, optimizer, experience, batch, rows, config, loss_of)
-        losses = within_memory(
+        sums = within_memory(
             policy, min(len(rows), config.micro_batch_size), widest(experience.rollout, rows), accumulate
         )
+        _add_up_gradients([weight for part in parts for weight in part])
+        losses = _means(sums, experience.rollout.response_mask, batch, rows, config)
         if config.target_kl is not None and losses["approx_kl"] > config.target_kl:
             totals.skipped += len(plan) - done
             break
@@ -108,20 +111,43 @@ def _accumulate_gradient(
     config: TrainConfig,
     loss_of: Loss,
 ) -> dict[str, float]:
-    """Backward through every micro-batch of `rows`, those of the mini-batch `batch` that teach; a token weighs the same in it, however
-    it is split. Returns means over those rows, and how many tokens they have."""
+    """Backward through every micro-batch of this process's own of `rows`, those of the mini-batch `batch` that teach; a token weighs the
+    same in it, however it is split. Returns the sums of the loss's parts."""
     optimizer.zero_grad(set_to_none=True)
-    mask = experience.rollout.response_mask
-    tokens, whole = mask[rows].sum(), divisor(mask[batch], config)
+    whole = divisor(experience.rollout.response_mask[batch], config)
     together = 2 if config.algorithm == "dpo" else 1
+    own = own_rows(experience.rollout, rows)
     sums: dict[str, Tensor] = {}
-    for micro in micro_batches(policy, experience.rollout, rows, config, together):
+    for micro in micro_batches(policy, experience.rollout, own, config, together):
         loss, parts = loss_of(policy, experience, micro, config)
         (loss / whole).backward()
         for name, value in parts.items():
             sums[name] = sums.get(name, torch.zeros_like(value)) + value
-    means = {name: (value / (tokens if name in OF_TOKENS else whole)).item() for name, value in sums.items()}
-    return means | {"tokens": tokens.item()}
+    return {name: value.item() for name, value in sums.items()}
+
+
+def _add_up_gradients(weights: list[torch.nn.Parameter]) -> None:
+    """Each process has the sum over all of its own rows' gradients, 0 where it had none. A weight that nothing reached stays without."""
+    if processes.size() == 1:
+        return
+    reached = [
+        any(each) for each in zip(*processes.gather([weight.grad is not None for weight in weights]), strict=True)
+    ]
+    trained = [weight for weight, is_reached in zip(weights, reached, strict=True) if is_reached]
+    for weight in trained:
+        if weight.grad is None:
+            weight.grad = torch.zeros_like(weight)
+    processes.add_up([weight.grad for weight in trained if weight.grad is not None])
+
+
+def _means(own: dict[str, float], mask: Tensor, batch: Tensor, rows: Tensor, config: TrainConfig) -> dict[str, float]:
+    """Means over the rows that teach from all processes' sums, and how many tokens those rows have. mask: [N, T]."""
+    tokens, whole = mask[rows].sum().item(), divisor(mask[batch], config).item()
+    sums: dict[str, float] = {}
+    for part in processes.gather(own):
+        for name, value in part.items():
+            sums[name] = sums.get(name, 0.0) + value
+    return {name: value / (tokens if name in OF_TOKENS else whole) for name, value in sums.items()} | {"tokens": tokens}
 
 
 class _Totals:

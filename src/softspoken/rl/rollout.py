@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import chain
 from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from softspoken import processes
 from softspoken.config import TrainConfig
 from softspoken.data.batches import on_device
 from softspoken.rl import graphs, numerics
@@ -41,7 +43,9 @@ def generate_rollout(policy: Policy, prompts: PromptBatch, config: TrainConfig, 
     under the reference.
     """
     prompts = on_device(prompts, policy.device)
-    memory, prompt_index, (ids, mask, logprobs, values) = sample(policy, prompts, config, generator)
+    own = processes.share(len(prompts.examples))
+    reads_once = config.fast and not policy.encoder_adapted
+    memory, prompt_index, (ids, mask, logprobs, values) = sample(policy, prompts, config, generator, own=own)
     rollout = Rollout(
         prompts=prompts,
         prompt_index=prompt_index,
@@ -52,13 +56,32 @@ def generate_rollout(policy: Policy, prompts: PromptBatch, config: TrainConfig, 
         old_logprobs=logprobs,
         ref_logprobs=logprobs,
         old_values=values if config.algorithm == "ppo" else None,
-        memory=memory if config.fast and not policy.encoder_adapted else None,
+        memory=memory if reads_once else None,
+        own=own if reads_once and processes.size() > 1 else None,
         has_reference=policy.has_reference,
     )
     if not policy.exact:
         rollout = _rescored(policy, rollout, config)
     reference = reference_logprobs(policy, rollout, config) if policy.has_reference else rollout.old_logprobs
-    return replace(rollout, ref_logprobs=reference)
+    return _of_all(replace(rollout, ref_logprobs=reference), policy.pad_id)
+
+
+def _of_all(own: Rollout, pad_id: int) -> Rollout:
+    """Every process has the rows of all from here on, so that what is made of them is the same for each; but for the memory, which
+    stays with whoever read."""
+    if processes.size() == 1:
+        return own
+    return replace(
+        own,
+        prompt_index=processes.gather_rows(own.prompt_index),
+        responses=list(chain.from_iterable(processes.gather(own.responses))),
+        response_ids=processes.gather_rows(own.response_ids, pad_id),
+        response_mask=processes.gather_rows(own.response_mask),
+        truncated=processes.gather_rows(own.truncated),
+        old_logprobs=processes.gather_rows(own.old_logprobs),
+        ref_logprobs=processes.gather_rows(own.ref_logprobs),
+        old_values=None if own.old_values is None else processes.gather_rows(own.old_values),
+    )
 
 
 @torch.no_grad()
@@ -68,30 +91,37 @@ def sample(
     config: TrainConfig,
     generator: torch.Generator,
     bend: Bend | None = None,
-) -> tuple[Memory, Tensor, Sampled]:
+    own: slice | None = None,
+) -> tuple[Memory | None, Tensor, Sampled]:
     """What was read of the prompts, each row's prompt [N], and the rows: `samples_per_prompt` of each prompt, side by side.
 
-    `generator` is a CPU generator: the draws are the same on every device. `bend` changes the distribution before a draw.
+    `generator` is a CPU generator: the draws are the same on every device. `bend` changes the distribution before a draw. `own`: of
+    these prompts alone, with the draws that they have among all; where there are none, nothing is read.
     """
-    prompt_index = torch.arange(len(prompts.examples), device=policy.device).repeat_interleave(
-        config.samples_per_prompt
-    )
-    uniforms = torch.rand((len(prompt_index), config.max_new_tokens), generator=generator).to(policy.device)
+    own = own or slice(0, len(prompts.examples))
+    each = config.samples_per_prompt
+    every = torch.arange(len(prompts.examples), device=policy.device).repeat_interleave(each)
+    rows = slice(own.start * each, own.stop * each)
+    uniforms = torch.rand((len(every), config.max_new_tokens), generator=generator)[rows].to(policy.device)
+    prompt_index = every[rows]
+    if not len(prompt_index):
+        ids = torch.zeros((0, 0), dtype=torch.long, device=policy.device)
+        return None, prompt_index, (ids, ids.bool(), ids.float(), ids.float())
 
     def run() -> tuple[Memory, Sampled]:
-        memory = read(policy, prompts, config)
-        return memory, _sample_pieces(policy, memory, prompt_index, uniforms, config, bend)
+        memory = read(policy, prompts, config, own)
+        return memory, _sample_pieces(policy, memory, prompt_index - own.start, uniforms, config, bend)
 
     width = prompts.input_ids.shape[1] + config.max_new_tokens
     memory, sampled = within_memory(policy, len(prompt_index), width, run, LIGHTER)
     return memory, prompt_index, sampled
 
 
-def read(policy: Policy, prompts: PromptBatch, config: TrainConfig) -> Memory:
-    """What every pass over the prompts needs of them, as many at a time as fit."""
+def read(policy: Policy, prompts: PromptBatch, config: TrainConfig, own: slice = slice(None)) -> Memory:
+    """What every pass over the prompts, or over their part `own`, needs of them, as many at a time as fit."""
     group = config.micro_batch_size if config.fast else len(prompts.examples)
     fitting = _rows_that_fit(policy, prompts.input_ids.shape[1], group)
-    return policy.read(prompts.input_ids, prompts.attention_mask, fitting)
+    return policy.read(prompts.input_ids[own], prompts.attention_mask[own], fitting)
 
 
 def _sample_pieces(
@@ -158,7 +188,8 @@ def _rescored(policy: Policy, rollout: Rollout, config: TrainConfig) -> Rollout:
     float32, and with experts; past MISMATCH, with the log-probabilities and values of the latter,
     which are what the update compares with. Other models in float32 are measured until they are found to be exact."""
     logprobs, values = teacher_forced(policy, rollout, config)
-    mismatch = (logprobs - rollout.old_logprobs).abs().max().item()
+    off = (logprobs - rollout.old_logprobs).abs()
+    mismatch = processes.largest(off.max().item() if off.numel() else 0.0)
     if policy.exact is None and mismatch <= MISMATCH:
         policy.exact = True
         return rollout
@@ -227,6 +258,8 @@ def reference_logprobs(policy: Policy, rollout: Rollout, config: TrainConfig) ->
 def teacher_forced(policy: Policy, rollout: Rollout, config: TrainConfig) -> tuple[Tensor, Tensor]:
     """Log-probabilities and values of all rows in one pass over their tokens, each [N, T] float32, 0 off the mask."""
     every = torch.arange(len(rollout.responses))
+    if not len(every):
+        return rollout.old_logprobs, rollout.old_logprobs
 
     def run() -> tuple[Tensor, Tensor]:
         logprobs, values = torch.zeros_like(rollout.old_logprobs), torch.zeros_like(rollout.old_logprobs)
@@ -247,7 +280,10 @@ def score_rows(policy: Policy, rollout: Rollout, rows: Tensor, config: TrainConf
     """
     length = _longest(rollout, rows)
     ids, mask = rollout.response_ids[rows, :length], rollout.response_mask[rows, :length]
-    memory, index = rollout.memory, rollout.prompt_index[rows]
+    memory = rollout.memory
+    index = rollout.prompt_index[rows]
+    if memory is not None and rollout.own:
+        index = index - rollout.own.start
     if memory is not None and policy.recomputes:
         width = int(memory.attention_mask[index].sum(dim=1).max())
         states = policy.decode(ids, memory.states[index, :width], memory.attention_mask[index, :width])
@@ -264,6 +300,16 @@ def score_rows(policy: Policy, rollout: Rollout, rows: Tensor, config: TrainConf
     return blank.masked_scatter(mask, logprobs), blank.masked_scatter(mask, values)
 
 
+def own_rows(rollout: Rollout, rows: Tensor) -> Tensor:
+    """Those of `rows` that this process scores: of the prompts that it alone has read or, where every pass reads them anew, of an even
+    part of the rows' prompts."""
+    if processes.size() == 1:
+        return rows
+    index = rollout.prompt_index.cpu()[rows]
+    prompts = torch.arange(len(rollout.prompts.examples)) if rollout.own else index.unique()
+    return rows[torch.isin(index, prompts[rollout.own or processes.share(len(prompts))])]
+
+
 def micro_batches(
     policy: Policy, rollout: Rollout, rows: Tensor, config: TrainConfig, together: int = 1
 ) -> list[Tensor]:
@@ -273,6 +319,8 @@ def micro_batches(
     Prompts of similar length lie together, for little padding, and the samples of one side by side, so that they share its
     encoding. The sum of the pieces' gradients depends on neither.
     """
+    if not len(rows):
+        return []
     prompt_index = rollout.prompt_index.cpu()
     index = prompt_index[rows]
     lengths = rollout.prompts.attention_mask.sum(dim=1).cpu()

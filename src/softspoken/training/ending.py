@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+from softspoken import processes
 from softspoken.config import EvaluateConfig, TrainConfig
 from softspoken.config.ranges import factors, reward_weights
 from softspoken.data.prompts import PromptFormat
@@ -81,7 +82,7 @@ def evaluate_run(evaluation: EvaluateConfig, folder: RunFolder) -> None:
     """Unless a run that was stopped has it already, whole or in part."""
     prepared = prepare(evaluation)
     whole = folder.has(EVAL_FILE) and not is_started(folder.path)
-    if whole and read_report(folder.path).config == recorded(prepared.config):
+    if processes.from_first(whole and read_report(folder.path).config == recorded(prepared.config)):
         return
     try:
         measure_prepared(prepared, folder, resume=True)

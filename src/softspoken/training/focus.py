@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from softspoken import processes
 from softspoken.config import TrainConfig
 from softspoken.models.pretrained import resolve_device
 from softspoken.progress import progress_bar
@@ -102,7 +103,8 @@ def chosen_rows(heat: list[float], config: TrainConfig) -> list[int]:
 
 def _saved(path: Path, examples: list[Example]) -> dict[str, Any]:
     try:
-        choice = dict(json.loads(path.read_text(encoding="utf-8")))
+        text = processes.from_first(path.read_text(encoding="utf-8") if processes.first() else "")
+        choice = dict(json.loads(text))
         rows, texts = [examples[row] for row in choice["rows"]], choice["texts"]
     except (OSError, ValueError, TypeError, KeyError, IndexError) as error:
         raise InputError(

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import yaml
 
+from softspoken import processes
 from softspoken.config import TrainConfig
 from softspoken.config.presets import followed, recommended
 from softspoken.config.ranges import reward_weights
@@ -24,7 +25,7 @@ from softspoken.models.learning_rates import learning_rates
 from softspoken.models.pretrained import prompt_format_for
 from softspoken.rewards.terms import default_judge, judge_term
 from softspoken.rl.policy import Policy
-from softspoken.run_folder import RunFolder, require_place
+from softspoken.run_folder import RunFolder, passing_folder, require_place
 from softspoken.tasks.task import Task, asked, told
 from softspoken.training.resuming import Changes
 from softspoken.types import Example, InputError
@@ -63,6 +64,8 @@ def training_examples(config: TrainConfig, task: Task) -> list[Example]:
 
 
 def folder_of(config: TrainConfig) -> RunFolder:
+    if not processes.first():
+        return passing_folder()
     if config.resume is not None:
         path = Path(config.resume) / CONFIG_FILE
         if not path.is_file():
@@ -85,7 +88,7 @@ def result_of(config: TrainConfig) -> str:
 def record(config: TrainConfig, task: Task, changes: Changes, at: int, before: Path) -> str:
     """What config.yaml holds: the settings as they are now, and what was changed in them after which step."""
     said = {"after_step": at, **{name: [_plain(was), _plain(now)] for name, (was, now) in changes.items()}}
-    earlier = yaml.safe_load(before.read_text(encoding="utf-8")) if changes else {}
+    earlier = yaml.safe_load(before.read_text(encoding="utf-8")) if changes and before.is_file() else {}
     record = {
         "config": asdict(_named(config)),
         "task": told(task),

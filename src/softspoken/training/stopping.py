@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from softspoken import processes
 from softspoken.config import TrainConfig
 from softspoken.evaluation.rows import ROWS_FILE, discard
 from softspoken.report.report import CARD_FILE, END_FILE, EVAL_FILE, REPORT_FILE
@@ -60,10 +61,11 @@ def end(
     result = result_of(config)
     if watched.ended or kept != step:
         log.info("ended after step %d of %d (%s); %s has the weights of step %d", step, config.steps, why, result, kept)
-    if not folder.has(f"{result}/{VALUE_HEAD_FILE}") or _kept_before(folder, step) != kept:
+    lacks = not folder.has(f"{result}/{VALUE_HEAD_FILE}") or _kept_before(folder, step) != kept
+    if any(processes.gather(lacks)) and kept != step:
+        load_weights(folder.path, kept, policy)
+    if lacks:
         forget_end(folder)
-        if kept != step:
-            load_weights(folder.path, kept, policy)
         with folder.replacing(result) as beside:
             policy.save(beside, config.max_new_tokens)
     told = {"step": step, "of": config.steps, "why": why, "kept": kept}

@@ -1,0 +1,220 @@
+"""Several processes do what one does (design, convention 7); each of them is real, and they talk over gloo."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from softspoken import EvaluateConfig, TrainConfig, processes
+from softspoken.evaluation.evaluate import evaluate
+from softspoken.train import train
+from softspoken.types import RunError
+from worlds import in_processes, lines
+
+# ------------------------------------------------------------------------------------------------- shares and exchange
+
+
+def test_a_process_alone_has_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (processes.rank(), processes.size(), processes.share(5)) == (0, 1, slice(0, 5))
+    assert processes.gather("a") == ["a"]
+    assert processes.in_turn(["a", "b"], 2) == ["a", "b"]
+    monkeypatch.setenv("WORLD_SIZE", "4")  # by itself it is no launcher's
+    assert (processes.rank(), processes.size()) == (0, 1)
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_what_is_shared_out_comes_back_in_order(count: int) -> None:
+    def work() -> Any:
+        with processes.joined("cpu"):
+            rank = processes.rank()
+            mine = processes.share(5)
+            rows = torch.arange(5.0)[mine].unsqueeze(1).repeat(1, rank + 1)  # as wide as the rank is high
+            flags = torch.arange(5)[mine] > 2
+            summed = [torch.full((2,), float(rank + 1)), torch.tensor([[10.0 * rank]])]
+            processes.add_up(summed)
+            told = torch.full((2,), float(rank))
+            processes.broadcast([told])
+            return [
+                processes.in_turn([f"{place} by {rank}" for place in processes.turns(range(4))], 4),
+                processes.gather_rows(rows, fill=-1).tolist(),
+                processes.gather_rows(flags).tolist(),
+                [part.tolist() for part in summed],
+                told.tolist(),
+                processes.from_first(f"said by {rank}"),
+                processes.largest(rank / 3),
+            ]
+
+    found = in_processes(count, work)
+    assert found == [found[0]] * count
+    placed, rows, flags, summed, told, said, most = found[0]
+    assert placed == [f"{place} by {place % count}" for place in range(4)]
+    owner = {2: [0, 0, 0, 1, 1], 3: [0, 0, 1, 1, 2]}[count]
+    assert rows == [[float(row)] * (own + 1) + [-1.0] * (count - own - 1) for row, own in enumerate(owner)]
+    assert flags == [False, False, False, True, True]
+    assert summed == {2: [[3.0, 3.0], [[10.0]]], 3: [[6.0, 6.0], [[30.0]]]}[count]
+    assert told == [0.0, 0.0]
+    assert said == "said by 0"
+    assert most == (count - 1) / 3
+
+
+def test_more_processes_than_there_is_to_do() -> None:
+    def work() -> Any:
+        with processes.joined("cpu"):
+            share = processes.share(2)
+            return [share.start, share.stop, processes.gather_rows(torch.ones(2, 3)[share]).tolist()]
+
+    found = in_processes(3, work)
+    assert [part[:2] for part in found] == [[0, 1], [1, 2], [2, 2]]
+    assert all(part[2] == [[1.0] * 3] * 2 for part in found)
+
+
+def test_that_another_is_gone_is_said() -> None:
+    def work() -> str:
+        with processes.joined("cpu"):
+            if processes.rank() == 1:
+                return "went"
+            try:
+                processes.gather("is anybody there?")
+            except RunError as error:
+                return str(error)
+        return "answered"
+
+    said, went = in_processes(2, work)
+    assert said.startswith("another of the 2 processes has ended")
+    assert went == "went"
+
+
+# ----------------------------------------------------------------------------------------------------------- training
+
+
+def trained(count: int, output: Path, settings: dict[str, Any]) -> tuple[list[dict[str, Any]], dict[str, torch.Tensor]]:
+    """(metrics, weights) of a run by so many processes."""
+
+    def work() -> None:
+        train(TrainConfig(output=str(output), **settings))
+
+    in_processes(count, work)
+    folder = output / "adapter"
+    weights = load_file(folder / "adapter_model.safetensors") | load_file(folder / "value_head.safetensors")
+    return lines(output / "metrics.jsonl"), weights
+
+
+def of_the_same_steps(one: Any, several: Any) -> None:
+    (metrics, weights), (other_metrics, other_weights) = one, several
+    assert len(metrics) == len(other_metrics) > 0
+    for mine, other in zip(metrics, other_metrics, strict=True):
+        assert mine.keys() == other.keys()
+        for name in mine:
+            if not name.startswith("time/"):
+                assert other[name] == pytest.approx(mine[name], abs=1e-4, rel=1e-4), name
+    assert weights.keys() == other_weights.keys()
+    for name, weight in weights.items():
+        assert (weight - other_weights[name]).abs().max() <= 1e-5, name
+
+
+CASES = {
+    "ppo": {"algorithm": "ppo", "kl_in": "reward", "whiten_advantages": True},
+    "ppo-everywhere": {"algorithm": "ppo", "adapter_scope": "all", "target_kl": 0.5},
+    "rloo": {"algorithm": "rloo"},
+    "grpo": {"algorithm": "grpo", "adapter_scope": "all"},
+}
+
+
+@pytest.fixture(scope="module")
+def settings(tiny_t5: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    texts = [
+        "Nora: Where are you?\nFelix: On the bus.",
+        "Ines: Milk?\nOwen: Sorry, I will go and get some now.",
+        "Ola: Hm.",
+    ]
+    rows = [{"id": str(n), "dialogue": texts[n % 3] + "!" * n, "summary": "Felix is late."} for n in range(6)]
+    path = tmp_path_factory.mktemp("data") / "dialogues.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return {
+        "model": str(tiny_t5),
+        "dataset": str(path),
+        "reward": "helpers_reward:letters + 0.5*length:2-4",
+        "steps": 2,
+        "batch_size": 3,
+        "samples_per_prompt": 3,
+        "mini_batch_size": 4,
+        "micro_batch_size": 2,
+        "ppo_epochs": 2,
+        "max_new_tokens": 6,
+        "min_response_chars": 0,
+        "learning_rate": 1e-3,
+        "eval_limit": 0,
+        "device": "cpu",
+    }
+
+
+@pytest.mark.parametrize(
+    ("count", "case"), [(2, "ppo"), (2, "ppo-everywhere"), (2, "rloo"), (4, "ppo"), (3, "grpo"), (4, "ppo-everywhere")]
+)
+def test_so_many_processes_take_the_step_of_one(
+    count: int, case: str, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    """Three prompts: shares of two and one, and of one, one, one and none."""
+    given = settings | CASES[case]
+    of_the_same_steps(trained(1, tmp_path / "one", given), trained(count, tmp_path / "several", given))
+
+
+def test_a_checkpoint_of_two_goes_on_with_three(settings: dict[str, Any], tmp_path: Path) -> None:
+    settings = settings | {"schedule": "constant"}
+    whole = trained(2, tmp_path / "whole", settings)
+    trained(2, tmp_path / "half", settings | {"steps": 1})
+    half = str(tmp_path / "half")
+
+    in_processes(3, lambda: train(TrainConfig(resume=half, steps=2)) and None)
+    folder = tmp_path / "half" / "adapter"
+    weights = load_file(folder / "adapter_model.safetensors") | load_file(folder / "value_head.safetensors")
+    of_the_same_steps(whole, (lines(tmp_path / "half" / "metrics.jsonl"), weights))
+
+
+def test_the_first_alone_writes(settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    trained(2, tmp_path / "run", settings)
+    assert not list(temporary.iterdir())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "temporary"]
+
+
+# --------------------------------------------------------------------------------------------------------- evaluation
+
+
+def test_an_evaluation_shared_out_is_the_same_to_the_byte(
+    settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "softspoken.evaluation.measure.WINDOW", 2
+    )  # of four texts: two windows for two processes, greedy and sampled
+
+    def work(output: str, resume: bool = False) -> Any:
+        config = EvaluateConfig(
+            output=output,
+            model=settings["model"],
+            dataset=settings["dataset"],
+            split="train",
+            baseline=["best_of_2"],
+            samples=2,
+            limit=4,
+            max_new_tokens=4,
+            device="cpu",
+            resume=resume,
+        )
+        return [len(evaluate(config).systems)]
+
+    one, two = tmp_path / "one", tmp_path / "two"
+    in_processes(1, lambda: work(str(one)))
+    counts = in_processes(2, lambda: work(str(two)))
+    assert counts[0] == counts[1]
+    assert (two / "eval_rows.jsonl").read_bytes() == (one / "eval_rows.jsonl").read_bytes()
+    assert (
+        json.loads((two / "eval.json").read_text())["systems"] == json.loads((one / "eval.json").read_text())["systems"]
+    )
+    assert in_processes(2, lambda: work(str(two), resume=True)) == counts  # it is whole: both know
