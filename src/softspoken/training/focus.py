@@ -47,7 +47,7 @@ def focus_on(config: TrainConfig, task: Task, examples: list[Example], run: Path
     if config.focus == "none":
         return examples, None
     saved = run / FOCUS_FILE
-    goes_on = saved.is_file() and not config.overwrite
+    goes_on = processes.from_first(saved.is_file() and not config.overwrite)
     choice = _saved(saved, examples) if goes_on else _ranked(config, task, examples)
     return [examples[row] for row in choice["rows"]], json.dumps(choice) + "\n"
 
