@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MethodType
 from typing import Any
 
 import torch
@@ -32,23 +33,9 @@ def head_of(seq2seq: Any) -> Any:
 def encoder_states(seq2seq: Any, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
     """input_ids, attention_mask: [B, P] int64 → what the decoder reads of them [B, P, D]."""
     encoder = seq2seq.get_encoder()
-    if _in_blocks(seq2seq):
-        return _by_blocks(encoder, input_ids, attention_mask, seq2seq.config.block_size)
     states = encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
     widths = getattr(seq2seq, "enc_to_dec_proj", None)  # an EncoderDecoderModel's, whose parts are of different width
     return states if widths is None else widths(states)
-
-
-def _by_blocks(encoder: Any, input_ids: Tensor, attention_mask: Tensor, size: int) -> Tensor:
-    """Texts of as many blocks together, none padded beyond them: attention in blocks differs with where the last one lies."""
-    blocks = attention_mask.sum(dim=1).sub(1).div(size, rounding_mode="floor").add(1)
-    whole = input_ids.new_zeros((*input_ids.shape, encoder.config.hidden_size), dtype=encoder.dtype)
-    for count in blocks.unique().tolist():
-        rows, width = (blocks == count).nonzero().squeeze(1), count * size
-        ids, mask = input_ids[rows, :width], attention_mask[rows, :width]
-        states = encoder(input_ids=ids, attention_mask=mask).last_hidden_state
-        whole = whole.index_put((rows.unsqueeze(1), torch.arange(ids.shape[1], device=rows.device)), states)
-    return whole
 
 
 def logits_of(seq2seq: Any, states: Tensor, head: Any) -> Tensor:
@@ -75,14 +62,12 @@ def text_parts(seq2seq: Any) -> dict[str, str]:
 
 def for_generate(seq2seq: Any, input_ids: Tensor, attention_mask: Tensor) -> dict[str, Any]:
     """What `generate` is given of prompts [B, P]: a cache too where a T5's decoder is deeper than the encoder, whose depth it
-    takes for the cache's, and what was read of them where that hangs on the padding."""
-    given: dict[str, Any] = {"attention_mask": attention_mask}
+    takes for the cache's."""
+    given: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask}
     encoder, decoder = (getattr(seq2seq.config, name, 0) or 0 for name in ("num_layers", "num_decoder_layers"))
     if 0 < encoder < decoder:
         given[CACHE] = EncoderDecoderCache(DynamicCache(), DynamicCache())
-    if not _in_blocks(seq2seq):
-        return {**given, "input_ids": input_ids}
-    return {**given, "encoder_outputs": BaseModelOutput(encoder_states(seq2seq, input_ids, attention_mask))}
+    return given
 
 
 def routes(seq2seq: Any) -> bool:
@@ -91,18 +76,28 @@ def routes(seq2seq: Any) -> bool:
 
 
 def keep_attention(seq2seq: Any) -> None:
-    """Have BigBird-Pegasus' encoder attend as its configuration says: a short text switches it to full attention for good."""
+    """Have BigBird-Pegasus' encoder read each text as it does alone, whoever asks it: attention in blocks differs with the padding
+    behind a text, and a short one switches it to full attention for good."""
     encoder = seq2seq.get_encoder()
-    if hasattr(encoder, "set_attention_type") and _as_configured not in encoder._forward_hooks.values():
-        encoder.register_forward_hook(_as_configured)
+    if getattr(seq2seq.config, "attention_type", "") == "block_sparse":
+        encoder.forward = MethodType(_by_blocks, encoder)
 
 
-def _as_configured(encoder: Any, given: Any, found: Any) -> None:
-    encoder.set_attention_type(encoder.config.attention_type)
-
-
-def _in_blocks(seq2seq: Any) -> bool:
-    return getattr(seq2seq.config, "attention_type", "") == "block_sparse"  # BigBird-Pegasus
+def _by_blocks(encoder: Any, input_ids: Tensor | None = None, attention_mask: Tensor | None = None, **rest: Any) -> Any:
+    """Its forward pass: texts of as many blocks together, none padded beyond them."""
+    plain = type(encoder).forward
+    if input_ids is None or attention_mask is None:
+        return plain(encoder, input_ids, attention_mask, **rest)
+    size = encoder.config.block_size
+    blocks = attention_mask.sum(dim=1).sub(1).div(size, rounding_mode="floor").add(1)
+    whole = input_ids.new_zeros((*input_ids.shape, encoder.config.hidden_size), dtype=encoder.dtype)
+    for count in blocks.unique().tolist():
+        rows, width = (blocks == count).nonzero().squeeze(1), count * size
+        ids, mask = input_ids[rows, :width], attention_mask[rows, :width]
+        states = plain(encoder, ids, mask).last_hidden_state
+        encoder.set_attention_type(encoder.config.attention_type)
+        whole = whole.index_put((rows.unsqueeze(1), torch.arange(ids.shape[1], device=rows.device)), states)
+    return BaseModelOutput(whole)
 
 
 def _is_pair(seq2seq: Any) -> bool:

@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+from copy import deepcopy
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from softspoken import mini
 from softspoken.config import TrainConfig
 from softspoken.data.prompts import encode_prompts
 from softspoken.inference.generator import Generator
-from softspoken.models.pretrained import load_tokenizer
+from softspoken.models.pretrained import load_seq2seq, load_tokenizer
 from softspoken.models.trained import add_lora
 from softspoken.rl.loading import load_policy
 from softspoken.rl.rollout import MISMATCH, generate_rollout, score_rows
@@ -272,3 +273,35 @@ def test_what_bigbird_writes_does_not_hang_on_the_texts_beside_it(folder_of, dia
     generator = Generator.from_pretrained(str(folder_of("BigBird-Pegasus")), max_new_tokens=12, device="cpu")
     texts = [dialogues[3].text[:length] for length in (40, 60, 80, 100)]
     assert generator(texts) == [generator([text])[0] for text in texts]
+
+
+def test_bigbird_in_a_warm_start_and_behind_trls_door_reads_each_text_as_it_does_alone(folder_of, dialogues):
+    """The model's own forward, which sft's trainer and TRL's names call; and a deep copy, which a reference model is."""
+    from softspoken.trl import AutoModelForSeq2SeqLMWithValueHead, PPOConfig, PPOTrainer
+
+    folder = folder_of("BigBird-Pegasus")
+    tokenizer = load_tokenizer(str(folder))
+    rows = tokenizer([dialogues[3].text[:length] for length in (30, 60, 100)], padding=True, return_tensors="pt")
+    start = torch.zeros(1, 1, dtype=torch.long)
+
+    def apart(seq2seq):
+        with torch.no_grad():
+            together = seq2seq(**rows, decoder_input_ids=start.expand(3, 1)).logits
+            for row, mask in enumerate(rows["attention_mask"]):
+                ids = rows["input_ids"][row : row + 1, : int(mask.sum())]
+                alone = seq2seq(input_ids=ids, attention_mask=torch.ones_like(ids), decoder_input_ids=start).logits
+                yield (together[row] - alone[0]).abs().max().item()
+
+    plain = AutoModelForSeq2SeqLM.from_pretrained(folder).eval()
+    assert max(apart(plain)) > 1e-3, "transformers' own batch does differ"
+    warm = load_seq2seq(str(folder))
+    assert max(apart(warm)) < 1e-5
+    assert max(apart(deepcopy(warm))) < 1e-5
+    changed = deepcopy(warm)
+    with torch.no_grad():
+        next(iter(warm.get_encoder().parameters())).mul_(2)
+        encoded = [one.get_encoder()(**rows).last_hidden_state for one in (warm, changed)]
+    assert (encoded[0] - encoded[1]).abs().max() > 1e-3, "a copy has an encoder of its own"
+    model = AutoModelForSeq2SeqLMWithValueHead.from_pretrained(str(folder))
+    PPOTrainer(PPOConfig(batch_size=2, mini_batch_size=2), model, tokenizer=tokenizer)
+    assert max(apart(model.pretrained_model.eval())) < 1e-5
