@@ -38,6 +38,7 @@ from softspoken.rl.rollout import generate_rollout, require_finite, too_short, w
 from softspoken.rl.tracking import METRICS_FILE, Tracker
 from softspoken.run_folder import RunFolder, require_room
 from softspoken.tasks.task import Task, load_task, reward_of
+from softspoken.training.boards import Boards, require_boards
 from softspoken.training.ending import evaluate_run, evaluation_of, require_evaluation
 from softspoken.training.focus import FOCUS_FILE, focus_on, sizes
 from softspoken.training.fresh import sample_fresh, with_fresh_texts
@@ -134,6 +135,7 @@ def _run(config: TrainConfig, task: Task, folder: RunFolder, changes: Changes) -
     if config.fast:
         tune_cpu()
     require_seq2seq(config.model)
+    require_boards(config)
     if config.push_to_hub:
         require_pushable(config.push_to_hub)
     examples, apart = held_out(training_examples(config, task), config)
@@ -211,7 +213,8 @@ def _learn(
     with (
         finishing() as stop,
         closing(batches),
-        Tracker(folder, first_step=step, steps=config.steps) as tracker,
+        Boards(config, folder) as boards,
+        Tracker(folder, first_step=step, steps=config.steps, shown=boards.log) as tracker,
     ):
         if validation and not watched.start:
             watched = replace(watched, start=start_figures(validation, policy, progress.step, task))

@@ -141,6 +141,7 @@ INSIDE = {
         "focus": {"start"},
         "measuring": set(),
         "watch": set(),
+        "boards": set(),
         "validation": set(),
         "resuming": {"watch"},
         "start": {"resuming"},

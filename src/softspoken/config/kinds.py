@@ -18,6 +18,8 @@ OnBadRow = Literal["error", "skip"]
 Side = Literal["left", "right"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Quantization = Literal["8bit", "4bit"]
+TRACKERS = {"tensorboard": "tensorboard", "wandb": "wandb", "trackio": "trackio", "mlflow": "mlflow-skinny"}
+"""What a run can report to, and the package that brings it."""
 Engine = Literal["auto", "ctranslate2", "torch"]
 KlEstimator = Literal["k1", "k2", "k3", "k3_unweighted"]
 

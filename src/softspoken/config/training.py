@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from softspoken.config.kinds import Data, Device, KlEstimator, OnBadRow, Quantization, Side, check
+from softspoken.config.kinds import TRACKERS, Data, Device, KlEstimator, OnBadRow, Quantization, Side, check
 from softspoken.config.presets import follows_the_model
 from softspoken.config.ranges import check_baselines, check_settings, reward_weights
 
@@ -249,6 +249,8 @@ class TrainConfig:
     """precision of the weights; float16 overflows in T5"""
     seed: int = 0
     """of sampling, order and initialization"""
+    report_to: list[str] | None = None
+    """trackers that are shown each step: tensorboard, wandb, trackio, mlflow; by default none. metrics.jsonl is written anyway"""
     push_to_hub: str | None = None
     """hub repository, as OWNER/NAME, that the adapter is uploaded to at the end, with its card; made if it is not there"""
     private: bool = False
@@ -263,6 +265,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_settings(self)
+        known = all(name in TRACKERS for name in self.report_to or [])
+        check(known, self, "report_to", f"give {', '.join(TRACKERS)}, or several of them")
         if self.reward is not None:
             reward_weights(self.reward)
         check(not (self.resume and self.overwrite), self, "overwrite", "it cannot be combined with resume")

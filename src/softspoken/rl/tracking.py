@@ -1,4 +1,4 @@
-"""Step 5, measure: one line of metrics a step, TensorBoard where it is installed, and the progress bar."""
+"""Step 5, measure: one line of metrics a step, what else is to be shown it, and the progress bar."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import json
 import logging
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from softspoken.progress import progress_bar
 from softspoken.run_folder import RunFolder
@@ -23,14 +23,22 @@ OPTIMIZER_STEPS = "ppo/optimizer_steps"
 class Tracker:
     """Appends to RUN/metrics.jsonl; on a resumed run the lines past `first_step` are cut off first."""
 
-    def __init__(self, folder: RunFolder, *, first_step: int, steps: int) -> None:
+    def __init__(
+        self,
+        folder: RunFolder,
+        *,
+        first_step: int,
+        steps: int,
+        shown: Callable[[int, dict[str, float]], None] | None = None,
+    ) -> None:
+        """`shown` is called with each step that is whole, and its metrics."""
         path = folder.path / METRICS_FILE
         kept = _lines(path, first_step)
         folder.write(METRICS_FILE, "".join(line + "\n" for line in kept))
         self.optimizer_steps = sum(json.loads(line).get(OPTIMIZER_STEPS, 0) for line in kept)
         """Of the whole run, so far."""
         self._file = path.open("a", encoding="utf-8")
-        self._board = _tensorboard(folder)
+        self._shown = shown
         self._progress = progress_bar("train", "{task.fields[figures]}")
         self._task = self._progress.add_task("train", total=steps, completed=first_step, figures="")
 
@@ -43,8 +51,6 @@ class Tracker:
     ) -> None:
         self._progress.stop()
         self._file.close()
-        if self._board is not None:
-            self._board.close()
 
     def sync(self) -> None:
         """What was logged is on the disk: before the checkpoint that a resumed run goes on from."""
@@ -60,9 +66,8 @@ class Tracker:
             raise RunError(
                 f"step {step}: {', '.join(broken)} is not a finite number; lower the learning rate or raise kl_coef"
             )
-        if self._board is not None:
-            for name, value in metrics.items():
-                self._board.add_scalar(name, value, step)
+        if self._shown:
+            self._shown(step, metrics)
         self._progress.update(self._task, completed=step, figures=_figures(metrics))
 
 
@@ -89,15 +94,3 @@ def _lines(path: Path, first_step: int) -> list[str]:
             "%s has %d of the %d steps before this one; the others cannot be read", path, len(found), first_step
         )
     return [found[step] for step in sorted(found)]
-
-
-def _tensorboard(folder: RunFolder) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        return None
-    there = folder.path / "tensorboard"
-    before = {*there.glob("*")}
-    board = SummaryWriter(str(there))
-    folder.record(*(f"tensorboard/{path.name}" for path in {*there.glob("*")} - before))
-    return board

@@ -1,4 +1,4 @@
-"""What is written of each step, what a resumed run keeps of it, and what the terminal and TensorBoard are shown."""
+"""What is written of each step, what a resumed run keeps of it, and what the terminal and whoever else is shown."""
 
 import json
 import os
@@ -21,7 +21,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def shown(monkeypatch):
-    """What progress bar and TensorBoard were told, in turn."""
+    """What the progress bar was told, in turn."""
     told = []
 
     def telling(name):
@@ -30,8 +30,6 @@ def shown(monkeypatch):
     bar = SimpleNamespace(**{name: telling(name) for name in ("start", "stop", "update")})
     bar.add_task = lambda name, **named: told.append(("task", *named.values())) or 7
     monkeypatch.setattr(tracking, "progress_bar", lambda *_: bar)
-    board = SimpleNamespace(add_scalar=telling("scalar"), close=telling("closed"))
-    monkeypatch.setattr(tracking, "_tensorboard", lambda _: board)
     return told
 
 
@@ -40,7 +38,7 @@ def lines(folder):
 
 
 def test_each_step_is_a_line_at_once_a_point_on_the_board_and_a_figure_on_the_bar(folder, shown):
-    with Tracker(folder, first_step=0, steps=3) as tracker:
+    with Tracker(folder, first_step=0, steps=3, shown=lambda step, row: shown.append(("board", step, row))) as tracker:
         tracker.log(1, {"objective/score": 0.5, "time/step": 1.25})
         assert [json.loads(line) for line in lines(folder)] == [{"step": 1, "objective/score": 0.5, "time/step": 1.25}]
         tracker.log(2, {"objective/kl": 0.25, "tokens/short": 2.0, "time/step": 2.0})
@@ -48,22 +46,17 @@ def test_each_step_is_a_line_at_once_a_point_on_the_board_and_a_figure_on_the_ba
     assert shown == [
         ("task", 3, 0, ""),
         ("start",),
-        ("scalar", "objective/score", 0.5, 1),
-        ("scalar", "time/step", 1.25, 1),
+        ("board", 1, {"objective/score": 0.5, "time/step": 1.25}),
         ("update", 7, 1, "reward 0.500 · 1.2 s/step"),
-        ("scalar", "objective/kl", 0.25, 2),
-        ("scalar", "tokens/short", 2.0, 2),
-        ("scalar", "time/step", 2.0, 2),
+        ("board", 2, {"objective/kl": 0.25, "tokens/short": 2.0, "time/step": 2.0}),
         ("update", 7, 2, "KL 0.250 · 2 too short · 2.0 s/step"),
         ("stop",),
-        ("closed",),
     ]
     with pytest.raises(ValueError, match="closed file"):
         tracker.log(3, {"time/step": 1.0})
 
 
-def test_without_tensorboard_there_is_no_board(folder, shown, monkeypatch):
-    monkeypatch.setattr(tracking, "_tensorboard", lambda _: None)
+def test_without_anybody_to_show_them_to_steps_are_written_alone(folder, shown):
     with Tracker(folder, first_step=0, steps=1) as tracker:
         tracker.log(1, {"time/step": 1.0})
     assert {name for name, *_ in shown} == {"task", "start", "update", "stop"}
@@ -76,7 +69,7 @@ def test_what_is_no_number_is_written_and_then_said(folder, shown):
     ):
         tracker.log(1, {"objective/kl": float("nan"), "objective/score": 1.0, "time/step": 1.0})
     assert len(lines(folder)) == 1
-    assert "scalar" not in {name for name, *_ in shown}
+    assert "update" not in {name for name, *_ in shown}
 
 
 def test_before_a_checkpoint_the_lines_are_on_the_disk(folder, shown, monkeypatch):
@@ -117,10 +110,3 @@ def test_a_resumed_run_keeps_each_step_up_to_its_checkpoint_once_and_says_what_i
     assert [message.split(METRICS_FILE)[1] for message in caplog.messages] == [
         " has 1 of the 2 steps before this one; the others cannot be read"
     ]
-
-
-def test_what_tensorboard_writes_belongs_to_the_run(folder):
-    pytest.importorskip("tensorboard", reason="tensorboard is not installed (the extras track and dev bring it)")
-    tracking._tensorboard(folder).close()
-    (written,) = (folder.path / "tensorboard").iterdir()
-    assert folder.has(f"tensorboard/{written.name}")
