@@ -179,7 +179,7 @@ def _learn(
     # The largest comes last: what is wrong with the rest is said in seconds.
     policy = load_policy(config, prompt_format)
     optimizer, scheduler = optimizer_of(policy, config)
-    require_room(folder.path, checkpoint_bytes(policy.trainable().values()))
+    require_room(folder.path, checkpoint_bytes(policy.trainable().values(), best=validation is not None))
 
     folder.begin()
     if focus:

@@ -59,9 +59,10 @@ def save_checkpoint(
     prune(folder, best_step)
 
 
-def checkpoint_bytes(weights: Iterable[torch.Tensor]) -> int:
-    """What checkpoints take at most: those that are kept (the best one may be a third) and the one that is written, each with two moments for each weight."""
-    return (KEEP + 2) * 3 * sum(weight.numel() * weight.element_size() for weight in weights)
+def checkpoint_bytes(weights: Iterable[torch.Tensor], *, best: bool) -> int:
+    """What checkpoints take at most: those that are kept (with the `best` one, another) and the one that is written, each with two
+    moments for each weight."""
+    return (KEEP + best + 1) * 3 * sum(weight.numel() * weight.element_size() for weight in weights)
 
 
 def prune(folder: RunFolder, best_step: int = 0) -> None:
