@@ -83,7 +83,7 @@ def _train(config: SftConfig, folder: RunFolder) -> None:
     task = load_task(config.task)
     prompt_format = prompt_format_for(config.model, default=PromptFormat(task.template), **asked(task, config))
     examples = read_examples(config, task, config.max_examples)
-    require_references(examples, config.dataset, "sft")
+    examples = _with_references(examples, config)
     examples = _one_for_each_reference(examples)
     if config.resume:
         require_same(config, _pairs(examples), folder.path / SETTINGS)
@@ -216,6 +216,18 @@ class _Bar(TrainerCallback):
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.bar.stop()
+
+
+def _with_references(examples: list[Example], config: SftConfig) -> list[Example]:
+    """A row without one teaches nothing: it is bad, and what is done with bad rows is the user's to say."""
+    usable = [example for example in examples if example.references]
+    if not usable or config.on_bad_row == "error":
+        require_references(examples, config.dataset, "sft", or_else=", or pass --on_bad_row skip")
+    if without := len(examples) - len(usable):
+        log.warning(
+            "skipped %d of %d rows of %s: they have no reference", without, len(examples), name_of(config.dataset)
+        )
+    return usable
 
 
 def _one_for_each_reference(examples: list[Example]) -> list[Example]:

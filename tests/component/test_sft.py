@@ -12,7 +12,7 @@ from softspoken.config import SftConfig
 from softspoken.models.adapters import adapter_folder
 from softspoken.models.pretrained import load_generation_config
 from softspoken.sft import sft
-from softspoken.types import Example
+from softspoken.types import Example, InputError
 
 ROWS = [{"article": f"number {n}", "highlights": f"It is {n}."} for n in range(4)]
 
@@ -60,6 +60,22 @@ def test_references_that_are_cut_or_empty_to_the_tokenizer_are_counted(
     caplog.clear()
     sft(config_for(model, tmp_path / "same", dataset=[{**row, "highlights": "It is."} for row in ROWS]))
     assert "all 4 references are the same" in caplog.text
+
+
+def test_rows_without_a_reference_stop_or_are_skipped_and_counted(
+    model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [*ROWS, {"article": "number 4", "highlights": []}, {"article": "number 5", "highlights": None}]
+    with pytest.raises(InputError, match=r"2 rows have no reference \(the first is id 5\).* or pass --on_bad_row skip"):
+        sft(config_for(model, tmp_path / "out", dataset=rows))
+    seen = []
+    monkeypatch.setattr(sys.modules["softspoken.sft"], "_examples", lambda found, *_: seen.extend(found) or sys.exit())
+    with pytest.raises(SystemExit):
+        sft(config_for(model, tmp_path / "out", dataset=rows, on_bad_row="skip"))
+    assert [example.reference for example in seen] == [row["highlights"] for row in ROWS]
+    assert "skipped 2 of 6 rows of rows given in Python: they have no reference" in caplog.text
+    with pytest.raises(InputError, match="2 rows have no reference"):
+        sft(config_for(model, tmp_path / "out", dataset=rows[4:], on_bad_row="skip"))
 
 
 def test_each_reference_of_a_text_is_an_example_of_its_own(

@@ -33,7 +33,7 @@ class SftConfig:
     """column of the references; by default summary, highlights, target, output or reference, or several of them: summary1,
     summary2, …"""
     on_bad_row: OnBadRow = "error"
-    """what to do with a row that has no usable text: stop, or skip it and count"""
+    """what to do with a row that has no usable text, or no reference: stop, or skip it and count"""
     max_examples: int | None = None
     """use only the first so many"""
     prompt_template: str | None = None

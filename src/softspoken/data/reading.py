@@ -236,12 +236,12 @@ def oddities(examples: list[Example]) -> list[str]:
     return said
 
 
-def require_references(examples: list[Example], dataset: Data, purpose: str) -> None:
+def require_references(examples: list[Example], dataset: Data, purpose: str, or_else: str = "") -> None:
     missing = [example.id for example in examples if not example.reference]
     if missing:
         raise InputError(
             f"{name_of(dataset)}: {len(missing)} rows have no reference (the first is id {missing[0]}), which {purpose} "
-            "needs; fill them in, or name their column with --reference_column"
+            f"needs; fill them in, or name their column with --reference_column{or_else}"
         )
 
 
