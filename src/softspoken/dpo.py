@@ -101,7 +101,8 @@ def _train(config: DpoConfig, folder: RunFolder) -> None:
         first_step=progress.step,
         steps=settings.steps,
     )
-    with finishing() as stop, Tracker(folder, first_step=progress.step, steps=settings.steps) as tracker:
+    tracking = Tracker(folder, first_step=progress.step, steps=settings.steps, command="dpo")
+    with finishing() as stop, tracking as tracker:
         for step, prompts in enumerate(batches, start=progress.step + 1):
             clock = Clock()
             stats = _step(policy, optimizer, prompts, settings)

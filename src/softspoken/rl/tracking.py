@@ -29,6 +29,7 @@ class Tracker:
         *,
         first_step: int,
         steps: int,
+        command: str = "train",
         shown: Callable[[int, dict[str, float]], None] | None = None,
     ) -> None:
         """`shown` is called with each step that is whole, and its metrics."""
@@ -39,8 +40,8 @@ class Tracker:
         """Of the whole run, so far."""
         self._file = path.open("a", encoding="utf-8")
         self._shown = shown
-        self._progress = progress_bar("train", "{task.fields[figures]}")
-        self._task = self._progress.add_task("train", total=steps, completed=first_step, figures="")
+        self._progress = progress_bar(command, "{task.fields[figures]}")
+        self._task = self._progress.add_task(command, total=steps, completed=first_step, figures="")
 
     def __enter__(self) -> Tracker:
         self._progress.start()
@@ -72,10 +73,17 @@ class Tracker:
 
 
 def _figures(metrics: dict[str, float]) -> str:
-    names = {"objective/score": "reward", "objective/toxicity": "toxicity", "objective/kl": "KL"}
+    names = {
+        "objective/score": "reward",
+        "objective/toxicity": "toxicity",
+        "objective/kl": "KL",
+        "dpo/accuracy": "pairs right",
+    }
     shown = [f"{shown} {metrics[name]:.3f}" for name, shown in names.items() if name in metrics]
     if metrics.get("tokens/short"):
         shown.append(f"{metrics['tokens/short']:g} too short")
+    if metrics.get("groups/alike"):
+        shown.append(f"{metrics['groups/alike']:g} texts alike")
     return " · ".join([*shown, f"{metrics['time/step']:.1f} s/step"])
 
 

@@ -9,8 +9,6 @@ from softspoken.train import ALGORITHMS
 from softspoken.types import Scores
 
 LEARNING = {
-    "rloo": {"algorithm": "rloo"},
-    "grpo": {"algorithm": "grpo"},
     "best_of_n": {"algorithm": "best_of_n"},
     "dpo": {"algorithm": "dpo", "kl_coef": 0.1, "kl_in": "loss"},
     "cispo": {"algorithm": "rloo", "surrogate": "cispo", "clip_range_high": 4.0, "ppo_epochs": 2},

@@ -39,3 +39,9 @@ def test_in_the_loss_the_penalty_is_not_in_the_reward_as_well():
     }
     # One summary has drifted by 1 nat, the other by ½: −0.1 and −0.05.
     assert found == {"reward": pytest.approx([-0.05, 0.05], abs=1e-6), "loss": [0, 0]}
+
+
+def test_rloos_advantage_is_dr_grpos_times_k_by_k_less_one():
+    """Scores 1, 2, 6 less their mean of 3, times 3/2."""
+    rollout = made_rollout([1, 1, 1], index=[0, 0, 0])
+    assert groups.leave_one_out(torch.tensor([1.0, 2.0, 6.0]), rollout).tolist() == [-2 * 1.5, -1 * 1.5, 3 * 1.5]
