@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from softspoken import mini
     from softspoken.config import DpoConfig, EvaluateConfig, SftConfig, TrainConfig
     from softspoken.dpo import dpo
-    from softspoken.evaluation.evaluate import evaluate
+    from softspoken.evaluation.given import evaluate
     from softspoken.inference.generator import Generator, Summarizer
+    from softspoken.report.shown import read_run
     from softspoken.rewards.judges import load_judge
     from softspoken.rewards.terms import load_reward
     from softspoken.sft import sft
@@ -35,6 +36,7 @@ __all__ = [
     "load_judge",
     "load_reward",
     "mini",
+    "read_run",
     "sft",
     "steps",
     "train",
@@ -48,9 +50,10 @@ _ROOMS = {
     "Summarizer": "inference.generator",
     "TrainConfig": "config",
     "dpo": "dpo",
-    "evaluate": "evaluation.evaluate",
+    "evaluate": "evaluation.given",
     "load_judge": "rewards.judges",
     "load_reward": "rewards.terms",
+    "read_run": "report.shown",
     "sft": "sft",
     "steps": "train",
     "train": "train",
@@ -71,7 +74,7 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted(__all__)
 
 
 class _Package(ModuleType):

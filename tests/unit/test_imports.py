@@ -119,6 +119,7 @@ INSIDE = {
         "notes": {"systems"},
         "measure": {"metrics", "rows", "systems"},
         "evaluate": {"notes", "measure", "systems", "rows", "analysis", "metrics", "resampling"},
+        "given": {"evaluate", "measure", "systems"},
     },
     "tasks": {"task": set(), "summarization": {"task"}, "detoxification": {"task"}, "translation": {"task"}},
     "report": {
@@ -134,6 +135,7 @@ INSIDE = {
         "every_row": {"examples", "measures", "verdict"},
         "page": {"charts", "every_row", "measures"},
         "report": {"card", "every_row", "examples", "charts", "curves", "measures", "page", "tables", "verdict"},
+        "shown": {"report", "measures", "page", "charts", "curves", "examples", "tables", "verdict"},
         "compare": {"report", "charts", "curves", "measures", "page", "tables", "verdict"},
     },
     "training": {

@@ -80,6 +80,8 @@ class Prepared:
     systems: list[System]
     files: dict[str, Any]
     notes: list[str]
+    asks_models: bool = True
+    """Whether any of what is compared is a model of `config`."""
 
 
 def evaluate(config: EvaluateConfig) -> EvalReport:
@@ -131,12 +133,7 @@ def prepare(config: EvaluateConfig) -> Prepared:
     examples = _examples(config, task)
     notes += on_several_references(examples, task)
     device = str(resolve_device(config.device))
-    specs = list(dict.fromkeys(config.judge or filter(None, [task.judge])))
-    judges = [load_judge(spec, device=device, detoxify_sha256=config.detoxify_sha256) for spec in specs]
-    measured_by = terms_of(task, config.measure)
-    terms = {name: _term(name, spec, config, device, examples) for name, spec in measured_by.items()}
-    terms |= _reward_term(config, device, examples, {judge.name: judge for judge in judges}, notes, task)
-    similarity = load_similarity(config.similarity, device=device, batch_size=64) if config.similarity else None
+    judges, terms, similarity = judging(config, task, examples, notes, device)
     judge = next(iter(judges), None)
     systems = named_systems(
         config,
@@ -146,10 +143,27 @@ def prepare(config: EvaluateConfig) -> Prepared:
         judge,
         _score(config, task, judge, device, examples),
     )
-    rewards = [*measured_by.values(), *(reward_weights(config.reward) if config.reward else [])]
-    sources = [*adapters, *(config.system or []), *specs, config.similarity or "", *rewards]
-    cosine = similarity.cosine if similarity else None
-    return Prepared(config, task, examples, judges, terms, cosine, systems, stamps([config.model, *sources]), notes)
+    measured_by = [*judge_names(config, task), *terms_of(task, config.measure).values()]
+    rewards = reward_weights(config.reward) if config.reward else {}
+    sources = [*adapters, *(config.system or []), *measured_by, config.similarity or "", *rewards]
+    return Prepared(config, task, examples, judges, terms, similarity, systems, stamps([config.model, *sources]), notes)
+
+
+def judge_names(config: EvaluateConfig, task: Task) -> list[str]:
+    return list(dict.fromkeys(config.judge or filter(None, [task.judge])))
+
+
+def judging(
+    config: EvaluateConfig, task: Task, examples: list[Example], notes: list[str], device: str
+) -> tuple[Sequence[Judge], dict[str, Term], Similarity | None]:
+    """What responses are measured by, loaded; what cannot be measured is noted."""
+    sha256 = config.detoxify_sha256
+    judges = [load_judge(spec, device=device, detoxify_sha256=sha256) for spec in judge_names(config, task)]
+    named = terms_of(task, config.measure)
+    terms = {name: _term(name, spec, config, device, examples) for name, spec in named.items()}
+    terms |= _reward_term(config, device, examples, {judge.name: judge for judge in judges}, notes, task)
+    similarity = load_similarity(config.similarity, device=device, batch_size=64) if config.similarity else None
+    return judges, terms, similarity.cosine if similarity else None
 
 
 def _examples(config: EvaluateConfig, task: Task) -> list[Example]:
@@ -175,7 +189,7 @@ def measure_prepared(prepared: Prepared, folder: RunFolder, *, resume: bool) -> 
         seed=config.seed,
         similarity=prepared.similarity,
         dataset={"id": record_of(config.dataset), "split": config.split},
-        config=recorded(config),
+        config={name: value for name, value in recorded(config).items() if prepared.asks_models or name != "model"},
         files=prepared.files,
         notes=prepared.notes,
         alarms=on_what_was_trained_on(config, prepared.examples, prepared.task),

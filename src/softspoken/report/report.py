@@ -130,7 +130,7 @@ def report_page(folder: Path) -> str:
         "planes": planes(report, styles) if report else [],
         "distributions": distributions(rows.histograms, report, styles, _in_short(report)) if report and rows else [],
         "curves": curves(metrics, task.words),
-        "slices": _slice_charts(report, styles) if report else [],
+        "slices": slice_charts(report, styles) if report else [],
     }
     return render(
         "report.html.j2",
@@ -219,7 +219,7 @@ def _in_short(report: EvalReport) -> list[str]:
     return [HUMAN, BASE, *judged_systems(report)[:3]]
 
 
-def _slice_charts(report: EvalReport, styles: Styles) -> list[Chart]:
+def slice_charts(report: EvalReport, styles: Styles) -> list[Chart]:
     slices, found = slices_of(report), []
     for how, title in decodings(report).items():
         shown = [one for one in entries(report, how) if one.system.name in _in_short(report)]
