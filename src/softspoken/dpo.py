@@ -51,6 +51,11 @@ def dpo(config: DpoConfig) -> Path:
     """Train and write the adapter to `config.output`; returns that folder.
 
     While it trains, its checkpoints lie in OUTPUT/checkpoints; `resume` goes on from the last of them that is whole.
+
+    >>> pairs = [{"text": f"Ann: Tea at {n}?", "chosen": f"Tea at {n}.", "rejected": "Tea."} for n in range(4)]
+    >>> config = softspoken.DpoConfig(output="adapters/preferred", dataset=pairs, batch_size=2)
+    >>> (softspoken.dpo(config) / "adapter_model.safetensors").is_file()
+    True
     """
     require_place(config.output, [config.model, config.adapter, name_of(config.dataset)])
     with RunFolder(config.output, replace=config.overwrite, add=config.resume, go_on="--resume true") as folder:

@@ -1,7 +1,8 @@
 """Where the embedded models and corpus lie.
 
->>> from transformers import AutoModelForSeq2SeqLM
->>> base = AutoModelForSeq2SeqLM.from_pretrained(softspoken.mini.path)
+>>> from transformers import AutoTokenizer
+>>> len(AutoTokenizer.from_pretrained(softspoken.mini.path)("Where are you?")["input_ids"]) > 3
+True
 """
 
 from importlib.resources import files

@@ -57,6 +57,10 @@ def sft(config: SftConfig) -> Path:
     """Train and write the model (with `lora`, the adapter) to `config.output`; returns that folder.
 
     While it trains, its checkpoints lie in OUTPUT/checkpoints; `resume` goes on from the last of them that is whole.
+
+    >>> adapter = softspoken.sft(softspoken.SftConfig(output="adapters/warm", lora=True, max_examples=8, batch_size=4))
+    >>> (adapter / "adapter_model.safetensors").is_file()
+    True
     """
     require_place(config.output, [config.model, name_of(config.dataset)])
     go_on = "--resume true"

@@ -81,6 +81,13 @@ def train(
 
     `on_step` is called with each Step, `on_evaluate` with those that were evaluated (eval_every), `on_end` with the folder when all is
     written. A callback that returns False ends the training there, as patience does: what was trained is evaluated and reported.
+
+    >>> config = softspoken.TrainConfig(steps=2, batch_size=4, max_examples=8, eval_limit=0, output="runs/tiny")
+    >>> run = softspoken.train(config, on_step=lambda step: print(step.number))
+    1
+    2
+    >>> (run / "adapter" / "adapter_model.safetensors").is_file()
+    True
     """
     answer: bool | None = None
     with closing(_running(config)) as running:
@@ -102,6 +109,10 @@ def steps(config: TrainConfig) -> Iterator[Step]:
     """The same, a Step at a time, to look at and plot: `for step in softspoken.steps(config)`.
 
     Who leaves the loop leaves a run that `train(TrainConfig(resume=...))` goes on with; at its end all is written, as by `train`.
+
+    >>> config = softspoken.TrainConfig(steps=1, batch_size=4, max_examples=8, eval_limit=0, output="runs/looked-at")
+    >>> [step.number for step in softspoken.steps(config)]
+    [1]
     """
     with closing(_running(config)) as running:
         yield from running

@@ -20,7 +20,7 @@ def test_the_python_examples_run(tmp_path):
         assert done.returncode == 0, done.stderr
         printed.append(done.stdout.strip().splitlines()[-1])
     assert printed[1] == "True"
-    assert len(printed[2]) > 3
+    assert len(printed[3]) > 3
 
 
 def test_the_tree_names_every_room():

@@ -14,13 +14,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import docstring_parser
 import shtab
 import yaml
 from jsonargparse import ArgumentParser
 
 from softspoken.cli.commands import ALWAYS, CONFIGS, EXAMPLES, POSITIONAL, USAGE, WITH_CONFIG_FILE
 from softspoken.cli.doctor import versions
+from softspoken.config.help import field_docs, purpose_of
 from softspoken.config.presets import presets
 from softspoken.config.ranges import BOUNDS, remedy
 from softspoken.types import InputError
@@ -94,7 +94,7 @@ def _config(command: str, parser: ArgumentParser, flags: dict[str, Any]) -> Any:
     for field in dataclasses.fields(config_class):
         if field.default is dataclasses.MISSING and settings.get(field.name) is None:
             option = field.name.upper() if POSITIONAL.get(command) == field.name else f"--{field.name}"
-            raise InputError(f"{command} needs {option}: {_field_docs(config_class)[field.name]}")
+            raise InputError(f"{command} needs {option}: {field_docs(config_class)[field.name]}")
     return config_class(**settings)
 
 
@@ -185,7 +185,7 @@ def _parser(command: str) -> ArgumentParser:
     file = POSITIONAL.get(command)
     parser = ArgumentParser(
         usage=f"softspoken {command} {USAGE.get(command, '[--OPTION VALUE ...]')}",
-        description=f"{config_class.__doc__}\n\nexamples:\n{EXAMPLES[command]}",
+        description=f"{purpose_of(config_class)}\n\nexamples:\n{EXAMPLES[command]}",
         formatter_class=_help_format,
         exit_on_error=False,
         allow_abbrev=False,
@@ -196,7 +196,7 @@ def _parser(command: str) -> ArgumentParser:
         )
     if command in WITH_CONFIG_FILE:
         parser.add_argument("--config", type=str, metavar="FILE", help="YAML file of settings; flags go before it")
-    hints, docs = typing.get_type_hints(config_class), _field_docs(config_class)
+    hints, docs = typing.get_type_hints(config_class), field_docs(config_class)
     for field in dataclasses.fields(config_class):
         default = [] if field.default in (None, dataclasses.MISSING) else [f"default: {field.default}"]
         bounds = [str(BOUNDS[field.name])] if field.name in BOUNDS else []
@@ -241,13 +241,8 @@ def _choices(hint: Any) -> tuple[str, ...]:
     return typing.get_args(literal) if literal else ()
 
 
-def _field_docs(config_class: type) -> dict[str, str]:
-    parsed = docstring_parser.parse_from_object(config_class).params
-    return {param.arg_name: " ".join((param.description or "").split()) for param in parsed}
-
-
 def _one_line(config_class: type) -> str:
-    return (config_class.__doc__ or "").rstrip(".").replace("%", "%%")
+    return purpose_of(config_class).rstrip(".").replace("%", "%%")
 
 
 # ---------------------------------------------------------------------------------------------- saying what is wrong

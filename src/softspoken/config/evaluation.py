@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from softspoken.config.help import explained
 from softspoken.config.kinds import Data, Device, Engine, OnBadRow, Quantization, Side, check
 from softspoken.config.ranges import check_baselines, check_settings, reward_weights
 
 
+@explained("""
+    >>> softspoken.EvaluateConfig(output="evaluations/ab", adapter=["runs/a/adapter", "runs/b/adapter"]).judge is None
+    True
+""")
 @dataclass(frozen=True)
 class EvaluateConfig:
     """Score systems side by side on the same texts: references, the base model, adapters, others' responses, baselines."""

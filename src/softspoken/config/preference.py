@@ -5,10 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from softspoken.config.help import explained
 from softspoken.config.kinds import Data, Device, OnBadRow, Side, check
 from softspoken.config.ranges import check_settings
 
 
+@explained("""
+    >>> softspoken.DpoConfig(output="adapters/preferred", dataset="pairs.jsonl").chosen_column
+    'chosen'
+""")
 @dataclass(frozen=True)
 class DpoConfig:
     """Preferences of others: train an adapter to prefer one response to another, on rows of text, chosen and rejected (DPO)."""

@@ -5,11 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from softspoken.config.help import explained
 from softspoken.config.kinds import TRACKERS, Data, Device, KlEstimator, OnBadRow, Quantization, Side, check
 from softspoken.config.presets import follows_the_model
 from softspoken.config.ranges import check_baselines, check_settings, reward_weights
 
 
+@explained("""
+    >>> config = softspoken.TrainConfig(steps=2, batch_size=4, max_examples=8, eval_limit=0, output="runs/tiny")
+    >>> config.learning_rate, softspoken.TrainConfig(model="google/flan-t5-base").learning_rate
+    (0.004, 0.0002)
+    >>> softspoken.TrainConfig(steps=2.5)
+    Traceback (most recent call last):
+    softspoken.types.InputError: steps 2.5 cannot be used: give a whole number
+""")
 @follows_the_model
 @dataclass(frozen=True)
 class TrainConfig:

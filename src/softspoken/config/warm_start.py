@@ -5,10 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from softspoken.config.help import explained
 from softspoken.config.kinds import Data, OnBadRow, Side, check
 from softspoken.config.ranges import check_settings
 
 
+@explained("""
+    >>> softspoken.SftConfig(output="models/warm", lora=True).epochs
+    1.0
+""")
 @dataclass(frozen=True)
 class SftConfig:
     """Supervised warm start: train a model on texts and their references."""

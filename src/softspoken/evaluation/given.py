@@ -108,7 +108,7 @@ def _system(name: str, responses: Responses, count: int) -> System:
         raise InputError(
             f"systems: {name!r} is {number}, and there are {count} texts; give a list with a response to each"
         )
-    rows = [[one] if isinstance(one, str) else list(one) for one in responses]
+    rows = [[one] if isinstance(one, str) else list(one) if isinstance(one, Sequence) else [] for one in responses]
     wrong = next(
         (
             row

@@ -57,7 +57,13 @@ READ_AT_ONCE = 16
 
 @dataclass
 class Generator:
-    """A loaded model with what its prompts and its decoding need; made by `from_pretrained`."""
+    """A loaded model with what its prompts and its decoding need; made by `from_pretrained`.
+
+    >>> generator = softspoken.Generator.from_pretrained("mini", task="summarization", max_new_tokens=8)
+    >>> [response] = generator(["Ann: Tea at four?\\nBen: Make it five."])
+    >>> isinstance(response, str)
+    True
+    """
 
     model: Any
     tokenizer: Any
@@ -284,7 +290,13 @@ class Generator:
 
 
 class Summarizer(Generator):
-    """The flagship's name for it: a model that does not say how it is asked is asked for a summary of a dialogue."""
+    """The flagship's name for it: a model that does not say how it is asked is asked for a summary of a dialogue.
+
+    >>> summarizer = softspoken.Summarizer.from_pretrained("mini")
+    >>> [summary] = summarizer(["Nora: Where are you?\\nFelix: On the bus, I will be there in ten minutes."])
+    >>> "Felix" in summary
+    True
+    """
 
     @classmethod
     def from_pretrained(cls, model: str = "mini", *, task: str | None = "summarization", **settings: Any) -> Generator:

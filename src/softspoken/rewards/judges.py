@@ -165,7 +165,13 @@ def is_judge(spec: str) -> bool:
 
 
 def load_judge(spec: str, *, device: str = "cpu", batch_size: int = 64, detoxify_sha256: str | None = None) -> Judge:
-    """The classifier that `spec` names (see the top of this file). Raises InputError where there is none to be had."""
+    """The classifier that `spec` names (mini, detoxify:VARIANT, profanity, hf:MODEL:LABEL). Raises InputError where there is none to be had.
+
+    >>> judge = softspoken.load_judge("mini")
+    >>> calm, cross = judge(["See you at five.", "You are an idiot."])["toxicity"]
+    >>> calm < 0.1 < 0.9 < cross
+    True
+    """
     kind, *rest = spec.split(":", maxsplit=2)
     activation: Callable[[Tensor], Tensor] = torch.sigmoid
     if spec == "profanity":

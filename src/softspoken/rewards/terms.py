@@ -63,7 +63,13 @@ TOXIC_NAME = re.compile(r"(severe_|very )?(toxic|insult|hate|hateful|obscen|thre
 def load_reward(
     spec: str | dict[str, float], *, device: str = "cpu", batch_size: int = 64, detoxify_sha256: str | None = None
 ) -> WeightedReward:
-    """The terms that `spec` names (`"detoxify:original + 0.2*rouge:rougeL"`, or a mapping of term to weight), loaded."""
+    """The terms that `spec` names (`"detoxify:original + 0.2*rouge:rougeL"`, or a mapping of term to weight), loaded.
+
+    >>> from softspoken.types import Example
+    >>> reward = softspoken.load_reward("rouge:rougeL + 0.5*length:2-4")
+    >>> reward(["Tea at five."], [Example("1", "Ben: Tea at five.", reference="Tea at five.")]).total.tolist()
+    [1.5]
+    """
     weights = reward_weights(spec)
     if not any(weights.values()):
         raise InputError(f"reward {spec!r} needs at least one term with a weight other than 0; use {REWARDS}")

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 import yaml
 
-from softspoken.cli import commands, flags
+from softspoken.cli import commands
 from softspoken.cli import main as cli
 from softspoken.cli.flags import parse, presets
 from softspoken.config import EvaluateConfig, GenerateConfig, ScoreConfig, SftConfig, TrainConfig
+from softspoken.config.help import field_docs, purpose_of
 from softspoken.types import InputError
 
 
@@ -183,9 +184,9 @@ def test_help_teaches(command: str, capsys: pytest.CaptureFixture[str]) -> None:
         cli.main([command, "--help"])
     assert caught.value.code == 0
     text = " ".join(capsys.readouterr().out.split())
-    assert (commands.CONFIGS[command].__doc__ or "?") in text
+    assert purpose_of(commands.CONFIGS[command]) in text
     assert text.count(f"softspoken {command}") >= 3  # usage and two examples
-    for name, doc in flags._field_docs(commands.CONFIGS[command]).items():
+    for name, doc in field_docs(commands.CONFIGS[command]).items():
         assert doc, f"{name} has no help"
         assert doc in text
     if command == "train":

@@ -7,6 +7,7 @@ import pytest
 
 from softspoken.cli.flags import parse
 from softspoken.config import TrainConfig
+from softspoken.config.help import field_docs
 from softspoken.config.presets import followed, presets
 from softspoken.training.start import say_what_followed
 from softspoken.types import InputError
@@ -24,9 +25,7 @@ def test_the_embedded_models_rate_meets_no_other_model():
 
 
 def parse_help(field):
-    from softspoken.cli.flags import _field_docs
-
-    return _field_docs(TrainConfig)[field]
+    return field_docs(TrainConfig)[field]
 
 
 def test_full_weights_take_a_tenth_of_an_adapters_rate():
