@@ -77,7 +77,7 @@ def fuzz_left(inputs: int, work: Path, done: list[Record]) -> Iterator[Record]:
     had = {(one["kind"], one["block"]) for one in done}
     for kind, number in fuzz.blocks(inputs):
         if (kind, number) not in had:
-            yield fuzz.block(kind, number, work / "fuzz", fuzz.BLOCK if inputs else fuzz.FEW)
+            yield fuzz.block(kind, number, work / "fuzz", fuzz.size_of(kind) if inputs else fuzz.FEW)
 
 
 def faults_left(every: int, work: Path, done: list[Record]) -> Iterator[Record]:

@@ -18,27 +18,18 @@ from softspoken.cli.commands import CONFIGS, POSITIONAL
 Input = tuple[list[str], bytes]
 """A command line, and what comes on standard input."""
 ODD = [
-    *(
-        "",
-        " ",
-        "\n",
-        "-",
-        "--",
-        "-1",
-        "0",
-        "nan",
-        "inf",
-        "-inf",
-        "1e400",
-        "9" * 400,
+    "",
+    " ",
+    "\n",
+    *["-", "--", "-1", "0", "nan", "inf", "-inf", "1e400"],
+    "9" * 400,
+    *[
         "0x10",
         "1_000",
         "١٢",
         "1.5",
         "true",
         "null",
-    ),
-    *(
         "[",
         "{",
         "[]",
@@ -55,9 +46,9 @@ ODD = [
         "{dialogue}{text}",
         "$HOME",
         "~",
+    ],
+    *[
         "*",
-    ),
-    *(
         "..",
         "/",
         "/dev/null",
@@ -69,46 +60,31 @@ ODD = [
         "javascript:alert(1)",
         "mini",
         "ppo",
-    ),
-    *(
-        "a" * 300,
-        "é" * 5000,
-        "\x1b[31m",
-        "\u202e",
-        "\udcff",
-        "\x00",
-        "😀",
-        "http://[",
-        "http://127.0.0.1:1/x",
-        "hf:a:b",
-        "os:getcwd",
-    ),
-    *(
-        "mini + 0.2*chrf",
-        "1e9*mini",
-        "length:5-30",
-        "length:9-1",
-        "similarity:x",
-        "best_of_4",
-        "a=b",
-        "=",
-        "x=",
-        "=x",
-        "🙂=../..",
-    ),
+    ],
+    "a" * 300,
+    "é" * 5000,
+    "\x1b[31m",
+    "\u202e",
+    "\udcff",
+    "\x00",
+    *["😀", "http://[", "http://127.0.0.1:1/x", "hf:a:b", "os:getcwd"],
+    "mini + 0.2*chrf",
+    *["1e9*mini", "length:5-30", "length:9-1", "similarity:x", "best_of_4", "a=b", "=", "x=", "=x", "🙂=../.."],
 ]
 KEYS = [
-    "id",
-    "dialogue",
-    "text",
-    "summary",
-    "document",
-    "reference",
-    "literal_summary",
-    "group",
-    "target",
-    "translation",
-    "a.b",
+    *[
+        "id",
+        "dialogue",
+        "text",
+        "summary",
+        "document",
+        "reference",
+        "literal_summary",
+        "group",
+        "target",
+        "translation",
+        "a.b",
+    ],
     "",
 ]
 
@@ -323,6 +299,35 @@ def _exchanged(rng: random.Random, content: str, suffix: str) -> str:
     return f"{written}\n{rest}"
 
 
+def bomb(rng: random.Random, folder: Path) -> Input:
+    """A small file that is a large one, or one that has no end for who reads it."""
+    name, piece, times = rng.choice(BOMBS)
+    if name.endswith(".parquet"):
+        import pyarrow
+        import pyarrow.parquet
+
+        day = pyarrow.array([1_514_736_000_000_000], pyarrow.timestamp("us"))  # of the year 50,000
+        pyarrow.parquet.write_table(pyarrow.table({"dialogue": ["Nora: hi"], "when": day}), folder / name)
+    else:
+        with gzip.open(folder / name, "wb", 1) if name.endswith(".gz") else (folder / name).open("wb") as file:
+            for _ in range(times):
+                file.write(piece)
+    return ["generate", name, "--model", "inputs/t5", "--device", "cpu", "--max_new_tokens", "1"], b""
+
+
+MEGABYTE = 1_000_000
+BOMBS: list[tuple[str, bytes, int]] = [
+    ("bomb.jsonl.gz", b" " * MEGABYTE, 200),
+    ("bomb.csv.gz", b"a" * MEGABYTE, 200),
+    ("bomb.txt.gz", b"a\n" * (MEGABYTE // 2), 200),
+    ("bomb.json.gz", b"[" * MEGABYTE, 200),
+    ("bomb.jsonl", b'{"dialogue": ' * 20_000, 5),
+    ("bomb.json", b"[" * 100_000, 1),
+    ("number.jsonl", b'{"dialogue": "Nora: hi", "n": ' + b"9" * 5_000 + b"}", 1),
+    ("line.jsonl", b'{"dialogue": "' + b"x" * MEGABYTE, 30),
+    ("field.csv", b'"' + b"x" * MEGABYTE, 30),
+    ("date.parquet", b"", 1),
+]
 KINDS: dict[str, tuple[float, Callable[[random.Random, Path], Input]]] = {
     "flags": (57, flags),
     "YAML": (21, settings),
@@ -330,5 +335,6 @@ KINDS: dict[str, tuple[float, Callable[[random.Random, Path], Input]]] = {
     "texts": (8.5, texts),
     "adapter folders": (0.5, adapter),
     "run folders": (0.5, run),
+    "bombs": (0, bomb),
 }
-"""Of a hundred inputs so many, and how one is made in a folder that holds `inputs`."""
+"""Of a hundred inputs so many (of bombs a block), and how one is made in a folder that holds `inputs`."""
