@@ -47,8 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     every = {file: list(mutants((SOURCE / file).read_text(encoding="utf-8"))) for file in files}
     places = [(file, mutant.number) for file, own in every.items() for mutant in own]
     if asked.sample:
-        # In the order of the draw: what was shown before a stop is a sample as well.
-        places = random.Random(asked.seed).sample(places, min(asked.sample, len(places)))
+        # In the order of the draw, of which a shorter sample is the beginning.
+        places = random.Random(asked.seed).sample(places, len(places))[: asked.sample]
     if asked.list:
         for file, number in places:
             print(_said(file, every[file][number]))
