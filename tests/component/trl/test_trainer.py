@@ -10,7 +10,9 @@ from torch import tensor
 from legacy_case import DRAWN, QUERIES, SCORES, tokenizer, wrapped
 from softspoken import trl
 from softspoken.trl import trainer as module
+from softspoken.trl.align import read_queries, read_responses
 from softspoken.trl.control import RunningMoments
+from softspoken.trl.passes import forward_all
 from softspoken.types import InputError
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*KL to the reference", "ignore:.*tokenized again")
@@ -155,6 +157,9 @@ def test_log_probabilities_under_another_model_are_that_models(model):
     assert (own - theirs).abs().max() > 0.1
     expected = trainer_for(other).batched_forward_pass(other, *rows)[0]
     assert torch.allclose(theirs, expected, atol=1e-6)
+    prompts = read_queries(rows[0], made.policy, made.config)
+    batch = read_responses(rows[1], None, made.policy, made.special, made.config)
+    assert forward_all(made.policy, prompts, batch, None, 2).logits.numel() == 0
 
 
 def test_scores_are_scaled_by_their_deviation_and_clipped_about_0():

@@ -246,3 +246,13 @@ def test_the_output_may_be_nothing_that_is_read(tmp_path, monkeypatch):
     assert output == config.output
     assert read == ["m", "d", "a", "s=x", "j", "e", "length:1-2"]
     assert "eval.json" in written
+
+
+def test_the_base_is_looked_for_before_anything_is_read(monkeypatch):
+    def absent(model):
+        raise InputError(f"no {model}")
+
+    monkeypatch.setattr(module, "require_seq2seq", absent)
+    monkeypatch.setattr(module, "read_examples", lambda *_: pytest.fail("read"))
+    with pytest.raises(InputError, match="no mini"):
+        module.prepare(EvaluateConfig(output="x"))
