@@ -110,6 +110,8 @@ INSIDE = {
         "http": {"keys", "observed"},
         "api": {"batching", "guard", "http", "keys", "models", "observed"},
         "serve": {"api", "guard", "http", "keys", "models"},
+        "shown": {"guard"},
+        "demo": {"guard", "models", "shown"},
     },
     "evaluation": {
         "metrics": set(),

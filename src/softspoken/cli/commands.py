@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from softspoken.config import (
+    DemoConfig,
     DpoConfig,
     EvaluateConfig,
     ExportConfig,
@@ -76,6 +77,7 @@ CONFIGS: dict[str, type] = {
     "compare": CompareConfig,
     "export": ExportConfig,
     "serve": ServeConfig,
+    "demo": DemoConfig,
     "doctor": DoctorConfig,
     "completion": CompletionConfig,
 }
@@ -135,6 +137,9 @@ EXAMPLES = {
     "compare": """\
   softspoken compare runs/seed-0 runs/seed-1 runs/seed-2
   softspoken compare runs/* --output all.html""",
+    "demo": """\
+  softspoken demo --adapter runs/demo/adapter
+  softspoken demo --adapter calm=runs/a/adapter kind=runs/b/adapter --judge detoxify:original""",
     "serve": """\
   softspoken serve --adapter runs/demo/adapter
   softspoken serve --adapter calm=runs/a/adapter kind=runs/b/adapter --host 0.0.0.0 --api_key_file keys.txt

@@ -18,6 +18,7 @@ from softspoken.cli.doctor import Finding
 from softspoken.cli.faults import told
 from softspoken.cli.flags import completion, parse
 from softspoken.config import (
+    DemoConfig,
     DpoConfig,
     EvaluateConfig,
     ExportConfig,
@@ -178,6 +179,13 @@ def _serve(config: ServeConfig) -> None:
     serve(config)
 
 
+def _demo(config: DemoConfig) -> None:
+    with importing():
+        from softspoken.serving.demo import demo
+
+    demo(config)
+
+
 _COMMANDS: dict[str, Callable[[Any], None]] = {
     "train": _train,
     "sft": _sft,
@@ -192,6 +200,7 @@ _COMMANDS: dict[str, Callable[[Any], None]] = {
     "completion": _completion,
     "export": _export,
     "serve": _serve,
+    "demo": _demo,
 }
 
 

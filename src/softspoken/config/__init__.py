@@ -7,12 +7,13 @@ from softspoken.config.evaluation import EvaluateConfig
 from softspoken.config.inference import GenerateConfig, ScoreConfig
 from softspoken.config.kinds import Data, Device, KlEstimator, OnBadRow, Quantization, Side
 from softspoken.config.preference import DpoConfig
-from softspoken.config.serving import ExportConfig, ServeConfig
+from softspoken.config.serving import DemoConfig, ExportConfig, ServeConfig
 from softspoken.config.training import TrainConfig
 from softspoken.config.warm_start import SftConfig
 
 __all__ = [
     "Data",
+    "DemoConfig",
     "Device",
     "DpoConfig",
     "EvaluateConfig",

@@ -123,6 +123,45 @@ class ServeConfig:
         check(self.engine != "torch" or self.quantization == "float32", self, "quantization", "it is ctranslate2's")
 
 
+@dataclass(frozen=True)
+class DemoConfig:
+    """Show a page on which base and tuned can be compared by hand."""
+
+    model: str = "mini"
+    """hub id, local folder, or mini"""
+    adapter: list[str] | None = None
+    """LoRA adapters to choose from, as FOLDER or NAME=FOLDER (or hub ids)"""
+    task: str = "summarization"
+    """what is done, which says how a model is asked that has no prompt of its own: summarization, detoxification, translation, or a
+    Python file of your own"""
+    host: str = "127.0.0.1"
+    """address to listen on; beyond this machine only with public"""
+    port: int = 7860
+    """port to listen on"""
+    public: bool = False
+    """listen beyond this machine, to everybody"""
+    engine: Engine = "auto"
+    """what decodes: ctranslate2, torch, or auto: ctranslate2 where it gives torch's own tokens on 32 texts"""
+    device: Device = "auto"
+    """where to compute; auto takes a GPU if there is one"""
+    judge: str = "mini"
+    """toxicity judge: mini, detoxify:VARIANT, profanity, hf:MODEL:LABEL"""
+    detoxify_sha256: str | None = None
+    """SHA-256 that the Detoxify checkpoint must have, all 64 digits"""
+    samples: int = 4
+    """alternatives sampled by each model"""
+    guard_threshold: float = 0.5
+    """a response is too toxic above this"""
+    guard_samples: int = 4
+    """responses drawn in place of one that is too toxic; the least toxic is taken"""
+    guard_refusal: str = "[This response was withheld: it was found to be toxic.]"
+    """what is answered where nothing else helps"""
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+        check(is_loopback(self.host) or self.public, self, "host", "it is beyond this machine: give public true")
+
+
 def is_loopback(host: str) -> bool:
     if host == "localhost":
         return True

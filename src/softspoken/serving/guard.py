@@ -73,14 +73,13 @@ class Guard:
         return Guarded(Response(self.refusal, cut=False), self.score([self.refusal])[0], "refused", first)
 
     def _masked(self, text: str) -> str:
-        """Without the words that the judge finds toxic standing alone."""
-        vocabulary = sorted({*words(text)})
-        toxic = [
-            word
-            for word, scores in zip(vocabulary, self.score(vocabulary), strict=True)
-            if self.toxicity(scores) > TOXIC
-        ]
-        return any_of(toxic).sub(MASK, text)
+        return any_of(self.toxic_words([text])).sub(MASK, text)
+
+    def toxic_words(self, texts: list[str]) -> list[str]:
+        """Those of the texts' words that the judge finds toxic standing alone."""
+        vocabulary = sorted({word for text in texts for word in words(text)})
+        scores = self.score(vocabulary)
+        return [word for word, own in zip(vocabulary, scores, strict=True) if self.toxicity(own) > TOXIC]
 
     def _is_too_toxic(self, scores: Scores) -> bool:
         return self.toxicity(scores) > self.threshold

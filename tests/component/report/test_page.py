@@ -1,97 +1,13 @@
-"""The report in headless Chromium: it loads with the network off, draws its charts, and is worked by keyboard.
-
-Speaks the DevTools protocol over a pipe (descriptors 3 and 4, messages ended by a zero byte), so that it needs no package.
-"""
-
-import json
-import os
-import shutil
-import subprocess
-from pathlib import Path
+"""The report in headless Chromium: it loads with the network off, draws its charts, and is worked by keyboard."""
 
 import pytest
 
+from browser import CHROMIUM, Browser
 from made_up import full_report, write_run
 from softspoken.report.compare import compare
 from softspoken.report.report import write_report
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync --disable-dev-shm-usage --remote-debugging-pipe"
-)
-
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="Chromium is not installed (apt-get install chromium)")
-
-
-class Browser:
-    def __init__(self, profile: Path) -> None:
-        read, self.write = os.pipe()
-        self.read, write = os.pipe()
-        command = f'exec "$0" {FLAGS} --user-data-dir="$1" 3<&{read} 4>&{write}'
-        self.process = subprocess.Popen(
-            ["bash", "-c", command, str(CHROMIUM), str(profile)],
-            pass_fds=(read, write),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        os.close(read)
-        os.close(write)
-        self.buffer, self.number, self.session = b"", 0, None
-        self.events: list[dict] = []
-        target = self.call("Target.createTarget", url="about:blank")["targetId"]
-        self.session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-
-    def call(self, method: str, **params: object) -> dict:
-        self.number += 1
-        message = {"id": self.number, "method": method, "params": params}
-        if self.session:
-            message["sessionId"] = self.session
-        os.write(self.write, json.dumps(message).encode() + b"\0")
-        while True:
-            answer = self.receive()
-            if answer.get("id") == self.number:
-                assert "error" not in answer, answer
-                return answer["result"]
-            self.events.append(answer)
-
-    def wait_for(self, method: str) -> None:
-        while not any(event.get("method") == method for event in self.events):
-            self.events.append(self.receive())
-
-    def receive(self) -> dict:
-        while b"\0" not in self.buffer:
-            piece = os.read(self.read, 1 << 20)
-            assert piece, "Chromium ended"
-            self.buffer += piece
-        message, _, self.buffer = self.buffer.partition(b"\0")
-        return json.loads(message)
-
-    def evaluate(self, expression: str) -> object:
-        return self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)[
-            "result"
-        ].get("value")
-
-    def press(self, key: str, code: int, text: str = "") -> None:
-        key_event = {"key": key, "code": key, "windowsVirtualKeyCode": code}
-        self.call("Input.dispatchKeyEvent", type="keyDown", text=text, **key_event)
-        self.call("Input.dispatchKeyEvent", type="keyUp", **key_event)
-
-    def open(self, page: Path, width: int) -> None:
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
-        for domain in ("Page", "Network", "Runtime", "Log"):
-            self.call(f"{domain}.enable")
-        self.call("Network.emulateNetworkConditions", offline=True, latency=0, downloadThroughput=0, uploadThroughput=0)
-        self.call("Page.navigate", url=page.as_uri())
-        self.wait_for("Page.loadEventFired")
-        self.evaluate("new Promise(done => requestAnimationFrame(() => setTimeout(done, 200)))")
-
-    def close(self) -> None:
-        self.session = None
-        self.call("Browser.close")
-        self.process.wait(timeout=30)
-        os.close(self.read)
-        os.close(self.write)
 
 
 @pytest.fixture(scope="module")

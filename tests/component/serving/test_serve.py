@@ -18,9 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForSeq2SeqLM
 
 from softspoken.config import ServeConfig
 from softspoken.inference.engines import cache_folder
@@ -28,6 +25,7 @@ from softspoken.inference.generator import Generator
 from softspoken.serving import http as bounds
 from softspoken.serving.serve import prepared
 from softspoken.types import InputError
+from tiny_adapters import add_adapter
 
 TEXTS = ["Nora: Where are you?\nFelix: On the bus.", "Leon: hi", "Ines: You forgot the milk again, you fool."]
 KEY = "a-long-random-key"
@@ -67,14 +65,6 @@ class Running:
         self.server.should_exit = True
         self.thread.join(30)
         assert not self.thread.is_alive()
-
-
-def add_adapter(model: Path, folder: Path, seed: int) -> Path:
-    torch.manual_seed(seed)
-    base = AutoModelForSeq2SeqLM.from_pretrained(model)
-    lora = LoraConfig(task_type="SEQ_2_SEQ_LM", r=4, lora_alpha=64, target_modules=["q", "v"], init_lora_weights=False)
-    get_peft_model(base, lora).save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ import pytest
 
 from softspoken.cli import commands, flags
 from softspoken.config import (
+    DemoConfig,
     DpoConfig,
     EvaluateConfig,
     ExportConfig,
@@ -32,6 +33,7 @@ DEFAULTS: dict[str, Any] = {
     "score": ScoreConfig(),
     "export": ExportConfig(output="o"),
     "serve": ServeConfig(),
+    "demo": DemoConfig(),
 }
 
 

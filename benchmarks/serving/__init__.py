@@ -1,0 +1,1 @@
+"""The server beside what one would write in an afternoon, under load, and for hours."""

@@ -1,0 +1,100 @@
+"""Clients that each ask, wait for the answer and ask again; and such as no server wishes for."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import random
+import socket
+import threading
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+
+
+@dataclass
+class Seen:
+    """Of one load: seconds of each answer, by status."""
+
+    seconds: float = 0.0
+    answers: dict[int, list[float]] = field(default_factory=dict)
+    lost: int = 0
+    """Requests whose connection ended without an answer."""
+
+    @property
+    def good(self) -> list[float]:
+        return self.answers.get(200, [])
+
+    @property
+    def rate(self) -> float:
+        return len(self.good) / self.seconds
+
+    def quantile(self, share: float, status: int = 200) -> float:
+        found = self.answers.get(status, [])
+        return float(np.quantile(found, share)) if found else float("nan")
+
+
+def load(port: int, path: str, bodies: list[bytes], *, clients: int, seconds: float, pause: float = 0.0) -> Seen:
+    """`clients` at once for so many seconds; what is begun by then is waited for. `pause`: after an answer that is not 200."""
+    seen, lock = Seen(), threading.Lock()
+    start = time.perf_counter()
+
+    def client(number: int) -> None:
+        draw = random.Random(number)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+        while time.perf_counter() - start < seconds:
+            before = time.perf_counter()
+            try:
+                connection.request("POST", path, draw.choice(bodies), {"Content-Type": "application/json"})
+                answer = connection.getresponse()
+                answer.read()
+            except (OSError, http.client.HTTPException):
+                connection.close()
+                with lock:
+                    seen.lost += 1
+                continue
+            with lock:
+                seen.answers.setdefault(answer.status, []).append(time.perf_counter() - before)
+            if answer.status != 200:
+                time.sleep(pause)
+        connection.close()
+
+    threads = [threading.Thread(target=client, args=(number,)) for number in range(clients)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    seen.seconds = time.perf_counter() - start
+    return seen
+
+
+def trouble(port: int, bodies: list[bytes], seconds: float, seed: int = 0) -> dict[str, int]:
+    """Clients that are killed while they wait, that send slowly, and that send garbage; how many of each."""
+    draw, start = random.Random(seed), time.perf_counter()
+    counts = {"killed": 0, "slow": 0, "garbage": 0}
+    while time.perf_counter() - start < seconds:
+        kind = draw.choice(list(counts))
+        counts[kind] += 1
+        try:
+            with socket.create_connection(("127.0.0.1", port), timeout=15) as wire:
+                body = draw.choice(bodies)
+                head = f"POST /v1/generate HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+                if kind == "killed":
+                    wire.sendall(head.encode() + body)
+                    time.sleep(draw.random() * 0.2)
+                elif kind == "slow":
+                    for piece in (head.encode()[:40], head.encode()[40:], body[:10]):
+                        wire.sendall(piece)
+                        time.sleep(draw.random())
+                else:
+                    wire.sendall(draw.randbytes(draw.randrange(1, 4000)))
+                    wire.settimeout(1)
+                    wire.recv(1000)
+        except OSError:
+            pass
+    return counts
+
+
+def bodies_of(texts: list[str], plain: bool) -> list[bytes]:
+    return [json.dumps({"text": text} if plain else {"texts": [text]}).encode() for text in texts]
