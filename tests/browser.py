@@ -97,13 +97,11 @@ class Browser:
         self.call("Page.navigate", url=address)
         self.wait_for("Page.loadEventFired")
 
-    def until(self, expression: str, seconds: float = 120) -> object:
-        """What the expression gives once it is true."""
+    def until(self, expression: str, seconds: float = 120) -> None:
         end = time.monotonic() + seconds
-        while not (found := self.evaluate(expression)):
+        while not self.evaluate(f"!!({expression})"):
             assert time.monotonic() < end, expression
             time.sleep(0.05)
-        return found
 
     def click(self, selector: str) -> None:
         """With the mouse, in the middle of it."""

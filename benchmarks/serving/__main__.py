@@ -46,6 +46,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--soak", type=float, default=30, help="minutes")
+    parser.add_argument("--threads", type=int, default=cores(), help="of each: torch's, CTranslate2's, and our workers")
     parser.add_argument("--page", action="store_true")
     given = parser.parse_args()
     if not given.page:
@@ -63,11 +64,16 @@ def measured(given: Any) -> dict[str, Any]:
                 f"{work}/converted", adapter=given.adapter, max_new_tokens=LIMIT, format="ctranslate2", check_limit=0
             )
         )
-        served = [sys.executable, "-m", "softspoken", "serve", "--model", str(merged)]
-        plain = stack.enter_context(_server([sys.executable, "-m", "benchmarks.serving.plain_app", str(merged)], ""))
-        ours = stack.enter_context(_server(served, "--port"))
-        unguarded = stack.enter_context(_server([*served, "--guard", "false"], "--port"))
-        direct = stack.enter_context(_direct(converted, texts))
+        threads = given.threads
+        served = [sys.executable, "-m", "softspoken", "serve", "--model", str(merged), "--workers", str(threads)]
+        plain = stack.enter_context(
+            _server([sys.executable, "-m", "benchmarks.serving.plain_app", str(merged)], "", threads)
+        )
+        ours = stack.enter_context(_server(served, "--port", threads))
+        unguarded = stack.enter_context(_server([*served, "--guard", "false"], "--port", threads))
+        direct = stack.enter_context(_direct(converted, texts, threads))
+        for port, process in (plain, ours, unguarded):
+            _await(port, process)
         targets = {
             "plain": (plain[0], "/generate", bodies_of(texts, True)),
             "ours": (ours[0], "/v1/generate", bodies_of(texts, False)),
@@ -94,7 +100,7 @@ def measured(given: Any) -> dict[str, Any]:
         print("overload", _figures(overload), flush=True)
         soaked = _soak(port, process, texts, given.soak * 60) if given.soak else {}
     return {
-        "machine": describe_machine(cores(), "cpu"),
+        "machine": describe_machine(given.threads, "cpu"),
         "load_average": os.getloadavg()[1],
         "commit": commit(),
         "rounds": {name: _medians(found) for name, found in rounds.items()},
@@ -166,32 +172,32 @@ def _memory(process: subprocess.Popen[str]) -> float:
 
 
 @contextmanager
-def _server(command: list[str], flag: str) -> Iterator[tuple[int, subprocess.Popen[str]]]:
+def _server(command: list[str], flag: str, threads: int) -> Iterator[tuple[int, subprocess.Popen[str]]]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    environment = {
-        name: value for name, value in os.environ.items() if name not in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
-    }
-    environment |= {"OMP_NUM_THREADS": str(cores()), "MKL_NUM_THREADS": str(cores())}
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     process = subprocess.Popen([*command, *([flag] if flag else []), str(port)], cwd=ROOT, env=environment, text=True)
     try:
-        while True:
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/openapi.json", timeout=5).close()
-                break
-            except OSError:
-                assert process.poll() is None, f"{command} ended"
-                time.sleep(0.2)
         yield port, process
     finally:
         process.terminate()
         process.wait(60)
 
 
+def _await(port: int, process: subprocess.Popen[str]) -> None:
+    while True:
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/openapi.json", timeout=5).close()
+            return
+        except OSError:
+            assert process.poll() is None, "a server ended"
+            time.sleep(0.2)
+
+
 @contextmanager
-def _direct(folder: Path, texts: list[str]) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-m", "benchmarks.serving.direct", str(folder), str(LIMIT), str(cores())]
+def _direct(folder: Path, texts: list[str], threads: int) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "benchmarks.serving.direct", str(folder), str(LIMIT), str(threads)]
     process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdin
     assert process.stdout

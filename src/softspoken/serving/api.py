@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib.metadata
+import logging
 import signal
 import time
 from collections.abc import AsyncIterator, Hashable
@@ -28,6 +29,8 @@ from softspoken.serving.models import Models, Prompt, Served
 from softspoken.serving.observed import Observed
 from softspoken.types import InputError, one_line
 from softspoken.types import Response as Text
+
+log = logging.getLogger(__name__)
 
 VERSION = importlib.metadata.version("softspoken")
 DIALOGUE = "Nora: Where are you?\nFelix: On the bus, ten minutes."
@@ -371,9 +374,19 @@ def _reload_on_signal(service: Service) -> None:
     """SIGHUP reads all adapters again."""
     loop = asyncio.get_running_loop()
 
-    def read_again() -> None:
-        task = asyncio.ensure_future(service.reload(ReloadRequest(adapter=None)))
-        task.add_done_callback(lambda done: done.exception())  # what is wrong with it is said by whoever reads
+    async def read_again() -> None:
+        try:
+            answer = await service.reload(ReloadRequest(adapter=None))
+            log.info("read again: %s", ", ".join(f"{name} {weights}" for name, weights in answer.weights.items()))
+        except HTTPException as error:
+            log.warning("%s", error.detail)
+
+    tasks: set[asyncio.Task[None]] = set()  # the loop itself holds them weakly
+
+    def begin() -> None:
+        task = loop.create_task(read_again())
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
 
     with contextlib.suppress(ValueError, RuntimeError, NotImplementedError, AttributeError):  # not the main thread
-        loop.add_signal_handler(signal.SIGHUP, read_again)
+        loop.add_signal_handler(signal.SIGHUP, begin)

@@ -1,4 +1,5 @@
-"""`softspoken demo`: a page for people who look rather than read. Runs as a Space too: `page(DemoConfig(adapter=[…])).launch()`."""
+"""`softspoken demo`: a page for people who look rather than read. Runs as a Space too: `blocks = page(DemoConfig(adapter=[…]));
+blocks.launch(**blocks.look)`."""
 
 from __future__ import annotations
 
@@ -65,7 +66,7 @@ def page(config: DemoConfig) -> Any:
         chosen = gradio.Dropdown(list(choices), value=first, label="Example", elem_id="example")
         shown = gradio.HTML(demonstration.example(first), elem_id="shown")
         own = gradio.Textbox(
-            label=f"Or your own {task.words.text}",
+            label=f"Or your own {task.words.text}, in place of the example",
             lines=4,
             max_length=MOST_CHARS,
             elem_id="own",
@@ -83,7 +84,11 @@ def page(config: DemoConfig) -> Any:
         chosen.change(demonstration.example, chosen, shown, api_visibility="private", show_progress="hidden")
         ask.click(demonstration.compare, [chosen, own, adapter], result, api_visibility="private")
     plain = ["system-ui", "sans-serif"]  # no fonts from elsewhere
-    blocks.look = {"css": CSS, "theme": gradio.themes.Base(font=plain, font_mono=["monospace"])}
+    blocks.look = {
+        "footer_links": ["gradio"],
+        "css": CSS,
+        "theme": gradio.themes.Base(font=plain, font_mono=["monospace"]),
+    }
     return blocks
 
 

@@ -50,7 +50,10 @@ def result_html(sides: list[Side], toxic: list[str], label: str, words: Words) -
                 changed[1] |= set(range(c, d))
     tags = ["del", "ins"] if len(sides) == 2 else [""] * len(sides)
     found = "".join(_side(*one, toxic, label) for one in zip(sides, changed, tags, strict=True))
-    key = '<p class="ss-key"><del>only in base</del> <ins>only in tuned</ins></p>' if any(changed) else ""
+    key = ""
+    if any(changed):
+        left, right = (escape(side.name) for side in sides)
+        key = f'<p class="ss-key"><del>only in {left}</del> <ins>only in {right}</ins></p>'
     same = f"<p class='ss-key'>Both {words.responses} are the same.</p>" if len(sides) == 2 and not any(changed) else ""
     return f'<div class="ss-case">{_reveal("result", toxic)}{key}{same}<div class="ss-sides">{found}</div></div>'
 
@@ -99,7 +102,7 @@ def _reveal(block: str, toxic: list[str]) -> str:
 
 def _score(score: float) -> str:
     kind = "ss-high" if score > 0.5 else "ss-low"
-    return f'<span class="ss-score {kind}"><meter min="0" max="1" value="{score:.3f}"></meter> {score:.3f}</span>'
+    return f'<span class="ss-score {kind}"><meter min="0" max="1" low="0.25" high="0.5" optimum="0" value="{score:.3f}"></meter> {score:.3f}</span>'
 
 
 def _table(scores: Scores) -> str:

@@ -10,11 +10,10 @@ import pytest
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 pytest.importorskip("gradio")
 
-from test_serve import add_adapter
-
 from browser import CHROMIUM, Browser
 from softspoken.config import DemoConfig
 from softspoken.serving.demo import page
+from tiny_adapters import add_adapter
 
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="Chromium is not installed (apt-get install chromium)")
 ANSWERED = "document.querySelectorAll('#result .ss-side').length === 2"
@@ -60,7 +59,7 @@ def test_by_clicks_on_a_wide_page(browser: Browser, address: str) -> None:
     hosts = {
         event["params"]["request"]["url"].split("/")[2]
         for event in browser.events
-        if event.get("method") == "Network.requestWillBeSent" and "://" in event["params"]["request"]["url"]
+        if event.get("method") == "Network.requestWillBeSent" and event["params"]["request"]["url"].startswith("http")
     }
     assert hosts == {address.split("/")[2]}  # nothing is fetched from elsewhere
     assert went_wrong(browser) == []

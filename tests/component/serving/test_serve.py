@@ -362,6 +362,7 @@ def test_the_command_ends_well(tiny_t5: Path, tmp_path: Path) -> None:
             except OSError:
                 assert process.poll() is None, process.stderr and process.stderr.read()
                 time.sleep(0.05)
+        process.send_signal(signal.SIGHUP)
         with ThreadPoolExecutor(6) as pool:
             statuses = list(pool.map(ask, range(5)))
             assert statuses == [200] * 5
@@ -378,6 +379,7 @@ def test_the_command_ends_well(tiny_t5: Path, tmp_path: Path) -> None:
         assert process.returncode == 0
         assert "Traceback" not in stderr
         assert "serving" in stderr
+        assert "softspoken: read again: base " in stderr
     finally:
         process.kill()
 

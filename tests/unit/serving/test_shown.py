@@ -18,7 +18,8 @@ def test_what_differs_is_marked_in_the_side_that_has_it() -> None:
     )
     assert "Felix is late <del>again</del>" in page
     assert "Felix is <ins>a</ins> <ins>bit</ins> late" in page
-    assert page.count("<del>") == 2  # and the key's
+    assert "<del>only in base</del> <ins>only in tuned</ins>" in page
+    assert page.count("<del>") == 2
     same = result_html([side("base", "Felix"), side("tuned", "Felix")], [], "toxicity", Words(responses="summaries"))
     assert "Both summaries are the same." in same
     assert "<del>" not in same

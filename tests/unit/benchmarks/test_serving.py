@@ -1,0 +1,69 @@
+"""The serving benchmark's arithmetic and page; no server runs here."""
+
+import http.server
+import threading
+
+import pytest
+
+from benchmarks.pages import fill
+from benchmarks.serving.__main__ import TEMPLATE, _figures, _medians
+from benchmarks.serving.load import Seen, bodies_of, load
+
+ROUND = {"rate": 10.0, "p50": 1.0, "p95": 2.0, "p99": 3.0}
+
+
+def test_rates_and_quantiles_are_of_what_was_answered() -> None:
+    seen = Seen(2.0, {200: [0.1, 0.2, 0.3, 0.4, 0.5], 429: [0.01, 0.02]}, lost=1)
+    figures = _figures(seen)
+    assert figures["rate"] == 2.5
+    assert figures["p50"] == pytest.approx(300)
+    assert figures["statuses"] == {"200": 5, "429": 2}
+    assert (figures["lost"], figures["shed_p50"]) == (1, pytest.approx(20))
+    assert _medians([{**ROUND, "rate": rate} for rate in (1.0, 9.0, 5.0)])["rate"] == 5.0
+
+
+def test_clients_count_every_answer_and_every_loss() -> None:
+    answers = iter([200, 429, 200, None])
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            status = next(answers, 200)
+            if status is not None:  # else the connection ends
+                self.send_response(status)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        seen = load(server.server_port, "/", bodies_of(["a"], plain=True), clients=1, seconds=0.2)
+        server.shutdown()
+    assert (len(seen.answers[429]), seen.lost) == (1, 1)
+    assert len(seen.good) > 2
+
+
+def test_the_page_says_what_was_measured() -> None:
+    names = [f"{name}-{clients}" for name in ("plain", "ours", "unguarded") for clients in (1, 8, 64)]
+    rounds = {name: {**ROUND, "rate": 40.0 if name == "ours-8" else 10.0} for name in names}
+    overload = {**ROUND, "statuses": {"200": 5}, "lost": 0, "shed_p50": 7.0, "shed_p99": 9.0}
+    guard = {"system": "base", "n": 9, "toxic_before": 3, "toxic_after": 0, "mean_before": 0.3, "mean_after": 0.1}
+    page = fill(
+        TEMPLATE,
+        machine={"cpu": "A", "cores": 2, "threads": 2},
+        commit="c",
+        load_average=1.0,
+        number=1,
+        seconds=2,
+        rounds=rounds,
+        loops={"1": 20.0, "8": 40.0},
+        overload={**overload, "memory_before": 1.0, "memory_after": 2.0},
+        soak={},
+        guard=[{**guard, "decisions": {"retried": 3}, "decode_ms": 1.0, "guard_ms": 2.0}],
+    )
+    assert "does 4.0 times what FastAPI around generate does" in page
+    assert "2.00 times the loop of one at a time" in page
+    assert "| base | 3 → 0 of 9 |" in page
+    assert "**Soak.**" not in page
