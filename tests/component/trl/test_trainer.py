@@ -1,5 +1,6 @@
 """PPOTrainer around its step: how it is set up, in what pieces it generates, what it logs, pushes and gives back."""
 
+import contextlib
 from types import SimpleNamespace
 
 import datasets
@@ -188,6 +189,47 @@ def test_what_sampling_recorded_counts_in_float32_alone(dtype, precision, known)
     batch = SimpleNamespace(contents=[(6,)], ids=torch.ones(1, 2))
     found = made._known(SimpleNamespace(queries=[(5,)]), batch)
     assert found == (([((5,), (6,))], 0, [[0.0, 0.0]]) if known else None)
+
+
+@pytest.mark.parametrize(
+    ("kind", "known", "shares", "passes"),
+    [
+        ("kl", True, True, [("reference", "memory", False)]),
+        ("kl", True, False, [("reference", None, False)]),
+        ("kl", False, False, [("policy", "memory", False), ("reference", None, False)]),
+        ("full", True, False, [("policy", "memory", True), ("reference", None, True)]),
+    ],
+)
+def test_what_was_recorded_is_not_scored_again_unless_the_whole_vocabulary_is_wanted(
+    monkeypatch, kind, known, shares, passes
+):
+    asked = []
+
+    def scored(policy, prompts, batch, memory, size, *, logits):
+        name = "policy" if policy == "policy" and not (shares or asked) else "reference"
+        asked.append((name, memory, logits))
+        value = {"policy": 1.0, "reference": 2.0}[name]
+        return SimpleNamespace(
+            logprobs=tensor([[value]]), values=tensor([[value]]), logits=torch.log(tensor([[[value, 1.0]]]))
+        )
+
+    monkeypatch.setattr(module, "forward_all", scored)
+    frozen = "policy" if shares else "reference"
+    made = unmade(
+        policy="policy",
+        config=SimpleNamespace(mini_batch_size=2, kl_penalty=kind),
+        _known=lambda *_: (tensor([[7.0]]), tensor([[8.0]])) if known else None,
+        _reference=SimpleNamespace(active=lambda: contextlib.nullcontext(frozen)),
+    )
+    logprobs, values, reference, (mine, theirs) = made._old_passes(None, None, "memory")
+    assert asked == passes
+    assert (logprobs.item(), values.item()) == ((7.0, 8.0) if kind == "kl" and known else (1.0, 1.0))
+    assert reference.item() == 2.0
+    if kind == "full":
+        assert mine.exp().tolist() == [[[pytest.approx(1 / 2), pytest.approx(1 / 2)]]]
+        assert theirs.exp().tolist() == [[[pytest.approx(2 / 3), pytest.approx(1 / 3)]]]
+    else:
+        assert (mine, theirs) == (logprobs, reference)
 
 
 @pytest.mark.parametrize("skipped", [0.0, 1.0])

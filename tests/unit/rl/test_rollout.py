@@ -173,3 +173,15 @@ def test_numbers_that_are_none_are_said_with_when():
     rollout_module.require_finite(torch.tensor([0.0, -1.0]), "step 3")
     with pytest.raises(RunError, match=r"^step 3: the model's logits are not finite"):
         rollout_module.require_finite(torch.tensor([0.0, float("nan")]), "step 3")
+
+
+@pytest.mark.parametrize(("fast", "pieces"), [(True, [[2, 0], [1], [3]]), (False, [[0, 1], [2], [3]])])
+def test_micro_batches_keep_to_their_tokens_with_padding_and_responses(fast, pieces):
+    """Prompts of 2, 4, 1 and 6 tokens, responses of at most 2: side by side, 2 · (2 + 2) or 2 · (4 + 2) tokens, of 12."""
+    rollout = made_rollout([1, 2, 1, 2])
+    mask = (torch.arange(6) < torch.tensor([2, 4, 1, 6])[:, None]).long()
+    rollout = replace(rollout, prompts=replace(rollout.prompts, attention_mask=mask))
+    policy = SimpleNamespace(tokens_per_microbatch=12)
+    config = made_config(fast=fast, micro_batch_size=2)
+    found = rollout_module.micro_batches(policy, rollout, torch.arange(4), config)
+    assert [piece.tolist() for piece in found] == pieces
