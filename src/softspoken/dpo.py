@@ -26,6 +26,7 @@ from softspoken.interrupt import Interrupted, finishing
 from softspoken.models.adapters import adapter_folder
 from softspoken.models.cpu import tune_cpu
 from softspoken.models.languages import require_target
+from softspoken.models.learning_rates import next_rate
 from softspoken.models.pretrained import prompt_format_for, require_seq2seq
 from softspoken.rl import chosen
 from softspoken.rl.checkpoint import FOLDER, Progress, load_checkpoint, save_checkpoint
@@ -112,7 +113,7 @@ def _train(config: DpoConfig, folder: RunFolder) -> None:
             clock = Clock()
             stats = _step(policy, optimizer, prompts, settings)
             tracker.log(step, _metrics(stats, scheduler.get_last_lr()[0]) | clock.times())
-            scheduler.step()
+            next_rate(scheduler)
             stopped_by = stop.asked
             if stopped_by or step % config.save_every == 0 or step == settings.steps:
                 tracker.sync()

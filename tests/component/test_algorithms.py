@@ -5,9 +5,11 @@ import shutil
 
 import pytest
 
+import helpers_reward
 from softspoken.config import TrainConfig
 from softspoken.train import train
-from softspoken.types import RunError
+from softspoken.training import focus
+from softspoken.types import InputError, RunError
 
 ROWS = [{"id": str(n), "text": f"number {n}? yes, {n} it is" + " indeed" * n} for n in range(12)]
 
@@ -58,6 +60,27 @@ def test_texts_that_are_alike_are_replaced_and_a_run_that_goes_on_replaces_the_s
         shutil.rmtree(half / later)
     train(TrainConfig(resume=str(half), dataset=ROWS))
     assert metrics_of(half) == fresh
+
+
+def test_a_run_with_focus_trains_on_the_hottest_and_keeps_which_they_were(tiny_t5, tmp_path, monkeypatch):
+    """A judge that finds a text the more toxic the longer it is: of twelve the four longest, in a batch."""
+
+    class ByLength:
+        labels = ("toxicity",)
+
+        def __call__(self, lines):
+            return {"toxicity": [len(line) / 1000 for line in lines]}
+
+    monkeypatch.setattr(focus, "load_judge", lambda spec, **_: ByLength())
+    monkeypatch.setattr(helpers_reward, "seen", [])
+    about = {"focus": "heat", "focus_share": 1 / 3, "focus_rest": 0.0, "judge": ["mini"], "steps": 2}
+    run = train(config_for(tiny_t5, tmp_path / "run", reward="helpers_reward:remembered", **about))
+    assert {name for _, name in helpers_reward.seen} == {"8", "9", "10", "11"}
+    kept = json.loads((run / "focus.json").read_text(encoding="utf-8"))
+    assert (kept["rows"], kept["judge"], kept["hot"], kept["rest"]) == ([8, 9, 10, 11], "mini", 4, 0)
+    with pytest.raises(InputError, match=r"batch_size 5 .*4 texts"):
+        train(config_for(tiny_t5, tmp_path / "other", batch_size=5, **about))
+    assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.parametrize("algorithm", ["grpo", "dpo"])

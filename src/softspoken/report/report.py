@@ -283,7 +283,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         facts += [("Evaluated on", evaluated_on(report)), ("Judged by", ", ".join(report.judges))]
     if metrics:
         seconds = sum(step.get("time/step", 0.0) for step in metrics)
-        algorithm = f"{str(config['algorithm']).upper()}, " if "algorithm" in config else ""
+        algorithm = f"{str(config['algorithm']).upper().replace('_', ' ')}, " if "algorithm" in config else ""
         took = f" in {_duration(seconds)}" if seconds else ""
         facts.append(("Trained", f"{algorithm}{len(metrics)} steps{took}"))
     if "reward" in config:
