@@ -174,8 +174,10 @@ def test_a_marian_of_several_languages_reads_the_targets_token_at_every_step(mar
     assert (prompts.input_ids == french).sum(dim=1).tolist() == [1, 1]
     assert prompts.input_ids[:, 0].tolist() == [french, french]
     assert prompts.truncated == 1
+    notes = json.loads((tmp_path / "run" / "eval.json").read_text())["notes"]
+    assert not any("another prompt" in note for note in notes)  # all were asked alike, by the prefix
     rows = [json.loads(line) for line in (tmp_path / "run" / "eval_rows.jsonl").read_text().splitlines()]
-    assert {(row["text"], row["reference"]) for row in rows} == set(ROWS)  # told by target and order alone
+    assert {(row["text"], row["reference"]) for row in rows} <= set(ROWS)  # told by the target alone
     generator = Generator.from_pretrained(str(marian), adapter=str(adapter), device="cpu")
     assert generator.prompt_format.template == ">>fra<< {text}"
     assert Generator.from_pretrained(

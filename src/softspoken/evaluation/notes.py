@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from softspoken.data.prompts import PromptFormat
 from softspoken.evaluation.systems import BASE, named_adapters, sources_given
 from softspoken.inference.decoding import GREEDY, own_search
 from softspoken.models.adapters import adapter_folder
+from softspoken.models.languages import unspoken
+from softspoken.models.room import most_read
 from softspoken.tasks.task import Task
 from softspoken.types import Example
 
@@ -40,8 +43,11 @@ def notes_on(config: EvaluateConfig, prompt_format: PromptFormat) -> list[str]:
     for name, [source, *_] in sources_given(config).items():
         if Path(source).is_dir():
             saved[name] = PromptFormat.load(source)
+    # What is saved beside an adapter has the language's prefix and the model's own limit, which all are asked by in the end.
+    most = most_read(config.model)
+    asked = unspoken(replace(prompt_format, max_prompt_tokens=int(min(prompt_format.max_prompt_tokens, most))))
     others = {
-        name: own.template for name, own in saved.items() if own and settings_of(own) != settings_of(prompt_format)
+        name: own.template for name, own in saved.items() if own and settings_of(unspoken(own)) != settings_of(asked)
     }
     own = own_search(config.model)
     bent = [
@@ -75,7 +81,8 @@ def on_several_references(examples: list[Example], task: Task) -> list[str]:
     return [
         f"{count} of {len(examples)} {task.words.texts} have several references: what compares with them takes the best over all "
         "(ROUGE, chrF, similarity), the length their mean. The human references are measured by leaving one out: each against the "
-        "others, which are one fewer than a system is measured against, so that the human figures are somewhat too low."
+        "others, which are one fewer than a system is measured against, so that the human figures, which are of "
+        f"those {task.words.texts} alone, are somewhat too low."
     ]
 
 

@@ -34,7 +34,7 @@ def speak(tokenizer: Any, prompt_format: PromptFormat, generation: GenerationCon
         else:
             generation.forced_bos_token_id = first
         return prompt_format
-    prefix = f">>{target}<<"
+    prefix = _prefix(target)
     if prefix not in tokenizer.get_vocab():
         raise InputError(
             f"target_language {target!r}: this tokenizer has no token for it; say it in --prompt_template, as in 'translate "
@@ -43,6 +43,16 @@ def speak(tokenizer: Any, prompt_format: PromptFormat, generation: GenerationCon
     if prefix in prompt_format.template:
         return prompt_format
     return replace(prompt_format, template=f"{prefix} {prompt_format.template}")
+
+
+def unspoken(prompt_format: PromptFormat) -> PromptFormat:
+    """The format as it was before `speak`, which puts Marian's prefix into its template."""
+    prefix = f"{_prefix(prompt_format.target_language)} "
+    return replace(prompt_format, template=prompt_format.template.removeprefix(prefix))
+
+
+def _prefix(target: str | None) -> str:
+    return f">>{target}<<"
 
 
 def require_target(tokenizer: Any, generation: GenerationConfig) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,14 +24,21 @@ def fitting(prompt_format: PromptFormat, config: Any, tokenizer: Any) -> PromptF
     Where the positions are in a table, the tokenizer's `model_max_length` counts too; relative positions (T5 and kin) know no
     limit, and then it is a habit of training.
     """
-    table = _positions(config, "encoder")
-    if table is None:
-        return prompt_format
-    most = min(table, tokenizer.model_max_length)
+    most = _most_read(config, tokenizer)
     if prompt_format.max_prompt_tokens <= most:
         return prompt_format
     log.warning("prompts are cut to %d tokens, not %d: the model reads no more", most, prompt_format.max_prompt_tokens)
-    return replace(prompt_format, max_prompt_tokens=most)
+    return replace(prompt_format, max_prompt_tokens=int(most))
+
+
+def most_read(model: str) -> float:
+    """The tokens of the longest prompt that the model reads, by its files; infinite for relative positions."""
+    return _most_read(from_pretrained(AutoConfig.from_pretrained, model), load_tokenizer(model))
+
+
+def _most_read(config: Any, tokenizer: Any) -> float:
+    table = _positions(config, "encoder")
+    return math.inf if table is None else min(table, tokenizer.model_max_length)
 
 
 def require_room_to_answer(config: Any, max_new_tokens: int) -> None:

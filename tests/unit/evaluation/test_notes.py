@@ -30,6 +30,7 @@ def saved(tmp_path, monkeypatch):
     names = {str(tmp_path / name): f"way of {name}" for name in ("a", "b", "c", "c2", "d", "model")}
     monkeypatch.setattr(notes, "own_search", lambda model, adapter=None: names.get(adapter or model, GREEDY))
     monkeypatch.setattr(notes, "adapter_folder", lambda folder: folder)
+    monkeypatch.setattr(notes, "most_read", lambda model: 512)
     return tmp_path
 
 
@@ -53,6 +54,19 @@ def test_those_that_were_made_for_another_prompt_are_named(saved):
         "b was made for another prompt ('{dialogue}') or another length of it than all systems were asked with here "
         "('Summarize: {dialogue}')."
     )
+
+
+def test_a_marians_prefix_and_the_models_own_limit_are_no_other_prompt(saved, monkeypatch):
+    asked = PromptFormat("{text}", max_prompt_tokens=512, target_language="fra")
+    monkeypatch.setattr(notes, "most_read", lambda model: 128)
+    own = {
+        "a": replace(asked, template=">>fra<< {text}", max_prompt_tokens=128),
+        "b": replace(asked, max_prompt_tokens=64),
+    }
+    for name, prompt_format in own.items():
+        prompt_format.save(saved / name)
+    given = EvaluateConfig(output="x", model="base", adapter=[f"{name}={saved / name}" for name in own])
+    assert [note.split(" was made")[0] for note in notes_on(given, asked)] == ["b"]
 
 
 def test_a_base_that_would_search_otherwise_is_said_first(saved, monkeypatch):
