@@ -34,6 +34,7 @@ from softspoken.models.learning_rates import learning_rates
 from softspoken.models.pretrained import (
     load_seq2seq,
     load_tokenizer,
+    no_bar_for_weights,
     prompt_format_for,
     require_seq2seq,
 )
@@ -118,7 +119,7 @@ def _train(config: SftConfig, folder: RunFolder) -> None:
     trainer.lr_scheduler = learning_rates(trainer.create_optimizer(), config.schedule, config.warmup_steps, steps)
     checkpoint = _last_whole(folder.path)
     try:
-        with finishing() as stopping.stop:
+        with finishing() as stopping.stop, no_bar_for_weights():
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     finally:
         bar.bar.stop()  # or what is said of a failure would be drawn over
@@ -301,7 +302,8 @@ def _save(
     whole = model.get_base_model() if isinstance(model, PeftModel) else model
     whole.generation_config = generation  # as it was: the Trainer makes the tokenizer's ids its own
     with folder.replacing(".") as beside:
-        model.save_pretrained(beside)
+        with no_bar_for_weights():
+            model.save_pretrained(beside)
         generation.save_pretrained(beside)  # PEFT leaves it out
         tokenizer.save_pretrained(beside)
         prompt_format.save(beside)

@@ -1,10 +1,13 @@
 """The bar: where it shows, and the speed it states."""
 
 import io
+import sys
+import threading
 from types import SimpleNamespace
 
 import pytest
 
+from softspoken import progress
 from softspoken.progress import Speed, progress_bar
 
 
@@ -44,3 +47,39 @@ def test_names_in_it_are_no_markup(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_speed_is_over_the_whole_run() -> None:
     assert Speed("lines").render(SimpleNamespace(completed=30, elapsed=4.0, speed=99.0)).plain == "7.5 lines/s"  # type: ignore[arg-type]
     assert Speed("lines").render(SimpleNamespace(completed=0, elapsed=0.0, speed=None)).plain == ""  # type: ignore[arg-type]
+
+
+def test_off_a_terminal_it_says_a_line_now_and_then_moved_or_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    stderr = io.StringIO()
+    monkeypatch.setattr("sys.stderr", stderr)
+    monkeypatch.setattr(progress, "FIRST", 0.01)
+    monkeypatch.setattr(progress, "LONGEST", 0.01)
+    with progress_bar("train", "{task.fields[figures]}") as bar:
+        task = bar.add_task("", total=50, figures="")
+        bar.update(task, completed=12, figures="reward 0.710")
+        while stderr.getvalue().count("\n") < 3:
+            pass
+    said = stderr.getvalue().splitlines()
+    assert said[-1].startswith("softspoken: train: 12 of 50, reward 0.710")
+    before = stderr.getvalue()
+    threading.Event().wait(0.05)
+    assert stderr.getvalue() == before  # nothing after its end
+
+
+def test_where_the_lines_themselves_are_read_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr", io.StringIO())
+    assert not progress_bar("score", output=Terminal())._lines
+    assert progress_bar("score", output=io.StringIO())._lines
+
+
+def test_in_a_notebook_it_is_tqdms_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    shell = type("ZMQInteractiveShell", (), {})()
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell, version_info=(8, 0)))
+    with progress_bar("train", "{task.fields[figures]}") as bar:
+        assert not bar.disable
+        task = bar.add_task("", total=4, completed=1, figures="")
+        bar.update(task, completed=4, figures="reward 0.710")
+    out = capsys.readouterr().out
+    assert "train: 100%" in out
+    assert "4/4" in out
+    assert "reward 0.710" in out

@@ -33,6 +33,7 @@ from softspoken.models.languages import speak
 from softspoken.models.pretrained import (
     load_seq2seq,
     load_tokenizer,
+    no_bar_for_weights,
     prompt_format_for,
     require_seq2seq,
     resolve_device,
@@ -170,7 +171,8 @@ class Generator:
         self.model = whole = merged(self.model)
         whole.generation_config = generation_to_save(self.generation_config, limit_of(self.generation_config))
         try:
-            whole.save_pretrained(str(folder))
+            with no_bar_for_weights():
+                whole.save_pretrained(str(folder))
         finally:
             whole.generation_config = copy.deepcopy(self.generation_config)
         self.tokenizer.save_pretrained(str(folder))

@@ -37,6 +37,7 @@ from softspoken.models.generation import (
     require_ids_within,
     start_id,
 )
+from softspoken.models.pretrained import no_bar_for_weights
 from softspoken.models.room import require_embeddings
 from softspoken.models.trained import (
     step_dropouts,
@@ -381,7 +382,8 @@ class Policy:
         if isinstance(self.model, PeftModel):
             self.model.save_pretrained(str(folder), selected_adapters=["default"])
         else:
-            self.model.save_pretrained(str(folder))
+            with no_bar_for_weights():
+                self.model.save_pretrained(str(folder))
         self.tokenizer.save_pretrained(folder)
         generation_to_save(self.seq2seq.generation_config, max_new_tokens).save_pretrained(folder)
         self.prompt_format.save(folder)
