@@ -63,6 +63,7 @@ def test_a_length_limit_and_samples_and_the_end_that_is_reached(generator: Gener
     assert [len(own) for own in drawn] == [3, 3]
     assert len({tuple(ids) for own in drawn for ids in own}) == 6
     first = generator.engine(prompts, Search(max_new_tokens=1))[0][0]
+    assert isinstance(generator.engine, engines.CTranslate2)
     ending = replace(generator.engine, ends=first)
     assert ending(prompts, Search())[0][0] == first  # the end is given back, and may come first
 

@@ -1,6 +1,7 @@
 """What is written for others: that they read it, and get what the model and its adapter say."""
 
 from pathlib import Path
+from typing import Any
 
 import ctranslate2
 import pytest
@@ -39,7 +40,7 @@ def written(tiny_t5: Path, adapter: Path, tmp_path_factory: pytest.TempPathFacto
     return export(ExportConfig(output, model=str(tiny_t5), adapter=str(adapter)))
 
 
-def ids_of(model: object, tokenizer: object, texts: list[str]) -> list[list[int]]:
+def ids_of(model: Any, tokenizer: Any, texts: list[str]) -> list[list[int]]:
     """One at a time, as one would write it with transformers."""
     found = []
     for text in texts:

@@ -55,7 +55,7 @@ def test_by_clicks_on_a_wide_page(browser: Browser, address: str) -> None:
     left, right = "document.querySelectorAll('#result .ss-side')[0]", "document.querySelectorAll('#result .ss-side')[1]"
     assert browser.evaluate(f"{left}.getBoundingClientRect().top === {right}.getBoundingClientRect().top")
     assert browser.evaluate("document.querySelectorAll('#result ol')[0].children.length") == 2
-    assert browser.evaluate("document.querySelectorAll('#result meter').length") >= 4
+    assert browser.evaluate("document.querySelectorAll('#result meter').length >= 4")
     hosts = {
         event["params"]["request"]["url"].split("/")[2]
         for event in browser.events

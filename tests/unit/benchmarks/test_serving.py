@@ -34,7 +34,7 @@ def test_clients_count_every_answer_and_every_loss() -> None:
                 self.send_header("Content-Length", "0")
                 self.end_headers()
 
-        def log_message(self, *args: object) -> None:
+        def log_message(self, format: str, *args: object) -> None:
             pass
 
     with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
