@@ -34,3 +34,15 @@ def config_for(tiny_t5, data, output, **changes):
 def metrics_of(run: Path) -> list[dict]:
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     return [{name: value for name, value in row.items() if not name.startswith("time/")} for row in rows]
+
+
+LETTERS_TASK = '''"""Letters."""
+from softspoken.tasks.task import Guard, Objective, Task
+
+def letters(response, example):
+    return {"letters": sum(map(str.isalpha, response)) / max(1, len(response)), "size": float(len(response))}
+
+TASK = Task(name="letters", objective=Objective("letters", "higher"), reward="helpers_reward:letters",
+            guards=(Guard("size", margin=1000.0),), metrics=letters)
+'''
+"""The file of a task that random weights can be measured by, without a judge."""

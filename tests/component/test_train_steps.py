@@ -13,23 +13,13 @@ from softspoken.config import TrainConfig
 from softspoken.tasks.task import load_task
 from softspoken.train import steps, train
 from softspoken.types import InputError, RunError
-from tiny_run import config_for, metrics_of
-
-TASK = '''"""Letters."""
-from softspoken.tasks.task import Guard, Objective, Task
-
-def letters(response, example):
-    return {"letters": sum(map(str.isalpha, response)) / max(1, len(response)), "size": float(len(response))}
-
-TASK = Task(name="letters", objective=Objective("letters", "higher"), reward="helpers_reward:letters",
-            guards=(Guard("size", margin=1000.0),), metrics=letters)
-'''
+from tiny_run import LETTERS_TASK, config_for, metrics_of
 
 
 @pytest.fixture(scope="module")
 def letters(tmp_path_factory):
     path = tmp_path_factory.mktemp("tasks") / "letter_task.py"
-    path.write_text(TASK)
+    path.write_text(LETTERS_TASK)
     return path
 
 
@@ -202,7 +192,9 @@ def test_evaluations_take_what_is_held_out_the_same_of_the_start_whenever_it_is_
 
 def test_an_objective_that_is_not_measured_is_said_before_the_first_step(config, tmp_path):
     other = tmp_path / "other_task.py"
-    other.write_text(TASK.replace('Objective("letters"', 'Objective("chrf"').replace('"letters", obj', '"other", obj'))
+    other.write_text(
+        LETTERS_TASK.replace('Objective("letters"', 'Objective("chrf"').replace('"letters", obj', '"other", obj')
+    )
     rows = [{"text": f"number {n}"} for n in range(10)]
     with pytest.raises(InputError, match=r"eval_every: the objective of task .*, chrf, is not measured"):
         train(replace(config, task=str(other), dataset=rows, eval_every=1))

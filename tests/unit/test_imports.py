@@ -36,7 +36,8 @@ MAY_IMPORT = FOUNDATION | {
     "train": {"training", "evaluation", "report", "rl", "rewards", "tasks", "models", "data"},
     "dpo": {"unfinished", "training", "rl", "tasks", "models", "data"},
     "trl": {"rl", "models", "data"},
-    "cli": {"dpo", "data", "tasks", "serving", "train", "sft", "evaluation", "inference", "rewards", "report"},
+    "sweep": {"train", "training", "report", "tasks"},
+    "cli": {"dpo", "sweep", "data", "tasks", "serving", "train", "sft", "evaluation", "inference", "rewards", "report"},
 }
 INSIDE = {
     "config": {
@@ -49,6 +50,7 @@ INSIDE = {
         "preference": {"help", "kinds", "ranges"},
         "evaluation": {"help", "kinds", "ranges"},
         "inference": {"kinds", "ranges"},
+        "sweeping": {"ranges"},
         "serving": {"kinds", "ranges"},
     },
     "data": {
@@ -139,6 +141,7 @@ INSIDE = {
         "page": {"charts", "every_row", "measures"},
         "report": {"card", "every_row", "examples", "charts", "curves", "measures", "page", "tables", "verdict"},
         "shown": {"report", "measures", "page", "charts", "curves", "examples", "tables", "verdict"},
+        "sweep_page": {"page"},
         "compare": {"report", "charts", "curves", "measures", "page", "tables", "verdict"},
     },
     "training": {

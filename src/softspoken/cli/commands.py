@@ -14,6 +14,7 @@ from softspoken.config import (
     ScoreConfig,
     ServeConfig,
     SftConfig,
+    SweepConfig,
     TrainConfig,
 )
 from softspoken.config.ranges import check_settings
@@ -75,6 +76,7 @@ CONFIGS: dict[str, type] = {
     "score": ScoreConfig,
     "report": ReportConfig,
     "compare": CompareConfig,
+    "sweep": SweepConfig,
     "export": ExportConfig,
     "serve": ServeConfig,
     "demo": DemoConfig,
@@ -87,6 +89,7 @@ POSITIONAL = {
     "score": "file",
     "report": "dir",
     "compare": "runs",
+    "sweep": "file",
     "completion": "shell",
 }
 ALWAYS = {"summarize": {"task": "summarization"}}
@@ -97,6 +100,7 @@ USAGE = {
     "score": "[FILE] [--OPTION VALUE ...]",
     "report": "DIR",
     "compare": "RUN RUN ... [--output FILE]",
+    "sweep": "FILE.yaml [--OPTION VALUE ...]",
     "completion": "bash|zsh|tcsh",
 }
 WITH_CONFIG_FILE = ("train", "sft", "dpo", "evaluate")
@@ -140,6 +144,9 @@ EXAMPLES = {
     "demo": """\
   softspoken demo --adapter runs/demo/adapter
   softspoken demo --adapter calm=runs/a/adapter kind=runs/b/adapter --judge detoxify:original""",
+    "sweep": """\
+  softspoken sweep rates.yaml --output sweeps/rates         20 trials, chosen by what those before have taught
+  softspoken sweep ranks.yaml --output sweeps/ranks --sampler grid --prune false""",
     "serve": """\
   softspoken serve --adapter runs/demo/adapter
   softspoken serve --adapter calm=runs/a/adapter kind=runs/b/adapter --host 0.0.0.0 --api_key_file keys.txt

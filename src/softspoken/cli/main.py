@@ -26,6 +26,7 @@ from softspoken.config import (
     ScoreConfig,
     ServeConfig,
     SftConfig,
+    SweepConfig,
     TrainConfig,
 )
 from softspoken.loading import importing
@@ -173,6 +174,12 @@ def _export(config: ExportConfig) -> None:
     print(f"model: {export(config)}")
 
 
+def _sweep(config: SweepConfig) -> None:
+    from softspoken.sweep import PAGE, sweep
+
+    print(f"sweep: {sweep(config) / PAGE}")
+
+
 def _serve(config: ServeConfig) -> None:
     from softspoken.serving.serve import serve
 
@@ -199,6 +206,7 @@ _COMMANDS: dict[str, Callable[[Any], None]] = {
     "doctor": _doctor,
     "completion": _completion,
     "export": _export,
+    "sweep": _sweep,
     "serve": _serve,
     "demo": _demo,
 }

@@ -8,6 +8,7 @@ from softspoken.config.inference import GenerateConfig, ScoreConfig
 from softspoken.config.kinds import Data, Device, KlEstimator, OnBadRow, Quantization, Side
 from softspoken.config.preference import DpoConfig
 from softspoken.config.serving import DemoConfig, ExportConfig, ServeConfig
+from softspoken.config.sweeping import SweepConfig
 from softspoken.config.training import TrainConfig
 from softspoken.config.warm_start import SftConfig
 
@@ -26,5 +27,6 @@ __all__ = [
     "ServeConfig",
     "SftConfig",
     "Side",
+    "SweepConfig",
     "TrainConfig",
 ]

@@ -57,7 +57,7 @@ WEIGHT = Bounds(0, 1_000_000)
 POSITIVE = Bounds(0, 1_000_000, above=True)
 
 BOUNDS: Mapping[str, Bounds] = {
-    **dict.fromkeys(("eval_every", "eval_every_limit", "patience"), COUNT),
+    **dict.fromkeys(("eval_every", "eval_every_limit", "patience", "trials"), COUNT),
     **dict.fromkeys(("steps", "save_every", "kl_horizon", "limit", "max_examples", "tokens_per_microbatch"), COUNT),
     **dict.fromkeys(
         ("batch_size", "mini_batch_size", "micro_batch_size", "eval_batch_size", "samples_per_prompt"), SIZE

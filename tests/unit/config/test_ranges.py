@@ -19,6 +19,7 @@ from softspoken.config import (
     ScoreConfig,
     ServeConfig,
     SftConfig,
+    SweepConfig,
     TrainConfig,
 )
 from softspoken.config.ranges import BOUNDS, Bounds
@@ -27,6 +28,7 @@ from softspoken.types import InputError
 DEFAULTS: dict[str, Any] = {
     "train": TrainConfig(eval_every=1),
     "sft": SftConfig(output="o"),
+    "sweep": SweepConfig(file="f"),
     "dpo": DpoConfig(output="o", dataset="pairs.jsonl"),
     "evaluate": EvaluateConfig(output="o"),
     "generate": GenerateConfig(),

@@ -1,0 +1,232 @@
+"""Many trainings, chosen by Optuna: a search over settings, each with several seeds, that goes on where it was stopped.
+
+A trial is a combination of settings; its value is the task's objective after training (greedy, on the evaluation set), the mean over the
+seeds. Its folder is named by its settings, so that a trial which was stopped goes on, and one that comes twice is not trained twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import logging
+import math
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import yaml
+from scipy import stats
+
+from softspoken.config import SweepConfig, TrainConfig
+from softspoken.report.report import EVAL_FILE, REPORT_FILE, read_report
+from softspoken.report.sweep_page import Row, sweep_page
+from softspoken.run_folder import RunFolder
+from softspoken.tasks.task import Task, load_task
+from softspoken.train import train
+from softspoken.training.watch import lost_guards
+from softspoken.types import InputError, Interval, RunError, Step, first_line
+
+log = logging.getLogger(__name__)
+
+STUDY, PLAN, PAGE = "study.log", "sweep.yaml", "sweep.html"
+RUNS = "runs"
+NOT_SEARCHED = ("output", "resume", "overwrite", "seed", "push_to_hub")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the file says."""
+
+    train: dict[str, Any]
+    search: dict[str, Any]
+    seeds: list[int]
+
+
+def sweep(config: SweepConfig) -> Path:
+    """Run the trials that are left, write the page, and return the folder. Raises InputError before anything is trained for a file that
+    does not say what to do."""
+    _require_optuna()
+    text, plan = read_plan(Path(config.file), config)
+    task = load_task(plan.train.get("task", "summarization"))
+    with RunFolder(config.output, add=True) as folder:
+        if (folder.path / PLAN).is_file() and (folder.path / PLAN).read_text(encoding="utf-8") != text:
+            raise InputError(
+                f"output {config.output} holds a sweep of another file; give another folder, or the file as it was"
+            )
+        folder.begin()
+        folder.write(PLAN, text)
+        folder.record(STUDY)
+        study = _study(config, plan, task, folder.path)
+        left = config.trials - sum(
+            trial.state.is_finished() for trial in study.trials if "again" not in trial.user_attrs
+        )
+        try:
+            if left > 0:
+                study.optimize(_trial_of(config, plan, task, folder.path), n_trials=left, catch=(RunError,))
+        finally:
+            folder.write(PAGE, sweep_page(rows_of(study, plan, task, folder.path), task, study))
+        return folder.path
+
+
+def read_plan(path: Path, config: SweepConfig) -> tuple[str, Plan]:
+    """The file's text and what it says. Raises InputError for what cannot be tried."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        said = yaml.safe_load(text)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise InputError(
+            f"file {path} cannot be read ({first_line(error)[:200]}); give a YAML file with train, search and seeds"
+        ) from error
+    if not isinstance(said, dict) or not isinstance(said.get("search"), dict) or not said["search"]:
+        raise InputError(f"file {path} has no search in it; write, under search:, 'learning_rate: [0.001, 0.004]'")
+    if unknown := sorted({*map(str, said)} - {"train", "search", "seeds"}):
+        raise InputError(f"file {path} has a part {unknown[0]!r}; it takes train, search and seeds")
+    plan = Plan(dict(said.get("train") or {}), dict(said["search"]), list(said.get("seeds") or [0]))
+    known = {field.name for field in fields(TrainConfig)}
+    for name in (*plan.train, *plan.search):
+        if name not in known or name in NOT_SEARCHED:
+            raise InputError(
+                f"file {path}: {name!r} is no setting of train that a sweep may set; seeds have a list of their own"
+            )
+    if plan.train.get("eval_limit") == 0:
+        raise InputError(f"file {path}: eval_limit 0 leaves nothing to compare trials by; leave it out")
+    for name, values in plan.search.items():
+        ranged = isinstance(values, dict) and {"low", "high"} <= {*values} <= {"low", "high", "log", "step"}
+        if not ranged and not (isinstance(values, list) and values):
+            raise InputError(
+                f"file {path}: search of {name} is {values!r}; give a list of values, or {{low: …, high: …}}"
+            )
+        if ranged and config.sampler == "grid":
+            raise InputError(f"file {path}: a grid needs the values of {name} one by one; give a list")
+        for value in values if isinstance(values, list) else (values["low"], values["high"]):
+            TrainConfig(**{**plan.train, name: value})
+    for seed in plan.seeds:
+        TrainConfig(seed=seed)
+    return text, plan
+
+
+def _require_optuna() -> None:
+    if importlib.util.find_spec("optuna") is None:
+        raise InputError("sweep needs Optuna, which is not installed: pip install optuna")
+
+
+def _study(config: SweepConfig, plan: Plan, task: Task, folder: Path) -> Any:
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    samplers = {
+        "tpe": lambda: optuna.samplers.TPESampler(seed=0),
+        "random": lambda: optuna.samplers.RandomSampler(seed=0),
+        "grid": lambda: optuna.samplers.GridSampler(plan.search, seed=0),
+    }
+    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(folder / STUDY)))
+    study = optuna.create_study(
+        study_name="sweep",
+        storage=storage,
+        load_if_exists=True,
+        direction="maximize" if task.objective.better == "higher" else "minimize",
+        sampler=samplers[config.sampler](),
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=4) if config.prune else optuna.pruners.NopPruner(),
+    )
+    for trial in study.trials:
+        if trial.state == optuna.trial.TrialState.RUNNING:  # a stop came in the middle of it
+            study._storage.set_trial_user_attr(trial._trial_id, "again", True)
+            study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+            study.enqueue_trial(trial.params)
+    return study
+
+
+def _trial_of(config: SweepConfig, plan: Plan, task: Task, folder: Path) -> Any:
+    import optuna
+
+    def run(trial: Any) -> float:
+        chosen = {name: _suggested(trial, name, values) for name, values in plan.search.items()}
+        log.info("trial %d: %s", trial.number, ", ".join(f"{name} {value}" for name, value in chosen.items()))
+        values = []
+        for seed in plan.seeds:
+
+            def look(step: Step, first: bool = seed == plan.seeds[0]) -> None:
+                value = (step.evaluation or {}).get(task.objective.metric)
+                if first and value is not None:
+                    trial.report(value, step.number)
+                    if config.prune and trial.should_prune():
+                        raise optuna.TrialPruned(f"at step {step.number}")
+
+            run_folder = folder_of_run(folder, chosen, seed)
+            if not is_whole(run_folder):
+                settings = TrainConfig(**plan.train, **chosen, seed=seed, output=str(run_folder))
+                if (run_folder / "config.yaml").is_file():
+                    settings = TrainConfig(resume=str(run_folder))
+                try:
+                    train(settings, on_evaluate=look)
+                except RunError as error:
+                    trial.set_user_attr("failed", first_line(error))
+                    raise
+            values.append(result_of_run(run_folder, task)[0].mean)
+        return fmean(values)
+
+    return run
+
+
+def _suggested(trial: Any, name: str, values: Any) -> Any:
+    if isinstance(values, list):
+        return trial.suggest_categorical(name, values)
+    if isinstance(values["low"], int) and isinstance(values["high"], int):
+        return trial.suggest_int(
+            name, values["low"], values["high"], step=values.get("step", 1), log=values.get("log", False)
+        )
+    return trial.suggest_float(
+        name, values["low"], values["high"], step=values.get("step"), log=values.get("log", False)
+    )
+
+
+def folder_of_run(folder: Path, chosen: dict[str, Any], seed: int) -> Path:
+    """By its settings: a trial that comes again finds it."""
+    digest = hashlib.sha256(json.dumps(chosen, sort_keys=True, default=str).encode()).hexdigest()[:8]
+    return folder / RUNS / f"{digest}-seed-{seed}"
+
+
+def is_whole(run: Path) -> bool:
+    return (run / EVAL_FILE).is_file() and (run / REPORT_FILE).is_file()
+
+
+def result_of_run(run: Path, task: Task) -> tuple[Interval, list[str]]:
+    """The objective of the tuned system, greedy, and the guards that it lost against the base."""
+    systems = {result.name: result.metrics for result in read_report(run).systems if result.decoding == "greedy"}
+    base, tuned = ({name: one.mean for name, one in systems[who].items()} for who in ("base", "tuned"))
+    return systems["tuned"][task.objective.metric], lost_guards(tuned, base, task)
+
+
+def pooled(intervals: list[Interval]) -> Interval:
+    """The mean over the seeds, with what other seeds (Student's t) and other examples (the seeds' own mean half-width, for they are
+    measured on the same ones) would change, as independent of one another."""
+    mean = fmean(one.mean for one in intervals)
+    examples = fmean((one.high - one.low) / 2 for one in intervals)
+    seeds = 0.0
+    if len(intervals) > 1:
+        spread = stdev(one.mean for one in intervals)
+        seeds = float(stats.t.ppf(0.975, len(intervals) - 1)) * spread / math.sqrt(len(intervals))
+    half = math.hypot(examples, seeds)
+    return replace(intervals[0], mean=mean, low=mean - half, high=mean + half)
+
+
+def rows_of(study: Any, plan: Plan, task: Task, folder: Path) -> list[Row]:
+    """The trials, each combination once, the best first: those that lost no guard before those that did, then those that did not come to their end."""
+    rows: dict[Path, Row] = {}
+    for trial in study.trials:
+        if "again" in trial.user_attrs or not trial.params:
+            continue
+        runs = [folder_of_run(folder, trial.params, seed) for seed in plan.seeds]
+        results = [result_of_run(run, task) for run in runs if is_whole(run)]
+        whole = len(results) == len(runs)
+        value = pooled([one for one, _ in results]) if whole else None
+        lost = sorted({guard for _, guards in results for guard in guards}) if whole else []
+        links = [f"{run.relative_to(folder).as_posix()}/{REPORT_FILE}" for run in runs if is_whole(run)]
+        state = trial.user_attrs.get("failed") or trial.state.name.lower()
+        rows[runs[0]] = Row(trial.number, dict(trial.params), value, lost, state, links)
+    sign = -1 if task.objective.better == "higher" else 1
+    return sorted(
+        rows.values(), key=lambda row: (row.value is None, bool(row.lost), sign * row.value.mean if row.value else 0.0)
+    )

@@ -1,0 +1,96 @@
+"""A sweep without trainings: what its file may say, how seeds are pooled, which trial is the best."""
+
+import math
+from pathlib import Path
+
+import pytest
+from scipy import stats
+
+from softspoken.config import SweepConfig
+from softspoken.report.sweep_page import Row, sweep_page
+from softspoken.sweep import folder_of_run, pooled, read_plan
+from softspoken.tasks.task import load_task
+from softspoken.types import InputError, Interval
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "sweep.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_a_plan_is_read(tmp_path: Path) -> None:
+    path = written(
+        tmp_path,
+        "train: {steps: 3}\nsearch:\n  lora_r: [2, 4]\n  learning_rate: {low: 0.001, high: 0.1, log: true}\nseeds: [0, 1]\n",
+    )
+    _, plan = read_plan(path, SweepConfig(file=str(path)))
+    assert (plan.train, plan.seeds) == ({"steps": 3}, [0, 1])
+    assert plan.search["lora_r"] == [2, 4]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("search: {}", "has no search in it"),
+        ("search: {lora_r: [2]}\nseed: [0]", "has a part 'seed'; it takes train, search and seeds"),
+        ("search: {rank: [2]}", "'rank' is no setting of train that a sweep may set"),
+        ("search: {seed: [2]}", "'seed' is no setting of train that a sweep may set; seeds have a list of their own"),
+        ("search: {lora_r: 2}", "search of lora_r is 2; give a list of values, or"),
+        ("search: {lora_r: []}", "search of lora_r is []"),
+        ("search: {lora_r: {low: 2}}", "search of lora_r is {'low': 2}"),
+        ("search: {lora_r: [2, 0]}", "lora_r 0 cannot be used"),
+        ("search: {lora_r: [2]}\ntrain: {eval_limit: 0}", "eval_limit 0 leaves nothing to compare trials by"),
+        ("search: {lora_r: [2]}\nseeds: [-1]", "seed -1 cannot be used"),
+        ("search: [", "cannot be read"),
+    ],
+)
+def test_what_cannot_be_tried_is_one_sentence(tmp_path: Path, text: str, words: str) -> None:
+    path = written(tmp_path, text)
+    with pytest.raises(InputError) as said:
+        read_plan(path, SweepConfig(file=str(path)))
+    assert words in str(said.value)
+    assert "\n" not in str(said.value)
+
+
+def test_a_grid_wants_lists(tmp_path: Path) -> None:
+    path = written(tmp_path, "search: {lora_r: {low: 2, high: 8}}")
+    with pytest.raises(InputError, match="a grid needs the values of lora_r one by one"):
+        read_plan(path, SweepConfig(file=str(path), sampler="grid"))
+
+
+def test_seeds_are_pooled_by_hand() -> None:
+    """0.2 and 0.4 with half-widths 0.1 and 0.1: a mean of 0.3; the seeds' standard error is 0.1, Student's t with one degree 12.7."""
+    one, other = Interval(0.2, 0.1, 0.3), Interval(0.4, 0.3, 0.5)
+    found = pooled([one, other])
+    half = math.hypot(0.1, stats.t.ppf(0.975, 1) * 0.1)
+    assert (found.mean, found.low, found.high) == pytest.approx((0.3, 0.3 - half, 0.3 + half))
+    alone = pooled([one])
+    assert (alone.mean, alone.low, alone.high) == pytest.approx((0.2, 0.1, 0.3))
+
+
+def test_a_trial_that_comes_again_finds_its_folder() -> None:
+    first = folder_of_run(Path("s"), {"lora_r": 2, "learning_rate": 1e-3}, 0)
+    assert first == folder_of_run(Path("s"), {"learning_rate": 1e-3, "lora_r": 2}, 0)
+    assert (
+        len(
+            {
+                first,
+                folder_of_run(Path("s"), {"lora_r": 4, "learning_rate": 1e-3}, 0),
+                folder_of_run(Path("s"), {"lora_r": 2, "learning_rate": 1e-3}, 1),
+            }
+        )
+        == 3
+    )
+
+
+def test_the_page_has_each_trial_and_escapes_what_is_the_users() -> None:
+    rows = [
+        Row(3, {"adapter": "<b>"}, Interval(0.25, 0.2, 0.3), ["rougeL"], "complete", ["runs/x/report.html"]),
+        Row(1, {"adapter": "b"}, None, [], "pruned", []),
+    ]
+    page = sweep_page(rows, load_task("summarization"), None)
+    assert "&lt;b&gt;" in page
+    assert "<b>" not in page
+    for part in ("0.25", "0.2 to 0.3", "rougeL", "pruned", 'href="runs/x/report.html"', "toxicity"):
+        assert part in page
