@@ -35,6 +35,7 @@ from softspoken.rl.loading import load_policy
 from softspoken.rl.policy import require_moved
 from softspoken.rl.ppo import next_kl_coef
 from softspoken.rl.rollout import generate_rollout, require_finite, too_short, with_floor
+from softspoken.rl.scaling import scaled, with_opinions
 from softspoken.rl.tracking import METRICS_FILE, Tracker
 from softspoken.run_folder import RunFolder, require_room
 from softspoken.tasks.task import Task, load_task, reward_of
@@ -230,7 +231,7 @@ def _learn(
         if validation and not watched.start:
             watched = replace(watched, start=start_figures(validation, policy, progress.step, task))
         for step, prompts in enumerate(batches, start=progress.step + 1):
-            clock = Clock()
+            clock, cut_before = Clock(), reward.truncated
             draws, replaced = _generator(config, step, purpose=0), 0
             policy.thin(draws)
             rollout = generate_rollout(policy, prompts, config, draws)  # 1 sample
@@ -264,6 +265,7 @@ def _learn(
                 "tokens/padding_share": padding_share(prompts),
                 "tokens/prompts_truncated": float(rollout.prompts.truncated),
                 "tokens/short": float(short.sum()),
+                "tokens/reward_cut": float(reward.truncated - cut_before),
                 **({"groups/replaced": float(replaced)} if config.dynamic_sampling else {}),
             }
             watched, figures = after_step(watched, step, metrics, config), None
@@ -325,7 +327,10 @@ def _scores(reward: WeightedReward, rollout: Rollout, short: Tensor, config: Tra
     own = asked[processes.share(len(asked))]
     scores = reward([rollout.responses[row] for row in own], [rollout.prompts.examples[index[row]] for row in own])
     terms = {name: processes.gather_rows(term) for name, term in scores.terms.items()}
-    return with_floor(Scores(processes.gather_rows(scores.total), terms), short, rollout, config.short_margin)
+    scores = Scores(processes.gather_rows(scores.total), terms)
+    prompt_index = rollout.prompt_index.cpu()[~short]
+    scores = with_opinions(scaled(scores, reward.weights, prompt_index, config.reward_scaling), prompt_index)
+    return with_floor(scores, short, rollout, config.short_margin)
 
 
 def _said(rollout: Rollout, scores: Scores | None) -> tuple[list[str], list[str], list[float]]:

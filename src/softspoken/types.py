@@ -68,6 +68,8 @@ class Example:
     """Where there are several references, those after the first; ROUGE and chrF take the best over all of them."""
     columns: Mapping[str, Any] = field(default_factory=dict, hash=False)
     """Whatever else the row has, by the columns' names, for rewards."""
+    row: Mapping[str, Any] = field(default_factory=dict, hash=False, compare=False, repr=False)
+    """All of the row, by its own names: a reward that was written elsewhere asks for `summary` as such, though it is the reference."""
 
     @property
     def references(self) -> list[str]:

@@ -132,7 +132,13 @@ def _generate(config: GenerateConfig) -> None:
 
 
 def _score(config: ScoreConfig) -> None:
-    from softspoken.rewards.terms import score
+    if config.serve is not None:
+        with importing():
+            from softspoken.rewards.server import serve
+
+        serve(config)
+        return
+    from softspoken.rewards.score import score
 
     score(config, *_utf8_streams(config.file))
 

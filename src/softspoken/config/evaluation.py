@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from softspoken.config.help import explained
 from softspoken.config.kinds import Data, Device, Engine, OnBadRow, Quantization, Side, check
-from softspoken.config.ranges import check_baselines, check_settings, reward_weights
+from softspoken.config.ranges import check_baselines, check_settings
+from softspoken.config.rewards import Reward, reward_weights
 
 
 @explained("""
@@ -34,7 +35,7 @@ class EvaluateConfig:
     """what one would try before training: best_of_N (of N samples of the base, the best by the reward), banned_words (the base,
     kept from writing toxic words), masked_words (the base, its toxic words made […]), copy (the text as it is) and delete (the
     text without its toxic words). Toxic words are those of the texts that the first judge finds toxic standing alone"""
-    reward: str | dict[str, float] | None = None
+    reward: Reward | None = None
     """a reward, as in training: every response is measured by it, and best_of_N picks by it; without one that picks the least
     toxicity by the first judge, or by the task's own reward"""
     dataset: Data = "mini"

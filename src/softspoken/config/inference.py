@@ -62,12 +62,23 @@ class GenerateConfig:
 
 @dataclass(frozen=True)
 class ScoreConfig:
-    """Toxicity of each line of text, as JSON lines."""
+    """Toxicity of each line of text, or any reward of responses and their texts, as JSON lines; or a server of it."""
 
     file: str = "-"
-    """file to read, or - for standard input"""
+    """file to read, or - for standard input: lines of text, or rows (JSONL, JSON, CSV, TSV, Parquet) with a response, and with text,
+    reference and columns for rewards that compare with them"""
     reward: str = "mini"
-    """classifier: mini, detoxify:VARIANT or hf:MODEL:LABEL"""
+    """a classifier (mini, detoxify:VARIANT, hf:MODEL:LABEL), whose toxicity is written, or any other reward, as in training: its score,
+    and its terms"""
+    response_column: str | None = None
+    """column of the responses, in rows; by default response, completion, prediction or hypothesis, whichever there is, and for a
+    classifier the text itself"""
+    text_column: str | None = None
+    """column of the texts that are answered; by default dialogue, document, article, text, source or input, whichever there is"""
+    reference_column: str | None = None
+    """column of the references; by default summary, highlights, target, output or reference, whichever there is"""
+    serve: str | None = None
+    """answer over HTTP at HOST:PORT instead, as a reward server that --reward http://HOST:PORT/score asks"""
     detoxify_sha256: str | None = None
     """SHA-256 that the Detoxify checkpoint must have, all 64 digits; without it the eight that its published name ends in are
     compared, which is a check against accidents, not against malice"""

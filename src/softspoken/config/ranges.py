@@ -109,6 +109,8 @@ def check_settings(config: Any) -> None:
         value = getattr(config, field)
         if field in OF_ANY_KIND and not isinstance(value, os.PathLike):
             continue
+        if field == "reward" and hint is not str and not isinstance(value, str | None):  # reward_weights reads it
+            continue
         try:
             taken = _as(hint, value)
         except ValueError:
@@ -204,8 +206,6 @@ def remedy(hint: Any) -> str:
 # ------------------------------------------------------------------------------------------ settings with a grammar
 
 BASELINES = ("banned_words", "masked_words", "copy", "delete")
-LARGEST_WEIGHT = 1_000_000
-"""Of a reward in a sum."""
 
 
 def check_baselines(config: Any, field: str, samples: int) -> None:
@@ -220,43 +220,3 @@ def check_baselines(config: Any, field: str, samples: int) -> None:
             raise InputError(
                 f"{field} {baseline!r} cannot be used: N is 2 or more, and no more than samples ({samples})"
             )
-
-
-TIMES = " * "
-
-
-def reward_weights(reward: str | dict[str, float]) -> dict[str, float]:
-    """`"detoxify:original + 0.2*rouge:rougeL"` → `{"detoxify:original": 1.0, "rouge:rougeL": 0.2}`; a product's name has all its
-    factors in it."""
-    if isinstance(reward, dict):
-        return {TIMES.join(factors(name)): _weight(weight, name) for name, weight in reward.items()}
-    weights: dict[str, float] = {}
-    for term in re.split(r"\s+\+\s+", reward.strip()):
-        match = re.fullmatch(r"(?:([0-9.eE+-]+)\s*\*\s*)?([^\s*]+(?:\s*\*\s*[^\s*]+)*)", term)
-        if not match:
-            raise InputError(
-                f"reward {reward!r} cannot be read at {term!r}; write it like 'detoxify:original + 0.2*rouge:rougeL'"
-            )
-        name = TIMES.join(factors(match[2]))
-        if name in weights:
-            raise InputError(f"reward {reward!r} names {name} twice; give it one weight")
-        weights[name] = _weight(match[1] or 1.0, name)
-    return weights
-
-
-def factors(term: str) -> list[str]:
-    """`"mini * chrf"` → `["mini", "chrf"]`; of a term that is no product itself alone."""
-    return [factor.strip() for factor in term.split("*")]
-
-
-def _weight(weight: Any, term: str) -> float:
-    """A negative one lowers what the term raises; at 0 the term is logged and no more."""
-    try:
-        number = float(weight)
-    except (TypeError, ValueError, OverflowError):
-        number = math.nan
-    if not abs(number) <= LARGEST_WEIGHT:
-        raise InputError(
-            f"reward {term!r} has the weight {weight!r}; give a finite number, like 0.2, of at most {LARGEST_WEIGHT:,}"
-        )
-    return number

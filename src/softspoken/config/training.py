@@ -8,7 +8,8 @@ from typing import Any, Literal
 from softspoken.config.help import explained
 from softspoken.config.kinds import TRACKERS, Data, Device, KlEstimator, OnBadRow, Quantization, Side, check
 from softspoken.config.presets import follows_the_model
-from softspoken.config.ranges import check_baselines, check_settings, reward_weights
+from softspoken.config.ranges import check_baselines, check_settings
+from softspoken.config.rewards import Reward, reward_weights
 
 
 @explained("""
@@ -77,9 +78,14 @@ class TrainConfig:
     """language to write, as the tokenizer names it (fra_Latn, fr_XX, fr; fra for a Marian model of several); by default as the
     model was saved"""
 
-    reward: str | dict[str, float] | None = None
-    """what to raise, by default the task's own (for summarization mini + 1.5*rouge:rougeL): mini, detoxify:VARIANT, hf:MODEL:LABEL, rouge:rougeL, similarity:MODEL, length:MIN-MAX, or
-    package.module:function; several as "A + 0.2*B", a product as "A * B" or, in YAML, a mapping of reward to weight"""
+    reward: Reward | None = None
+    """what to raise, by default the task's own (for summarization mini + 1.5*rouge:rougeL): mini, detoxify:VARIANT, hf:MODEL:LABEL, entails:MODEL,
+    rouge:rougeL, chrf, similarity:MODEL, http://HOST/PATH, package.module:function or ./file.py:function (docs/rewards.md has
+    all; in Python functions as they are); several as "A + 0.2*B", a product as "A * B" or, in YAML, a mapping of reward to weight"""
+    reward_scaling: Literal["none", "group", "batch"] = "none"
+    """put each term of the reward on one scale before they are summed, so that weights say what counts how much and no loud term drowns a
+    quiet one: mean 0 and variance 1 over the samples of a text (group, as GDPO) or over the step (batch); short_margin and
+    missing_eos_penalty are then of that scale"""
     measure: list[str] | None = None
     """what measures a task's own terms, as NAME=REWARD: style=hf:MODEL:LABEL, similarity=similarity:MODEL, fluency=..."""
     judge: list[str] | None = None
@@ -291,6 +297,13 @@ class TrainConfig:
         check(not alone, self, "batch_size", remedy)
         stuck = self.kl_controller == "adaptive" and not self.kl_coef
         check(not stuck, self, "kl_coef", "the adaptive controller multiplies it: give a starting weight above 0")
+        lonely = self.reward_scaling == "group" and self.samples_per_prompt == 1
+        check(
+            not lonely,
+            self,
+            "reward_scaling",
+            "it compares the samples of a text: give samples_per_prompt 2 or more, or batch",
+        )
         check_baselines(self, "eval_baseline", self.eval_samples)
         self._check_what_is_trained()
         patient = self.patience is not None and self.eval_every is None

@@ -185,6 +185,7 @@ def _to_example(
         literal_reference=own["literal_reference"],
         group=own["group"],
         columns={name: value for name, value in row.items() if name not in taken},
+        row={**row, text: found} if text in row else dict(row),
     )
 
 

@@ -13,6 +13,7 @@ import importlib.metadata
 import itertools
 import json
 import logging
+import math
 import platform
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, astuple, dataclass, replace
@@ -21,7 +22,7 @@ from typing import Any
 
 from softspoken import processes
 from softspoken.config import EvaluateConfig
-from softspoken.config.ranges import reward_weights
+from softspoken.config.rewards import Reward, recorded_reward, reward_weights
 from softspoken.data.columns import columns_of
 from softspoken.data.holding_out import hold_out, is_one_set
 from softspoken.data.prompts import PromptFormat
@@ -295,7 +296,7 @@ def _prompt_format(config: EvaluateConfig, task: Task, adapter: str | None) -> P
 
 def recorded(config: EvaluateConfig) -> dict[str, Any]:
     """A reward, or rounded weights, only where there are: the report shows them as such."""
-    named = replace(config, dataset=record_of(config.dataset))
+    named = replace(config, dataset=record_of(config.dataset), reward=recorded_reward(config.reward))
     settings = {name: value for name, value in asdict(named).items() if name not in ABOUT_THE_FOLDER}
     absent = [name for name in ("reward", "quantization") if settings[name] is None]
     return {name: value for name, value in settings.items() if name not in absent}
@@ -342,7 +343,9 @@ def _score(
     if not config.reward and judge and task.objective.metric == "toxicity":
         return lambda texts, _: [1.0 - toxicity for toxicity in judge(texts)[judge.labels[0]]]
     spec = config.reward or reward_of(task, config.measure)
-    return _term("reward", spec, config, device, examples).score
+    score = _term("reward", spec, config, device, examples).score
+    # A response that it has no opinion on is not the best.
+    return lambda texts, owners: [-math.inf if value != value else value for value in score(texts, owners)]
 
 
 def _reward_term(
@@ -369,9 +372,7 @@ def _as_term(reward: WeightedReward) -> Term:
     return Term(lambda texts, owners: reward(texts, owners).total.tolist(), bool(reward.needs_references))
 
 
-def _term(
-    name: str, spec: str | dict[str, float], config: EvaluateConfig, device: str, examples: list[Example]
-) -> Term:
+def _term(name: str, spec: Reward, config: EvaluateConfig, device: str, examples: list[Example]) -> Term:
     reward = load_reward(spec, device=device, detoxify_sha256=config.detoxify_sha256)
     if reward.needs_references:
         require_references(examples, config.dataset, f"{name} ({reward.needs_references[0]})")

@@ -169,7 +169,8 @@ def term_metrics(task: Task, terms: dict[str, Term], texts: list[str], owners: l
         if asked:
             scores = term.score([texts[place] for place in asked], [owners[place] for place in asked])
             for place, value in zip(asked, scores, strict=True):
-                rows[place][name] = value
+                if value == value:  # else it has no opinion
+                    rows[place][name] = value
     for name, factors in task.products.items():
         for row in rows:
             if all(factor in row for factor in factors):

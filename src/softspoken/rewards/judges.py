@@ -17,97 +17,22 @@ from __future__ import annotations
 import hashlib
 import re
 import sys
-from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+from torch import Tensor
+from transformers import AutoConfig
 
 from softspoken import mini
-from softspoken.models.pretrained import from_pretrained, no_bar_for_weights, require_finite, resolve_device
+from softspoken.config.rewards import is_classified
+from softspoken.models.pretrained import from_pretrained, no_bar_for_weights, require_finite
+from softspoken.rewards.text_models import WAYS_ON, TextModel, activation_of, labels_of, load_classifier
 from softspoken.types import InputError, first_line
 
 JUDGES = "mini, detoxify:VARIANT, detoxify:VARIANT:LABEL, profanity, hf:MODEL:LABEL, hf:MODEL:-LABEL"
-WAYS_ON = "give the folder of a local copy as hf:FOLDER:LABEL, or use mini, the embedded classifier"
-
-
-class TextModel:
-    """A model over texts: one row of numbers for each, in batches of similar length, remembered for texts that come again."""
-
-    def __init__(
-        self,
-        model: Any,
-        tokenizer: Any,
-        to_rows: Callable[[Any, Tensor], Tensor],
-        *,
-        device: str,
-        batch_size: int,
-        cache_size: int = 50_000,
-    ) -> None:
-        """`to_rows`: the model's output and the attention mask [B, T] → [B, C] float."""
-        if tokenizer.pad_token_id is None:
-            raise InputError(
-                f"{model.name_or_path} has a tokenizer without a padding token; use a classifier of the BERT kind"
-            )
-        self.device = resolve_device(device)
-        self.model = model.eval().to(self.device)
-        self.tokenizer, self.to_rows = tokenizer, to_rows
-        self.batch_size, self.cache_size = batch_size, cache_size
-        self.max_tokens = _max_tokens(model, tokenizer)
-        self.truncated = 0
-        """How many texts were cut to `max_tokens`; one that came again counts once while it is remembered."""
-        self._rows: OrderedDict[str, Tensor] = OrderedDict()
-
-    def __call__(self, texts: list[str]) -> list[Tensor]:
-        """A [C] float32 tensor on the CPU for each text, in the order given."""
-        rows: dict[str, Tensor] = {}
-        fresh = []
-        for text in dict.fromkeys(texts):
-            if text in self._rows:
-                self._rows.move_to_end(text)
-                rows[text] = self._rows[text]
-            else:
-                fresh.append(text)
-        rows.update(self._compute(fresh))
-        for text in fresh:
-            self._rows[text] = rows[text]
-        while len(self._rows) > self.cache_size:
-            self._rows.popitem(last=False)
-        return [rows[text] for text in texts]
-
-    def clear_cache(self) -> None:
-        self._rows.clear()
-
-    def _compute(self, texts: list[str]) -> Iterator[tuple[str, Tensor]]:
-        encoded = list(zip(texts, self._token_ids(texts), strict=True))
-        encoded.sort(key=lambda pair: len(pair[1]), reverse=True)  # the longest first: memory runs out at once or never
-        for start in range(0, len(encoded), self.batch_size):
-            batch = encoded[start : start + self.batch_size]
-            yield from zip((text for text, _ in batch), self._forward([ids for _, ids in batch]), strict=True)
-
-    def _token_ids(self, texts: list[str]) -> list[list[int]]:
-        if not texts:
-            return []
-        token_ids = self.tokenizer(texts, truncation=True, max_length=self.max_tokens)["input_ids"]
-        full = [text for text, ids in zip(texts, token_ids, strict=True) if len(ids) == self.max_tokens]
-        if full:
-            lengths = [len(ids) for ids in self.tokenizer(full, verbose=False)["input_ids"]]
-            self.truncated += sum(length > self.max_tokens for length in lengths)
-        return token_ids
-
-    @torch.no_grad()
-    def _forward(self, token_ids: list[list[int]]) -> list[Tensor]:
-        tensors = [torch.tensor(ids, dtype=torch.int64) for ids in token_ids]
-        input_ids = pad_sequence(tensors, batch_first=True, padding_value=self.tokenizer.pad_token_id)
-        lengths = torch.tensor([len(ids) for ids in token_ids])
-        mask = (torch.arange(input_ids.shape[1]) < lengths.unsqueeze(1)).long().to(self.device)
-        rows = self.to_rows(self.model(input_ids=input_ids.to(self.device), attention_mask=mask), mask)
-        return list(rows.float().cpu())
 
 
 class ProfanityCheck:
@@ -160,10 +85,6 @@ class Judge:
         self.model.clear_cache()
 
 
-def is_judge(spec: str) -> bool:
-    return spec in ("mini", "profanity") or spec.partition(":")[0] in ("detoxify", "hf")
-
-
 def load_judge(spec: str, *, device: str = "cpu", batch_size: int = 64, detoxify_sha256: str | None = None) -> Judge:
     """The classifier that `spec` names (mini, detoxify:VARIANT, profanity, hf:MODEL:LABEL). Raises InputError where there is none to be had.
 
@@ -172,19 +93,21 @@ def load_judge(spec: str, *, device: str = "cpu", batch_size: int = 64, detoxify
     >>> calm < 0.1 < 0.9 < cross
     True
     """
+    if is_classified(spec):
+        raise InputError(f"{spec!r} is a reward and no judge, which reads a response alone; use one of {JUDGES}")
     kind, *rest = spec.split(":", maxsplit=2)
     activation: Callable[[Tensor], Tensor] = torch.sigmoid
     if spec == "profanity":
         return Judge(spec, ProfanityCheck(), ["profanity"], "profanity")
     if spec == "mini":
-        model, tokenizer = _load_classifier(str(mini.classifier))
-        columns, main = _labels(model), "toxicity"
+        model, tokenizer = load_classifier(str(mini.classifier))
+        columns, main = labels_of(model), "toxicity"
     elif kind == "detoxify":
         variant, main = rest[0] if rest else "", rest[1] if len(rest) > 1 else "toxicity"
         model, tokenizer, columns = _load_detoxify(variant, detoxify_sha256)
     elif kind == "hf" and len(rest) == 2 and all(rest):
-        model, tokenizer = _load_classifier(rest[0])
-        columns, main, activation = _labels(model), rest[1], _activation(model.config)
+        model, tokenizer = load_classifier(rest[0])
+        columns, main, activation = labels_of(model), rest[1], activation_of(model.config)
     else:
         raise InputError(f"{spec!r} is not a classifier; use one of {JUDGES}")
     if main not in columns and not (kind == "hf" and main.removeprefix("-") in columns):
@@ -194,43 +117,6 @@ def load_judge(spec: str, *, device: str = "cpu", batch_size: int = 64, detoxify
         return activation(output.logits)
 
     return Judge(spec, TextModel(model, tokenizer, probabilities, device=device, batch_size=batch_size), columns, main)
-
-
-# ------------------------------------------------------------------------------------------- classifiers of the hub
-
-
-def _from_pretrained(loader: Any, model: str, **options: Any) -> Any:
-    return from_pretrained(loader, model, ways_on=WAYS_ON, **options)
-
-
-def _load_classifier(model: str) -> tuple[Any, Any]:
-    _from_pretrained(AutoConfig.from_pretrained, model)  # first: with a hub out of reach, each file costs half a minute
-    tokenizer = _from_pretrained(AutoTokenizer.from_pretrained, model)
-    loader = AutoModelForSequenceClassification.from_pretrained
-    classifier, loaded = _from_pretrained(loader, model, dtype=torch.float32, output_loading_info=True)
-    if loaded["missing_keys"]:
-        # transformers fills these with random numbers and only warns: a base model would pass for a classifier.
-        raise InputError(f"{model} is not a trained classifier: it lacks the weights of {min(loaded['missing_keys'])}")
-    return classifier, tokenizer
-
-
-def _labels(model: Any) -> list[str]:
-    return [model.config.id2label[column] for column in range(model.config.num_labels)]
-
-
-def _activation(config: Any) -> Callable[[Tensor], Tensor]:
-    if config.problem_type == "multi_label_classification" or config.num_labels == 1:
-        return torch.sigmoid
-    return lambda logits: logits.softmax(dim=-1)
-
-
-def _max_tokens(model: Any, tokenizer: Any) -> int:
-    """What the tokenizer says and the position table holds, whichever is less (RoBERTa's first positions are padding's)."""
-    positions = getattr(model.config, "max_position_embeddings", None) or 512
-    table = getattr(getattr(model.base_model, "embeddings", None), "position_embeddings", None)
-    if isinstance(table, nn.Embedding):
-        positions = table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1)
-    return min(tokenizer.model_max_length, positions)
 
 
 # --------------------------------------------------------------------------------------------------------- Detoxify
@@ -260,8 +146,10 @@ def _load_detoxify(variant: str, sha256: str | None) -> tuple[Any, Any, list[str
             f"{path} is not a Detoxify checkpoint ({first_line(error)}); delete it to have it downloaded again"
         ) from error
     # As in Detoxify, the backbone's configuration and tokenizer come from the hub, its weights from the checkpoint alone.
-    config = _from_pretrained(AutoConfig.from_pretrained, arch["model_type"], num_labels=arch["num_classes"])
-    tokenizer = _from_pretrained(tokenizer_class.from_pretrained, arch["model_type"])
+    config = from_pretrained(
+        AutoConfig.from_pretrained, arch["model_type"], ways_on=WAYS_ON, num_labels=arch["num_classes"]
+    )
+    tokenizer = from_pretrained(tokenizer_class.from_pretrained, arch["model_type"], ways_on=WAYS_ON)
     try:
         with no_bar_for_weights():
             model, loaded = model_class.from_pretrained(

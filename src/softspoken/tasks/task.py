@@ -7,14 +7,13 @@ eval.json, so that a report is written without running anybody's code.
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import json
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from softspoken.own_code import module_of_file
 from softspoken.types import Example, InputError
 
 Form = Literal["probability", "points", "share", "fraction", "number"]
@@ -194,20 +193,7 @@ def _from_file(path: Path) -> Task:
     """The user's own code, named on their own command line; its functions can then be rewards too, as STEM:FUNCTION."""
     if not path.is_file():
         raise InputError(f"task: no file at {path}; give a Python file with a TASK in it")
-    known = sys.modules.get(path.stem)
-    if known is None:
-        spec = importlib.util.spec_from_file_location(path.stem, path)
-        assert spec
-        assert spec.loader
-        known = sys.modules[path.stem] = importlib.util.module_from_spec(spec)
-        try:
-            spec.loader.exec_module(known)
-        except Exception as error:  # the user's code can fail in any way
-            del sys.modules[path.stem]
-            raise InputError(f"task {path} cannot be run ({type(error).__name__}: {error}); mend it") from error
-    elif Path(getattr(known, "__file__", None) or "").resolve() != path.resolve():
-        raise InputError(f"task {path} has the name of another module; rename the file")
-    found = getattr(known, "TASK", None)
+    found = getattr(module_of_file(path, "task"), "TASK", None)
     if not isinstance(found, Task):
         raise InputError(
             f"task {path} has no TASK made by softspoken.tasks.task.Task; CONTRIBUTING.md shows a whole one"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from softspoken import processes
 from softspoken.config import EvaluateConfig, TrainConfig
-from softspoken.config.ranges import factors, reward_weights
+from softspoken.config.rewards import factors, reward_weights
 from softspoken.data.prompts import PromptFormat
 from softspoken.evaluation.evaluate import measure_prepared, prepare, recorded, require_examples
 from softspoken.evaluation.rows import OtherEvaluation, is_started

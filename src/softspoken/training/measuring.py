@@ -5,20 +5,24 @@ from __future__ import annotations
 import time
 from itertools import pairwise
 
+from torch import Tensor
+
 from softspoken.config import TrainConfig
+from softspoken.config.rewards import reward_weights
 from softspoken.data.words import words
-from softspoken.rewards.terms import judge_term
+from softspoken.rewards.terms import judge_term, weighted_sum
 from softspoken.rl import numerics
 from softspoken.rl.numerics import masked_mean
-from softspoken.rl.rollout import alike
-from softspoken.types import Experience, UpdateStats
+from softspoken.rl.rollout import alike, too_short
+from softspoken.types import Experience, Scores, UpdateStats
 
 
 def metrics_of(experience: Experience, stats: UpdateStats, config: TrainConfig) -> dict[str, float]:
     rollout, scores, mask = experience.rollout, experience.scores, experience.rollout.response_mask
     logratio = rollout.old_logprobs - rollout.ref_logprobs
+    short = too_short(rollout, config.min_response_chars)
     metrics = {
-        "objective/score": scores.total.mean().item(),
+        "objective/score": _score(scores, short, config),
         "objective/score_std": scores.total.std(correction=0).item(),
     }
     if judge := judge_term(config.reward or {}):
@@ -41,7 +45,7 @@ def metrics_of(experience: Experience, stats: UpdateStats, config: TrainConfig) 
             "objective/kl_k3": masked_mean(numerics.kl_k3(logratio), mask).item(),
         }
     return metrics | {
-        **{f"objective/score/{name}": term.nanmean().item() for name, term in scores.terms.items()},
+        **_of_terms(scores, short),
         "objective/entropy": stats.entropy,
         "ppo/policy/loss": stats.policy_loss,
         "ppo/policy/clip_fraction": stats.clip_fraction,
@@ -62,6 +66,27 @@ def distinct_pairs(responses: list[str]) -> float:
     """The share of distinct ones among all pairs of neighbouring words (distinct-2, Li et al. 2016); 1 where there are none."""
     pairs = [pair for said in map(words, responses) for pair in pairwise(said)]
     return len({*pairs}) / len(pairs) if pairs else 1.0
+
+
+def _score(scores: Scores, short: Tensor, config: TrainConfig) -> float:
+    """The mean score; where terms were scaled, whose mean is 0, that of the plain sum over the rows that were judged."""
+    if config.reward_scaling == "none" or not config.reward:
+        return scores.total.mean().item()
+    plain = weighted_sum(scores.terms, reward_weights(config.reward))[~short]
+    return plain.nanmean().item() if not plain.isnan().all() else 0.0
+
+
+def _of_terms(scores: Scores, short: Tensor) -> dict[str, float]:
+    """Each term's mean over the rows that it has an opinion on, where there are any, and how many it has none on, where it has not
+    on all; rows that were too short to be judged are neither."""
+    found = {}
+    for name, term in scores.terms.items():
+        silent = int(term[~short].isnan().sum())
+        if silent:
+            found[f"objective/no_opinion/{name}"] = float(silent)
+        if silent < int((~short).sum()):
+            found[f"objective/score/{name}"] = term[~short].nanmean().item()
+    return found
 
 
 class Clock:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from softspoken.config import TrainConfig
+from softspoken.config.rewards import is_given_function, recorded_reward, reward_weights
 from softspoken.data.reading import is_given, record_of
 from softspoken.models.trained import read_peft_config
 from softspoken.training.watch import Watched
@@ -54,6 +55,15 @@ def continued(saved: TrainConfig, given: TrainConfig) -> tuple[TrainConfig, Chan
                     f"train(TrainConfig(resume=…, {name}=rows))"
                 )
             rows[name] = now
+    if any(map(is_given_function, reward_weights(saved.reward or {}))):
+        if recorded_reward(given.reward) != saved.reward:
+            raise InputError(
+                f"resume: reward of {given.resume} is {', '.join(reward_weights(saved.reward or {}))}; give the same again, as "
+                "train(TrainConfig(resume=…, reward=function)), for what cannot be imported cannot be found again"
+            )
+        rows["reward"] = given.reward
+    elif recorded_reward(given.reward) == saved.reward:
+        rows["reward"] = saved.reward
     changes: Changes = {}
     for field in fields(TrainConfig):
         name = field.name

@@ -16,7 +16,7 @@ import yaml
 from softspoken import processes
 from softspoken.config import TrainConfig
 from softspoken.config.presets import followed, recommended
-from softspoken.config.ranges import reward_weights
+from softspoken.config.rewards import recorded_reward, reward_weights
 from softspoken.data.holding_out import hold_out, is_one_set
 from softspoken.data.prompts import PromptFormat
 from softspoken.data.reading import name_of, read_examples, record_of
@@ -106,10 +106,13 @@ def _plain(value: Any) -> Any:
 
 
 def _named(config: TrainConfig) -> TrainConfig:
-    """With names for rows that were given in Python."""
+    """With names for rows and functions that were given in Python."""
     others = config.eval_dataset
     return replace(
-        config, dataset=record_of(config.dataset), eval_dataset=None if others is None else record_of(others)
+        config,
+        dataset=record_of(config.dataset),
+        eval_dataset=None if others is None else record_of(others),
+        reward=recorded_reward(config.reward),
     )
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from softspoken.config import ScoreConfig
-from softspoken.rewards import terms
-from softspoken.rewards.terms import load_judge, score
+from softspoken.rewards.score import Judging, score
+from softspoken.rewards.terms import load_judge
 from softspoken.types import InputError
 from tiny_classifiers import POSITIONS, SIX, TEXTS, build_classifier
 
@@ -121,18 +121,80 @@ def test_a_file_of_scores_is_gone_on_with_after_a_stop(
     whole = score_lines(ScoreConfig(**settings))
     settings["output"] = str(tmp_path / "scores.jsonl")
     with monkeypatch.context() as patch:
-        windows: list[list[str]] = []
-        real = terms._json_lines
+        windows: list[Any] = []
+        real = Judging.lines
 
-        def stopped(judge: Any, some: list[str]) -> Any:
+        def stopped(judging: Judging, some: list[Any]) -> Any:
             windows.append(some)
             if len(windows) == 2:
                 raise KeyboardInterrupt
-            return real(judge, some)
+            return real(judging, some)
 
-        patch.setattr(terms, "_json_lines", stopped)
+        patch.setattr(Judging, "lines", stopped)
         with pytest.raises(KeyboardInterrupt):
             score_lines(ScoreConfig(**settings))
     assert score_lines(ScoreConfig(**settings, resume=True)) == []
     written = (tmp_path / "scores.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line) for line in written] == whole
+
+
+# ------------------------------------------------------------------------------------------------------------ any reward
+
+
+def test_any_reward_scores_rows_with_their_texts_and_references(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    rows = [
+        {"id": "a", "dialogue": "A: hi", "summary": "A says hi.", "response": "A says hi."},
+        {"dialogue": "B: no", "summary": ["B says no.", "No."], "response": ""},
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    reward = "rouge:rougeL + 0.5*length:1-2"
+    first, second = score_lines(ScoreConfig(file=str(path), reward=reward))
+    assert first == {  # three words: 1 − (3 − 2)/1
+        "id": "a", "response": "A says hi.", "score": 1.0, "terms": {"rouge:rougeL": 1.0, "length:1-2": 0.0},
+    }  # fmt: skip
+    assert (second["id"], second["response"], second["terms"]) == ("2", "", {"rouge:rougeL": 0.0, "length:1-2": 0.0})
+    streamed = score_lines(ScoreConfig(reward=reward), path.read_text())
+    assert streamed == [first, second]
+
+
+def test_lines_are_responses_to_a_reward_that_needs_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert score_lines(ScoreConfig(reward="length:1-2"), "one two\n\n") == [
+        {"response": "one two", "score": 1.0, "terms": {"length:1-2": 1.0}},
+        {"response": "", "score": 0.0, "terms": {"length:1-2": 0.0}},
+    ]
+    with pytest.raises(
+        InputError, match="rouge:rougeL compares a response with its text or reference, and lines have none"
+    ):
+        score_lines(ScoreConfig(reward="rouge:rougeL"), "one two\n")
+
+
+def test_a_classifier_judges_the_responses_of_rows_or_their_texts(folder: Path) -> None:
+    spec = f"hf:{folder}:toxicity"
+    [line] = score_lines(ScoreConfig(reward=spec), "you are late\n")
+    for row in ({"text": "kind", "response": "you are late"}, {"text": "you are late"}):
+        [of_row] = score_lines(ScoreConfig(reward=spec), json.dumps({"id": 7, **row}) + "\n")
+        assert of_row == {"id": "7", **line}
+
+
+@pytest.mark.parametrize(
+    ("row", "settings", "says"),
+    [
+        (
+            {"dialogue": "A: hi"},
+            {},
+            "none of its columns is known to be the response .* name one with --response_column",
+        ),
+        (
+            {"dialogue": "A: hi"},
+            {"response_column": "made"},
+            r"no column 'made' \(response_column\); row 1 has dialogue",
+        ),
+        ({"response": "x"}, {"text_column": "made"}, r"no column 'made' \(text_column\)"),
+        ({"response": 5}, {}, "row 1 has 5 where text should be in column 'response'"),
+        ({"response": None}, {}, "row 1 has no text in column 'response'"),
+    ],
+)
+def test_rows_that_cannot_be_scored(row: dict[str, Any], settings: dict[str, str], says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        score_lines(ScoreConfig(reward="length:1-2", **settings), json.dumps(row) + "\n")  # type: ignore[arg-type]

@@ -107,7 +107,8 @@ def test_a_number_longer_than_python_reads(digits: int, tmp_path: Path) -> None:
         ({"output": 5}, "output 5 cannot be used: give text"),
         ({"judge": "mini"}, "judge 'mini' cannot be used: give a list"),
         ({"judge": [5]}, "judge [5] cannot be used: give a list"),
-        ({"reward": ["mini"]}, "reward ['mini'] cannot be used: give text or a mapping"),
+        ({"reward": 5}, "reward 5 cannot be used: give functions as reward=function"),
+        ({"reward": [None]}, "reward: None is neither the name of a reward nor a function"),
         ({"reward": {"mini": math.inf}}, "reward 'mini' has the weight inf; give a finite number"),
         (
             {"reward": {"mini": 1e7}},
@@ -115,7 +116,7 @@ def test_a_number_longer_than_python_reads(digits: int, tmp_path: Path) -> None:
         ),
         ({"reward": {"mini": 10**400}}, "reward 'mini' has the weight 1000"),
         ({"reward": "mini + + mini"}, "cannot be read at"),
-        ({"reward": {5: 1.0}}, "reward {5: 1.0} cannot be used"),
+        ({"reward": {5: 1.0}}, "reward: 5 is neither the name of a reward nor a function"),
     ],
 )
 def test_another_kind_is_refused_in_python(settings: dict[str, Any], words: str) -> None:

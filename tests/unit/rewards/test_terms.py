@@ -6,15 +6,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from softspoken.config.ranges import reward_weights
+from softspoken.config.rewards import reward_weights
+from softspoken.rewards.similarity import Similarity, _mean_pooled
 from softspoken.rewards.terms import (
     Length,
-    Similarity,
     WeightedReward,
-    _mean_pooled,
     default_judge,
     judge_term,
     load_judge,
@@ -69,7 +69,6 @@ def test_needs_one_dialogue_for_each_response() -> None:
         ([1.0, math.nan], "second one", "returned nan"),
         ([1.0, math.inf], "second one", "returned inf"),
         ([-math.inf, 1.0], "first one", "returned -inf"),
-        ([1.0, None], "second one", "returned None"),
         ([1.0, "high"], "second one", "returned 'high'"),
         (0.5, "first one", "returned 0.5"),
         (None, "first one", "returned None"),
@@ -138,6 +137,27 @@ def test_arrays_are_as_good_as_lists() -> None:
     # pyrefly: ignore[bad-assignment]
     reward = WeightedReward({"t": lambda *_: torch.tensor([0.25, 1])}, {"t": 1.0})
     assert reward(["x", "y"], [about(None)] * 2).total.tolist() == [0.25, 1.0]
+
+
+def test_generators_arrays_and_no_opinion() -> None:
+    """None is left out of its row's sum; a row that none has an opinion on has no sum."""
+    half: Any = lambda responses, examples: (None if text == "y" else 0.5 for text in responses)  # noqa: E731
+    terms = {"half": half, "array": lambda *_: np.array([1.0, 2.0, 3.0]), "silent": lambda *_: [None] * 3}
+    reward = WeightedReward(terms, {"half": 2.0, "array": 0.25, "silent": 1.0, "half * array": 1.0})
+    scores = reward(["x", "y", "z"], [about(None)] * 3)
+    # 2·0.5 + 0.25·1 + 0.5·1;  0.25·2;  2·0.5 + 0.25·3 + 0.5·3
+    assert scores.total.tolist() == [1.75, 0.5, 3.25]
+    assert scores.terms["half"].isnan().tolist() == [False, True, False]
+    alone = WeightedReward({"half": half, "array": lambda *_: np.array([1.0, 2.0])}, {"half": 1.0, "array": 0.0})(
+        ["x", "y"], [about(None)] * 2
+    )
+    assert alone.total[0] == 0.5
+    assert alone.total[1].isnan()
+
+
+def test_an_array_of_two_dimensions_is_no_list_of_numbers() -> None:
+    with pytest.raises(RunError, match="must return a list"):
+        WeightedReward({"a": lambda *_: np.ones((1, 1))}, {"a": 1.0})(["x"], [about(None)])
 
 
 def test_a_term_cannot_disorder_the_texts_of_the_next() -> None:
@@ -242,7 +262,7 @@ def test_own_function_from_the_current_folder(own: str) -> None:
         ("{own}:nothing", "cannot be imported .AttributeError"),
         ("{own}_broken:f", "cannot be imported .ModuleNotFoundError: No module named 'no_such_module_anywhere'"),
         ("{own}:NUMBER", "is not a function"),
-        ("{own}:lonely", "must take .responses, examples."),
+        ("{own}:lonely", "must take .responses, examples. or, as for TRL's GRPO, .completions, prompts, ..columns."),
     ],
 )
 def test_own_function_that_cannot_be_used(own: str, spec: str, says: str) -> None:
@@ -258,7 +278,7 @@ def test_own_function_that_cannot_be_used(own: str, spec: str, says: str) -> Non
     ("spec", "says"),
     [
         ("meteor", "unknown reward 'meteor'; use mini, detoxify:VARIANT, .*hf:MODEL:LABEL, .*package.module:function"),
-        ("no_such_package:f", "No module named 'no_such_package'.; use mini, detoxify:VARIANT"),
+        ("no_such_package:f", "No module named 'no_such_package'.; give package.module:function or ./file.py:function"),
         ("rouge:rouge9", "one of rouge:rouge1, rouge:rouge2, rouge:rougeL, rouge:rougeLsum"),
         ("rouge", "unknown|no such ROUGE"),
         ("length:9-3", "the shorter first"),
