@@ -76,7 +76,7 @@ class ScoreConfig:
     text_column: str | None = None
     """column of the texts that are answered; by default dialogue, document, article, text, source or input, whichever there is"""
     reference_column: str | None = None
-    """column of the references; by default summary, highlights, target, output or reference, whichever there is"""
+    """column of the references; by default reference, target, output, highlights or summary, whichever there is"""
     serve: str | None = None
     """answer over HTTP at HOST:PORT instead, as a reward server that --reward http://HOST:PORT/score asks"""
     detoxify_sha256: str | None = None

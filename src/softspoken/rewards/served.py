@@ -185,7 +185,7 @@ def _settings(url: str, written: str) -> dict[str, float]:
 
 
 def _request(responses: list[str], examples: list[Example]) -> bytes:
-    references = [[one for one in (example.reference, *example.further_references) if one] for example in examples]
+    references = [example.references for example in examples]
     columns = {str(name): [_plain(value) for value in values] for name, values in columns_of(examples).items()}
     sent = {
         "responses": responses,
