@@ -1,6 +1,9 @@
 """Several processes do what one does (design, convention 7); each of them is real, and they talk over gloo."""
 
+import io
 import json
+import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from softspoken import EvaluateConfig, TrainConfig, processes
+from softspoken.cli.main import main
 from softspoken.evaluation.evaluate import evaluate
 from softspoken.train import train
 from softspoken.types import RunError
@@ -218,3 +222,63 @@ def test_an_evaluation_shared_out_is_the_same_to_the_byte(
         json.loads((two / "eval.json").read_text())["systems"] == json.loads((one / "eval.json").read_text())["systems"]
     )
     assert in_processes(2, lambda: work(str(two), resume=True)) == counts  # it is whole: both know
+
+
+# -------------------------------------------------------------------------------------------------------- the command
+
+
+def told(argv: list[str]) -> list[Any]:
+    """(exit status, seconds that it waited before it spoke, standard error, standard output) of a command in this process."""
+    waited: list[float] = []
+    with pytest.MonkeyPatch.context() as patch, io.StringIO() as out, io.StringIO() as err:
+        patch.setattr("softspoken.cli.main.time.sleep", waited.append)
+        patch.setattr(sys, "stdout", out)
+        patch.setattr(sys, "stderr", err)
+        status = main(argv)
+        return [status, waited, err.getvalue().splitlines(), out.getvalue()]
+
+
+def test_what_goes_wrong_in_one_is_said_by_that_one_first(settings: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "fails_in_one.py").write_text(
+        "import os\n\n\ndef reward(responses, examples):\n    assert os.environ['RANK'] == '0', 'no luck'\n    return [1.0] * len(responses)\n"
+    )
+    flags = {"dataset": settings["dataset"], "model": settings["model"], "max_new_tokens": "4", "steps": "1"}
+    argv = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
+    argv += ["--batch_size", "2", "--samples_per_prompt", "2", "--min_response_chars", "0", "--eval_limit", "0"]
+
+    def work() -> Any:
+        sys.path.insert(0, str(tmp_path))
+        return told(["train", *argv, "--reward", "fails_in_one:reward", "--output", str(tmp_path / "run")])
+
+    first, second = in_processes(2, work)
+    assert second[:2] == [1, [1.0]]
+    assert second[2][-1].startswith(
+        "softspoken: error: process 1: reward 'fails_in_one:reward' failed with AssertionError"
+    )
+    assert first[:2] == [1, [4]]
+    assert first[2][-1].startswith("softspoken: error: another of the 2 processes has ended")
+
+
+def test_what_is_wrong_for_all_the_first_says_at_once() -> None:
+    first, second = in_processes(2, lambda: told(["train", "--dataset", "nothere.jsonl"]))
+    assert (first[0], second[0]) == (2, 2)
+    assert (first[1], second[1]) == ([0.0], [1.0])
+    assert first[2] == [line.replace("process 1: ", "") for line in second[2]]
+
+
+def test_a_command_for_one_process_says_so() -> None:
+    first, _ = in_processes(2, lambda: told(["score", "x.txt"]))
+    assert first[2] == [
+        "softspoken: error: score is one process's; train, evaluate, generate, summarize can be shared out among several"
+    ]
+
+
+def test_generate_is_shared_out_and_written_once(settings: dict[str, Any], tmp_path: Path) -> None:
+    def work(count: int) -> Any:
+        argv = ["--model", settings["model"], "--batch_size", "1", "--max_new_tokens", "5", "--device", "cpu"]
+        return told(["generate", settings["dataset"], *argv, "--output", str(tmp_path / f"{count}.jsonl")])
+
+    for count in (1, 3):
+        assert {said[0] for said in in_processes(count, partial(work, count))} == {0}
+    assert (tmp_path / "3.jsonl").read_bytes() == (tmp_path / "1.jsonl").read_bytes()
+    assert len(lines(tmp_path / "3.jsonl")) == 6
