@@ -5,6 +5,8 @@ from dataclasses import asdict
 
 import pytest
 
+from benchmarks.recipe import RECIPE
+from benchmarks.time_to_effect import trl
 from benchmarks.time_to_effect.arrival import (
     Figures,
     Point,
@@ -143,3 +145,27 @@ def test_the_page_says_what_is_a_bound_and_which_runs_had_company():
     assert "| TRL 0.11.4 \\* | 0.001 | 0 | 200 s | 20 | 10.5 | 220 s | 0.10 |" in text
     assert text.count("\\*") == 2
     assert "inf" not in text
+
+
+class Answering:
+    """What trl.py asks of TRL's process."""
+
+    def __init__(self) -> None:
+        self.orders: list[dict] = []
+
+    def ask(self, **order: object) -> dict:
+        self.orders.append(order)
+        return {"responses": [[0, 40 + place] for place, _ in enumerate(order.get("queries", []))], "kl": 0.0}
+
+
+def test_a_step_of_trls_is_asked_for_and_scored_by_softspokens_own_data_and_reward() -> None:
+    worker = Answering()
+    seconds = [taken for taken, _ in zip(trl.steps(worker, seed=2), range(1), strict=False)]  # type: ignore[arg-type]
+    queries, scores = (worker.orders[place] for place in (0, 1))
+    assert queries["seed"] == 2 * 1_000_003 + 1
+    assert len(queries["queries"]) == len(scores["scores"]) == RECIPE.batch_size * RECIPE.samples_per_prompt
+    first = queries["queries"][: RECIPE.samples_per_prompt]
+    assert all(row == first[0] for row in first)  # a dialogue as often as it is answered
+    assert all(0 not in row and row[-1] == 1 for row in queries["queries"])  # no padding, and its end
+    assert len(set(scores["scores"])) > 1
+    assert seconds[0] > 0
