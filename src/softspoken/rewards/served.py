@@ -260,4 +260,4 @@ def _seconds(retry_after: str | None) -> float:
 
 def _in_words(error: BaseException) -> str:
     """urllib3 names its objects in what it says; why the operating system refused comes last."""
-    return first_line(error).rpartition(">: ")[2] or type(error).__name__
+    return first_line(error).rpartition("): ")[2] or type(error).__name__

@@ -52,6 +52,11 @@ def server(way: str, folder: Path, port: int | None = None) -> Iterator[str]:
     port = port or free_port()
     process = subprocess.Popen([sys.executable, str(SERVER), str(port), way, str(folder)])
     try:
+        for _ in range(600):  # until it listens
+            with socket.socket() as knock:
+                if knock.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.05)
         yield f"http://127.0.0.1:{port}/any/path"
     finally:
         process.kill()
