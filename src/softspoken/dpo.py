@@ -236,7 +236,7 @@ def _response(example: Example, column: str, config: DpoConfig) -> str:
 
 
 def _encoded(pairs: list[Example], policy: Policy, max_new_tokens: int) -> list[Example]:
-    """With the responses' ids in place of their texts; how many were cut is said."""
+    """With the responses' ids in place of their texts; how many were cut is said, and how many ids the model can never write."""
     generation, end, cut = policy.seq2seq.generation_config, policy.tokenizer.eos_token_id, 0
     ids: dict[str, list[list[int]]] = {}
     for kind in (CHOSEN, REJECTED):
@@ -245,6 +245,9 @@ def _encoded(pairs: list[Example], policy: Policy, max_new_tokens: int) -> list[
         cut += sum(len(before) > len(after) for before, after in zip(whole, ids[kind], strict=True))
     if cut:
         log.warning("cut %d of %d responses to %d tokens (max_new_tokens)", cut, 2 * len(pairs), max_new_tokens)
+    never = sum(int(policy.forbidden[torch.tensor(label)].sum()) for labels in ids.values() for label in labels)
+    if never:
+        log.warning("left out %d tokens of the responses that this model can never write (suppress_tokens, say)", never)
     return [replace(pair, columns={kind: ids[kind][row] for kind in ids}) for row, pair in enumerate(pairs)]
 
 

@@ -146,6 +146,23 @@ def test_a_response_counts_to_its_end_and_where_the_model_has_a_choice(tiny_t5, 
     assert counted(policy, ids, lengths).tolist() == [[0, 0, 1, 1], [0, 1, 0, 0], [0, 0, 1, 0]]
 
 
+def test_what_is_cut_and_what_can_never_be_written_is_counted(tiny_t5, dialogues, caplog):
+    """Of two pairs' four responses the two calm ones are longer than four tokens; their first id and no other is forbidden."""
+    policy, *_ = prepared(tiny_t5, dialogues)
+    calm = policy.tokenizer(CALM)["input_ids"]
+    short = policy.tokenizer("no")["input_ids"]
+    assert len(calm) > 4 >= len(short)
+    pairs = [replace(one, columns={"chosen": CALM, "rejected": "no"}) for one in dialogues[:2]]
+    forbidden = policy.forbidden.clone()
+    forbidden[calm[0]] = True
+    policy.forbid(forbidden)
+    with caplog.at_level("WARNING", logger="softspoken"):
+        encoded = sys.modules["softspoken.dpo"]._encoded(pairs, policy, 4)
+    assert encoded[1].columns == {"chosen": [*calm[:3], policy.eos_id], "rejected": short}
+    assert "cut 2 of 4 responses to 4 tokens" in caplog.text
+    assert "left out 2 tokens" in caplog.text
+
+
 def test_a_given_rollout_is_scored_by_the_reference(tiny_t5, dialogues):
     policy, config, *_ = prepared(tiny_t5, dialogues, adapter_scope="decoder")
     for weight in policy.adapter_parameters().values():
