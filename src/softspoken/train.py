@@ -53,7 +53,7 @@ from softspoken.training.start import (
     prompt_format_of,
     record,
     result_of,
-    say_what_followed,
+    say_how_it_begins,
     training_examples,
 )
 from softspoken.training.stopping import end, forget_end, start_figures
@@ -125,7 +125,6 @@ Running = Generator[Step, "bool | None", Path]
 
 def _running(config: TrainConfig) -> Running:
     resumed = config.resume is not None
-    say_what_followed(config)
     with processes.joined(config.device), folder_of(config) as folder:
         changes: Changes = {}
         if config.resume:
@@ -200,6 +199,7 @@ def _learn(
     watched = reopened(Watched(**progress.watched), changes)
     require_steps_left(config, progress.step, changes)
     if not folder.has(CONFIG_FILE):
+        say_how_it_begins(config, len(examples))
         folder.write(TRAINED_ON, "\n".join(digests(examples)) + "\n")
     if changes or not folder.has(CONFIG_FILE):
         folder.write(CONFIG_FILE, record(config, task, changes, progress.step, folder.path / CONFIG_FILE))

@@ -96,6 +96,9 @@ BOUNDS: Mapping[str, Bounds] = {
 }
 """Of every number among the settings, by its name: it means the same in each command."""
 
+NEVER_EMPTY = ("judge", "lora_targets", "measure", "adapter", "system")
+PLACES = ("{text}", "{dialogue}")
+"""Where a prompt template has the text, by its name now and by its first one (which files may still hold)."""
 OF_ANY_KIND = ("dataset", "eval_dataset")
 """In Python, rows can be given as they are."""
 
@@ -107,7 +110,8 @@ def check_settings(config: Any) -> None:
     """
     for field, hint in typing.get_type_hints(type(config)).items():
         value = getattr(config, field)
-        if field in OF_ANY_KIND and not isinstance(value, os.PathLike):
+        if field in OF_ANY_KIND and not isinstance(value, os.PathLike | str | None):
+            require_rows(field, value)
             continue
         if field == "reward" and hint is not str and not isinstance(value, str | None):  # reward_weights reads it
             continue
@@ -117,9 +121,38 @@ def check_settings(config: Any) -> None:
             raise InputError(f"{field} {value!r} cannot be used: {remedy(hint)}") from None
         if any(isinstance(text, str) and not text.strip() for text in (taken if isinstance(taken, list) else [taken])):
             raise InputError(f"{field} is empty; give a value or leave it out (is a shell variable not set?)")
+        if taken == [] and field in NEVER_EMPTY:
+            raise InputError(f"{field} is an empty list; name one, or leave it out")
+        if field == "prompt_template" and taken is not None:
+            require_one_place(taken)
         object.__setattr__(config, field, taken)
         if isinstance(taken, int | float) and not isinstance(taken, bool):
             check_number(field, taken, BOUNDS)
+
+
+def require_rows(field: str, value: Any) -> None:
+    """Of a dataset that is no name: a list of dicts, a datasets.Dataset, or splits of them by name."""
+    if isinstance(value, list | tuple):
+        wrong = next((number for number, row in enumerate(value, start=1) if not isinstance(row, Mapping)), None)
+        if not value or wrong:
+            what = f"row {wrong} is no dict" if wrong else "it has no rows"
+            raise InputError(f"{field} cannot be used: {what}; give a list of dicts, each with the columns of a row")
+    elif isinstance(value, dict):
+        if not value or not all(hasattr(rows, "__len__") and not isinstance(rows, str) for rows in value.values()):
+            raise InputError(
+                f"{field} is a dict whose values are no sets of rows; give a list of dicts, or splits by their names"
+            )
+    elif hasattr(value, "iloc"):
+        raise InputError(f"{field} is a table of pandas'; give its rows, with table.to_dict('records')")
+    elif not hasattr(value, "__len__") or isinstance(value, bytes | set):
+        raise InputError(
+            f"{field} {value!r} cannot be used: give a name, a path, a list of dicts or a datasets.Dataset"
+        )
+
+
+def require_one_place(template: str) -> None:
+    if sum(template.count(place) for place in PLACES) != 1:
+        raise InputError(f"prompt_template {template!r} must contain {{text}} exactly once")
 
 
 def check_number(field: str, value: float, bounds: Mapping[str, Bounds], owner: str = "") -> None:

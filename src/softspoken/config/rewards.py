@@ -48,6 +48,8 @@ def reward_weights(reward: Reward) -> dict[str, float]:
     weights: dict[str, float] = {}
     for name, (_, weight) in _terms(reward).items():
         weights[name] = _weight(weight, name)
+    if not weights:
+        raise InputError("reward is an empty mapping; name a term and its weight, or leave it out")
     return weights
 
 

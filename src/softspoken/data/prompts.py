@@ -7,15 +7,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from softspoken.config.ranges import check_settings
+from softspoken.config.ranges import PLACES, check_settings, require_one_place
 from softspoken.types import Example, InputError, PromptBatch
 
 FORMAT_FILE = "softspoken.json"
 """Lies beside a model or an adapter and says how its prompts are made."""
-
-
-PLACES = ("{text}", "{dialogue}")
-"""Where a template has the text; the latter as in what was saved before there were tasks."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +32,7 @@ class PromptFormat:
 
     def __post_init__(self) -> None:
         check_settings(self)  # it may come from a file that was edited
-        if sum(self.template.count(place) for place in PLACES) != 1:
-            raise InputError(f"prompt_template {self.template!r} must contain {{text}} exactly once")
+        require_one_place(self.template)
 
     def prompt(self, text: str) -> str:
         place = next(place for place in PLACES if place in self.template)

@@ -38,11 +38,17 @@ ADAPTER, MODEL = "adapter", "model"
 PACKAGES = ("softspoken", "torch", "transformers", "peft", "accelerate", "datasets", "tokenizers")
 
 
-def say_what_followed(config: TrainConfig) -> None:
+def say_how_it_begins(config: TrainConfig, examples: int) -> None:
+    """What was decided for the user, once all that can be wrong has been looked at."""
     if taken := followed(config):
         settings = ", ".join(f"{name} {value:g}" for name, value in taken.items())
         preset = recommended(config.trained)
         log.info("%s is not mini: %s of the preset %s (docs/recommended.md)", config.model, settings, preset)
+    if share := holds_out(config):
+        log.info(
+            "%s: %d rows are trained on and %g %% are held out for the evaluation, whole groups of them (--eval_share, seed %d)",
+            *(name_of(config.dataset), examples, 100 * share, config.seed),
+        )
 
 
 def holds_out(config: TrainConfig) -> float:
@@ -55,11 +61,7 @@ def training_examples(config: TrainConfig, task: Task) -> list[Example]:
     share = holds_out(config)
     if not share:
         return read_examples(config, task, config.max_examples)
-    rest, held = hold_out(read_examples(config, task, None), share, config.seed, name_of(config.dataset))
-    log.info(
-        "%s: %d of %d rows are held out for the evaluation, whole groups of them (--eval_share %g, seed %d)",
-        *(name_of(config.dataset), len(held), len(rest) + len(held), share, config.seed),
-    )
+    rest, _ = hold_out(read_examples(config, task, None), share, config.seed, name_of(config.dataset))
     return rest[: config.max_examples]
 
 

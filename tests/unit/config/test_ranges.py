@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas
 import pytest
+from datasets import Dataset
 
 from softspoken.cli import commands, flags
 from softspoken.config import (
@@ -151,3 +153,33 @@ def test_a_range_in_words() -> None:
     assert Bounds(0, 5).remedy(7) == "give 5 or less"
     assert Bounds(0, 5).remedy(math.nan) == "give a finite number"
     assert Bounds(1e-4, 5).remedy(0) == "give 0.0001 or more"
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"dataset": 3}, "dataset 3 cannot be used: give a name, a path, a list of dicts or a datasets.Dataset"),
+        ({"dataset": None}, "dataset None cannot be used"),
+        ({"dataset": []}, "dataset cannot be used: it has no rows"),
+        ({"dataset": [{"text": "a"}, 2]}, "dataset cannot be used: row 2 is no dict"),
+        ({"eval_dataset": {"a": 1}}, "eval_dataset is a dict whose values are no sets of rows"),
+        ({"dataset": pandas.DataFrame({"text": ["a"]})}, "dataset is a table of pandas'"),
+        ({"prompt_template": "Summarize."}, "prompt_template 'Summarize.' must contain {text} exactly once"),
+        ({"prompt_template": "{text} {text}"}, "must contain {text} exactly once"),
+        ({"judge": []}, "judge is an empty list; name one, or leave it out"),
+        ({"reward": {}}, "reward is an empty mapping"),
+    ],
+)
+def test_what_python_can_give_is_checked_when_the_configuration_is_made(settings, words):
+    with pytest.raises(InputError) as caught:
+        TrainConfig(**settings)
+    assert words in str(caught.value)
+
+
+def test_rows_and_splits_of_them_are_taken_as_they_are():
+    rows = [{"text": "a"}]
+    assert TrainConfig(dataset=rows).dataset is rows
+    assert (
+        TrainConfig(dataset={"train": rows, "test": rows}, eval_dataset=Dataset.from_list(rows)).eval_dataset.num_rows
+        == 1
+    )
