@@ -50,7 +50,9 @@ def main() -> None:
     parser.add_argument("--page", action="store_true")
     given = parser.parse_args()
     if not given.page:
-        RESULTS.write_text(json.dumps(measured(given), indent=1) + "\n", encoding="utf-8")
+        found = measured(given)
+        RESULTS.parent.mkdir(exist_ok=True)
+        RESULTS.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     found = json.loads(RESULTS.read_text(encoding="utf-8"))
     PAGE.write_text(fill(TEMPLATE, **found), encoding="utf-8")
 

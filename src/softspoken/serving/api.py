@@ -197,8 +197,7 @@ class Service:
         finally:
             gone.cancel()
             self.batcher.forget(works)
-            with contextlib.suppress(asyncio.CancelledError, Exception):
-                results.cancel()
+            results.add_done_callback(_looked_at)
 
     # ------------------------------------------------------------------------------------------------------ limits
 
@@ -281,6 +280,12 @@ class Service:
         self.observed.batch.observe(size)
         for wait in waits:
             self.observed.seconds.labels("queue").observe(wait)
+
+
+def _looked_at(done: asyncio.Future[Any]) -> None:
+    """What came of it is nobody's any more; unlooked at, asyncio would say so for each."""
+    if not done.cancelled():
+        done.exception()
 
 
 async def _has_gone(request: Request) -> None:

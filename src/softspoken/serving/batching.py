@@ -16,6 +16,8 @@ from typing import Any
 
 GATHER = 0.004
 """Seconds that a worker, whose last batch was of several, waits for as many again: whoever was just answered asks again."""
+MARGIN = 0.7
+"""The share of a deadline that the expected wait may take: the speed that is expected may fall."""
 SMOOTHING = 0.2
 """The weight of the latest batch in what is known of the speed."""
 
@@ -86,7 +88,7 @@ class Batcher:
         ahead = self._ahead()
         if ahead + cost > self.queue_size:
             raise Shed(429, f"there are {ahead} texts waiting, of {self.queue_size} at most", self.expected_wait(cost))
-        if self.expected_wait(cost) > seconds:
+        if self.expected_wait(cost) > MARGIN * seconds:
             raise Shed(
                 503, f"it would take longer than the {seconds:g} seconds that a request may", self.expected_wait(0)
             )

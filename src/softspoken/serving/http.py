@@ -9,6 +9,7 @@ import json
 import logging
 import signal
 import socket
+import time
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from typing import Any
 
@@ -105,12 +106,14 @@ class _Counted:
     """`send`, with a bound on how long a client may take, and the status counted."""
 
     def __init__(self, send: Send, path: str, observed: Observed) -> None:
-        self.send, self.path, self.observed = send, path, observed
+        self.send, self.path, self.observed, self.start = send, path, observed, time.perf_counter()
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             known = self.path if self.path.startswith(("/v1/", *OPEN_PATHS, "/metrics")) else "other"
             self.observed.requests.labels(known[:40], message["status"]).inc()
+            if message["status"] in (429, 503):
+                self.observed.seconds.labels("shed").observe(time.perf_counter() - self.start)
         await asyncio.wait_for(self.send(message), WRITE_SECONDS)
 
 

@@ -15,7 +15,7 @@ class Observed:
 
     def __init__(self, waiting: Callable[[], int]) -> None:
         self.registry = own = CollectorRegistry()
-        said = "Seconds by phase: queue and total of a text or request, decode and judge of a batch"
+        said = "Seconds by phase: queue and total of a text or request, shed until it was refused, decode and judge of a batch"
         self.seconds = Histogram("softspoken_phase_seconds", said, ["phase"], buckets=SECONDS, registry=own)
         self.batch = Histogram("softspoken_batch_size", "Texts in a batch", buckets=SIZES, registry=own)
         self.requests = Counter("softspoken_requests", "By path and status", ["path", "status"], registry=own)

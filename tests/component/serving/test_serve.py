@@ -1,5 +1,6 @@
 """The server on a real socket, with a tiny model and the embedded judge: what it answers, refuses, bounds and never loses."""
 
+import gc
 import hashlib
 import http.client
 import json
@@ -288,7 +289,9 @@ def test_what_does_not_fit_is_shed_at_once_and_what_does_is_answered(running: Ru
     assert (statuses.count(200), statuses.count(429)) == (6, 10)
 
 
-def test_a_client_that_goes_takes_its_work_along(running: Running, held: threading.Event) -> None:
+def test_a_client_that_goes_takes_its_work_along(
+    running: Running, held: threading.Event, caplog: pytest.LogCaptureFixture
+) -> None:
     batcher = running.service.batcher
     gone = running.service.observed.gone._value.get()
     with ThreadPoolExecutor(2) as pool:
@@ -304,6 +307,8 @@ def test_a_client_that_goes_takes_its_work_along(running: Running, held: threadi
             held.set()
         assert [one.result()[0] for one in asked] == [200, 200]
     assert running.service.observed.gone._value.get() == gone + 1
+    gc.collect()
+    assert caplog.text == ""  # nothing is left that asyncio would complain of
 
 
 def test_another_adapter_takes_its_place_without_a_request_lost(

@@ -103,9 +103,9 @@ def test_room_that_is_held_is_nobody_elses() -> None:
 def test_what_could_not_be_done_in_time_is_503_at_once() -> None:
     async def test(batcher: Batcher, held: Held) -> None:
         batcher.speed, batcher.batch_seconds = 2.0, 0.5
-        take(batcher, 1, 1.0)  # 1 / 2 + 0.5 s
-        with pytest.raises(Shed, match=r"longer than the 0\.9 seconds") as shed:
-            take(batcher, 1, 0.9)
+        take(batcher, 1, 1.43)  # 1 / 2 + 0.5 s, of which 0.7 may be planned with
+        with pytest.raises(Shed, match=r"longer than the 1\.42 seconds") as shed:
+            take(batcher, 1, 1.42)
         assert shed.value.status == 503
 
     run(test)
