@@ -49,7 +49,7 @@ def reward_weights(reward: Reward) -> dict[str, float]:
     for name, (_, weight) in _terms(reward).items():
         weights[name] = _weight(weight, name)
     if not weights:
-        raise InputError("reward is an empty mapping; name a term and its weight, or leave it out")
+        raise InputError("reward is empty, and needs at least one term with a weight other than 0; or leave it out")
     return weights
 
 

@@ -167,7 +167,7 @@ def test_a_range_in_words() -> None:
         ({"prompt_template": "Summarize."}, "prompt_template 'Summarize.' must contain {text} exactly once"),
         ({"prompt_template": "{text} {text}"}, "must contain {text} exactly once"),
         ({"judge": []}, "judge is an empty list; name one, or leave it out"),
-        ({"reward": {}}, "reward is an empty mapping"),
+        ({"reward": {}}, "reward is empty"),
     ],
 )
 def test_what_python_can_give_is_checked_when_the_configuration_is_made(settings, words):
