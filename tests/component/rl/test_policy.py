@@ -475,6 +475,7 @@ def test_a_policy_loaded_fast_is_the_one_loaded_plainly(tiny_t5, dialogues):
     assert "GELU" in kinds[0] - kinds[1]
     assert "NewGELUActivation" in kinds[1] - kinds[0]
     assert not fast.vocabulary_adapted
+    assert fast.exact, "float32 is measured once, and then known"
     found, expected = (score_rows(policy, rollout, all_rows(rollout), config)[0] for policy in (fast, plain))
     assert (found - expected).abs().max() < 1e-5
     for logprobs in (found, expected):

@@ -73,7 +73,7 @@ def test_the_state_is_the_heads_and_of_a_plain_model_its_own_too():
     assert (adapted.v_head.summary.weight == 2).all()
 
 
-def test_what_cannot_be_made_is_said():
+def test_what_cannot_be_made_is_said(tmp_path, monkeypatch):
     for source, settings, words in (
         (tiny_t5(), {"reward_adapter": "x"}, "reward_adapter is for decoder-only models"),
         (tiny_t5(), {"peft_config": {"r": 4}}, "peft_config is a dict; give one of peft's"),
@@ -88,6 +88,10 @@ def test_what_cannot_be_made_is_said():
     prompt = PromptTuningConfig(task_type="SEQ_2_SEQ_LM", num_virtual_tokens=2)
     with pytest.raises(InputError, match="prompt-learning adapters"):
         Model(get_peft_model(tiny_t5(), prompt))
+    get_peft_model(tiny_t5(), prompt).save_pretrained(tmp_path)
+    monkeypatch.setattr(models, "_seq2seq", lambda *_: pytest.fail("the base was read"))
+    with pytest.raises(InputError, match=r"prompt"):
+        Model.from_pretrained(tmp_path)
     decoder = SimpleNamespace(config=SimpleNamespace(is_encoder_decoder=False))
     with pytest.raises(InputError, match="is a decoder-only model"):
         Model(decoder)
