@@ -14,8 +14,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-GATHER = 0.004
-"""Seconds that a worker, whose last batch was of several, waits for as many again: whoever was just answered asks again."""
+GATHER, LONGEST_GATHER, GLANCE = 0.1, 0.05, 0.002
+"""The share of a batch's time, and the seconds at most, for which a worker whose last batch was of several waits for as many again,
+and how often it looks: whoever was just answered asks again, and half a batch takes nearly as long as a whole one."""
 MARGIN = 0.7
 """The share of a deadline that the expected wait may take: the speed that is expected may fall."""
 SMOOTHING = 0.2
@@ -132,8 +133,9 @@ class Batcher:
         size = 1
         while True:
             await self._came.wait()
-            if size > 1 and len(self.waiting) < size:
-                await asyncio.sleep(GATHER)
+            until = time.perf_counter() + min(LONGEST_GATHER, GATHER * self.batch_seconds)
+            while 0 < len(self.waiting) < size and time.perf_counter() < until:
+                await asyncio.sleep(GLANCE)
             batch = self._next_batch()
             if not self.waiting:
                 self._came.clear()

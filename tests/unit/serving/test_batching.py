@@ -190,3 +190,29 @@ def test_idle_workers_share_what_waits() -> None:
         assert sorted(map(len, held.batches)) == [3, 3]
 
     run(test, workers=2, batch_size=8)
+
+
+def test_whoever_was_just_answered_is_waited_for_and_one_alone_waits_for_nobody() -> None:
+    async def test(batcher: Batcher, held: Held) -> None:
+        held.let_go.set()
+        batcher.submit([work(number) for number in range(3)])
+        await begun(held, 1)
+        batcher.batch_seconds = 1.0  # a tenth of it, 0.05 s at most, may be waited
+        later = [work(number) for number in range(3, 6)]
+        batcher.submit(later[:1])
+        await asyncio.sleep(0.01)
+        batcher.submit(later[1:])
+        await asyncio.gather(*(one.done for one in later))
+        assert held.batches == [[0, 1, 2], [3, 4, 5]]
+        for number in (6, 7):
+            alone = work(number)
+            batcher.submit([alone])
+            await alone.done
+        batcher.batch_seconds = 1.0
+        start = asyncio.get_running_loop().time()
+        alone = work(8)
+        batcher.submit([alone])
+        await alone.done
+        assert asyncio.get_running_loop().time() - start < 0.05
+
+    run(test)
