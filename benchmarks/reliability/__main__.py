@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import argparse
+import random
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -82,7 +83,9 @@ def fuzz_left(inputs: int, work: Path, done: list[Record]) -> Iterator[Record]:
 
 def faults_left(every: int, work: Path, done: list[Record]) -> Iterator[Record]:
     had = {(one["command"], one["phase"], one["fault"]) for one in done}
-    for one in faults.trials()[::every]:
+    left = faults.trials()[::every]
+    random.Random(0).shuffle(left)  # so that a part of them is a part of each
+    for one in left:
         if one not in had:
             yield faults.trial(*one, work / "trial")
 

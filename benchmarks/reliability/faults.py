@@ -84,7 +84,7 @@ def trial(command: str, phase: str, fault: str, folder: Path) -> Record:
         if aside.is_dir():
             aside.rename(inputs)
     errors = [line for line in ended.stderr.splitlines() if line.startswith("softspoken: error: ")]
-    said = errors[-1].removeprefix("softspoken: error: ") if errors else ""
+    said = errors[-1].removeprefix("softspoken: error: ").replace(f"{folder}/", "") if errors else ""
     clear = len(errors) == 1 and "SOFTSPOKEN_DEBUG" not in said and "Traceback" not in ended.stderr
     wrong = (
         []

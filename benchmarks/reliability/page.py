@@ -23,6 +23,7 @@ def write_page() -> None:
     text = fill(
         Path(__file__).with_name("reliability.md.j2"),
         commits=", ".join(sorted(commits)),
+        all_faults=len(faults.trials()),
         chain=kills.CHAIN,
         bound=f"{fuzz.BOUND:.0f}",
         memory=fuzz.MEMORY >> 20,

@@ -193,16 +193,18 @@ def _learn(
     require_room(folder.path, checkpoint_bytes(policy.trainable().values(), best=validation is not None))
 
     folder.begin()
-    if focus:
-        folder.write(FOCUS_FILE, focus)
     progress = load_checkpoint(folder.path, policy, optimizer) or Progress(0, config.kl_coef, scheduler.state_dict())
     watched = reopened(Watched(**progress.watched), changes)
     require_steps_left(config, progress.step, changes)
     if not folder.has(CONFIG_FILE):
         say_how_it_begins(config, len(examples))
-        folder.write(TRAINED_ON, "\n".join(digests(examples)) + "\n")
+    # The first file of all: what is stopped before it is begun anew, and what is stopped after it gone on with.
     if changes or not folder.has(CONFIG_FILE):
         folder.write(CONFIG_FILE, record(config, task, changes, progress.step, folder.path / CONFIG_FILE))
+    if focus:
+        folder.write(FOCUS_FILE, focus)
+    if not folder.has(TRAINED_ON):
+        folder.write(TRAINED_ON, "\n".join(digests(examples)) + "\n")
     if progress.step < config.steps and not watched.ended:  # what an end that is none any more left
         forget_end(folder)
     go_on_from(progress.schedule, optimizer, scheduler)

@@ -20,6 +20,7 @@ import helpers_reward
 import softspoken
 from softspoken.config import TrainConfig
 from softspoken.rl.loading import load_policy
+from softspoken.run_folder import RunFolder
 from softspoken.train import train
 from softspoken.types import InputError, RunError
 from tiny_run import config_for, metrics_of
@@ -75,6 +76,29 @@ def test_a_disk_without_room_for_checkpoints_is_said_before_the_first_step(tiny_
             with pytest.raises(InputError, match="are free on its disk"):
                 train(config)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_a_run_that_dies_in_its_first_writes_can_be_begun_or_gone_on_with(number, tiny_t5, data, tmp_path, monkeypatch):
+    class Died(BaseException):
+        pass
+
+    def dying(self, name, content):
+        written.append(name)
+        if len(written) == number:
+            raise Died
+        return real(self, name, content)
+
+    real, written = RunFolder.write, []
+    config = config_for(tiny_t5, data, tmp_path / "run", steps=1, focus="heat", batch_size=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "write", dying)
+        with pytest.raises(Died):
+            train(config)
+    begun = (tmp_path / "run/config.yaml").is_file()
+    run = train(TrainConfig(resume=str(tmp_path / "run")) if begun else config)
+    assert len(metrics_of(run)) == 1
+    assert {"config.yaml", "focus.json", "trained_on.txt"} <= {path.name for path in run.iterdir()}
 
 
 def test_the_same_seed_gives_the_same_metrics_and_another_does_not(tiny_t5, data, tmp_path):
