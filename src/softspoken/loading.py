@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def importing() -> Iterator[None]:
-    """While torch and transformers are imported nothing is thrown away: searching half a million new objects for garbage, time
+    """While torch and transformers are imported, and a model is loaded, nothing is thrown away: searching half a million new objects for garbage, time
     and again, takes a fifth of it."""
     collecting = gc.isenabled()
     gc.disable()

@@ -134,7 +134,9 @@ EXAMPLES = {
   softspoken summarize tickets.csv --model google/flan-t5-base --batch_size 64 --on_bad_row skip""",
     "score": """\
   echo 'Felix is late, the idiot.' | softspoken score
-  softspoken score comments.txt --reward detoxify:original > scores.jsonl""",
+  softspoken score comments.txt --reward detoxify:original > scores.jsonl
+  softspoken score rows.jsonl --reward chrf --response_column prediction
+  softspoken score --serve 127.0.0.1:8000 --reward mini      a server that --reward http://127.0.0.1:8000/score asks""",
     "report": """\
   softspoken report runs/demo
   softspoken report evaluations/a-b""",

@@ -88,19 +88,19 @@ def _generate(
     first = next(examples, None)  # input that cannot be read is said before the model is loaded
     if first is None:
         raise InputError(f"{name} has no text in it; give JSON lines with id and text, or plain text")
-    with importing():
+    with importing():  # transformers imports a model's own file when the model is loaded
         from softspoken.inference.choosing import use_engine
         from softspoken.inference.generator import WINDOW, Generator
 
+        generator = Generator.from_pretrained(
+            config.model,
+            adapter=config.adapter,
+            device=config.device,
+            max_new_tokens=config.max_new_tokens,
+            prompt_format=prompt_format,
+            quantization=config.quantization,
+        )
     texts = task.words.texts if task else "texts"
-    generator = Generator.from_pretrained(
-        config.model,
-        adapter=config.adapter,
-        device=config.device,
-        max_new_tokens=config.max_new_tokens,
-        prompt_format=prompt_format,
-        quantization=config.quantization,
-    )
     use_engine(generator, config.engine)
     done = processes.from_first(file.begin(config.batch_size * WINDOW) if file else 0)
     left = islice(chain([first], examples), done, None)

@@ -144,23 +144,22 @@ def _number(value: float) -> float | None:
 
 
 def _judging(config: ScoreConfig) -> Judging:
-    with importing():
+    with importing():  # transformers imports a model's own file when the model is loaded
         from softspoken.rewards.judges import load_judge
 
-    return Judging(
-        load_judge(
+        judge = load_judge(
             config.reward, device=config.device, batch_size=config.batch_size, detoxify_sha256=config.detoxify_sha256
         )
-    )
+    return Judging(judge)
 
 
 def _rewarding(config: ScoreConfig, *, lines: bool) -> Rewarding:
     with importing():
         from softspoken.rewards.terms import load_reward
 
-    reward = load_reward(
-        config.reward, device=config.device, batch_size=config.batch_size, detoxify_sha256=config.detoxify_sha256
-    )
+        reward = load_reward(
+            config.reward, device=config.device, batch_size=config.batch_size, detoxify_sha256=config.detoxify_sha256
+        )
     if lines and (more := [*reward.needs_references, *reward.needs_texts]):
         raise InputError(
             f"reward {more[0]} compares a response with its text or reference, and lines have none; give rows (JSONL, CSV …) with both"
