@@ -58,8 +58,7 @@ class Results:
 
     def ratio(self, name: str, decoding: str | None, metric: str = "toxicity", part: str = "all") -> Figure | None:
         """Of the base's."""
-        found: Figure | None = self.compared("base", name, decoding, metric, part).get("ratio")
-        return found
+        return self.compared("base", name, decoding, metric, part).get("ratio")
 
     def against(self, centre: str) -> Iterator[tuple[str, str, Figure, Figure]]:
         """`centre` − each other system but the base, over all dialogues: only there are they compared with one another."""

@@ -30,7 +30,7 @@ EVALUATION = {
 }
 PHASES: dict[str, dict[str, str]] = {
     "train": {
-        "read": "softspoken.train:read_examples",
+        "read": "softspoken.training.start:read_examples",
         "load": "softspoken.train:load_policy",
         "sample": "softspoken.train:generate_rollout",
         "score": "softspoken.train:_scores",

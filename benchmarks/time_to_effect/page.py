@@ -76,8 +76,7 @@ def _side(record: Record) -> str:
 
 
 def _rate(record: Record) -> float | None:
-    rate: float | None = record["run"]["learning_rate"]
-    return rate
+    return record["run"]["learning_rate"]
 
 
 # -------------------------------------------------------------------------------------------------------- picture
