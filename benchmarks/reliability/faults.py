@@ -58,8 +58,8 @@ PHASES: dict[str, dict[str, str]] = {
         "rename": "softspoken.lines_file:LinesFile.finish",
     },
     "score": {
-        "load": "softspoken.rewards.terms:load_judge",
-        "score": "softspoken.rewards.terms:_json_lines",
+        "load": "softspoken.rewards.judges:load_judge",
+        "score": "softspoken.rewards.score:Judging.lines",
         "write": "softspoken.lines_file:LinesFile.writelines",
         "rename": "softspoken.lines_file:LinesFile.finish",
     },

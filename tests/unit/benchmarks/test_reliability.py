@@ -1,5 +1,7 @@
 """What is killed, broken and soaked: the short form of it all, and by hand what its page says."""
 
+import functools
+import importlib
 import random
 import subprocess
 import sys
@@ -7,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.reliability import fuzz, kills, nonsense, soak
+from benchmarks.reliability import faults, fuzz, kills, nonsense, soak
 from benchmarks.reliability.operations import watching
 from benchmarks.reliability.page import faults_table, fuzz_table, kills_table, soak_table
 
@@ -116,3 +118,9 @@ def test_the_tables_count():
     }
     last = fuzz_table([block, {**block, "seconds": 1.25}]).splitlines()[-1]
     assert last == "| all | 1,000 | 40 | 960 | 0 | 1.2 | 3 |"
+
+
+@pytest.mark.parametrize(("command", "phase"), [(name, phase) for name, own in faults.PHASES.items() for phase in own])
+def test_a_phase_is_where_it_is_said_to_be(command, phase):
+    module, _, path = faults.PHASES[command][phase].partition(":")
+    assert callable(functools.reduce(getattr, path.split("."), importlib.import_module(module)))
