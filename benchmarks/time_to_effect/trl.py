@@ -56,7 +56,9 @@ def steps(trl: Worker, seed: int) -> Iterator[float]:
     order = {"batch_size": RECIPE.batch_size, "seed": seed, "first_step": 0, "steps": LONGEST}
     batches = prompt_batches(dialogues, tokenizer, prompt_format_for("mini"), **order)
     with progress_bar("TRL 0.11.4") as progress:
-        for step, prompts in enumerate(progress.track(batches, total=None), start=1):
+        bar = progress.add_task("steps", total=None)
+        for step, prompts in enumerate(batches, start=1):
+            progress.advance(bar)
             begun = time.perf_counter()
             answered = [one for one in prompts.examples for _ in range(samples)]
             responses = trl.ask(queries=queries(prompts, samples), seed=seed * 1_000_003 + step)["responses"]

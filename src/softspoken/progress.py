@@ -23,6 +23,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from softspoken import processes
+
 FIRST, LONGEST = 20.0, 60.0
 """Seconds until the first line of a log, and at most between two."""
 
@@ -31,7 +33,7 @@ def progress_bar(command: str, *columns: ProgressColumn | str, output: TextIO | 
     """`columns` stand between the count and the time that remains. Not shown where `output`, the lines that a command
     writes, goes to a terminal itself."""
     console = Console(stderr=True)
-    read_anyway = output is not None and output.isatty()
+    read_anyway = (output is not None and output.isatty()) or not processes.first()
     bar = Progress(
         SpinnerColumn(),
         TextColumn(f"[bold]{command}"),

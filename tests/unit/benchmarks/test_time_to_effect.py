@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import asdict
+from typing import Any
 
 import pytest
 
@@ -153,7 +154,7 @@ class Answering:
     def __init__(self) -> None:
         self.orders: list[dict] = []
 
-    def ask(self, **order: object) -> dict:
+    def ask(self, **order: Any) -> dict:
         self.orders.append(order)
         return {"responses": [[0, 40 + place] for place, _ in enumerate(order.get("queries", []))], "kl": 0.0}
 

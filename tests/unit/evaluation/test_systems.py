@@ -127,7 +127,7 @@ def systems_of(judge=WordJudge("j", ["toxicity"]), score=None, **settings):  # n
 
 
 def test_the_base_alone_is_compared_where_nothing_else_is_named(models):
-    [(name, base)] = systems_of(adapter=[]).items()
+    [(name, base)] = systems_of().items()
     assert (name, base.ways, base.loads) == ("base", {"greedy": 1, "sampled": 4}, [{}])
     assert systems.both_ways(0) == {"greedy": 1}
 
