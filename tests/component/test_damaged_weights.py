@@ -43,8 +43,8 @@ def place(tmp_path: Path, tiny_t5: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        ("train --dataset rows.jsonl --batch_size 2 --output out --model model", f"model are damaged: {DAMAGED} has 1 of"),
-        ("train --dataset rows.jsonl --batch_size 2 --output out --model TINY --adapter adapter", "adapter are damaged: "),
+        ("train --dataset rows.jsonl --eval_share 0 --batch_size 2 --output out --model model", f"model are damaged: {DAMAGED} has 1 of"),
+        ("train --dataset rows.jsonl --eval_share 0 --batch_size 2 --output out --model TINY --adapter adapter", "adapter are damaged: "),
         ("sft --dataset rows.jsonl --output out --model model", f"model are damaged: {DAMAGED} has 1 of"),
         ("evaluate --dataset rows.jsonl --output out --model model", f"model are damaged: {DAMAGED} has 1 of"),
         ("generate rows.jsonl --model model", f"model are damaged: {DAMAGED} has 1 of"),

@@ -69,9 +69,9 @@ def _edit(file: Path, **settings: object) -> None:
     "command",
     [
         "train --model model",
-        "train --model TINY --adapter adapter",
-        "train --model TINY --reward hf:model:x",
-        "train --model TINY --reward similarity:model",
+        "train --model TINY --eval_share 0 --adapter adapter",
+        "train --model TINY --eval_share 0 --reward hf:model:x",
+        "train --model TINY --eval_share 0 --reward similarity:model",
         "sft --model model --output out",
         "evaluate --model model --output out",
         "evaluate --model TINY --adapter adapter --output out",

@@ -770,7 +770,7 @@ def test_the_report_is_one_page_without_a_network(run):
     text = (run / "report.html").read_text(encoding="utf-8")
     page = Page(text)
     assert [address for address in page.addresses if not address.startswith("#")] == ["README.md"]
-    assert page.scripts == 3  # Plotly once, the charts, the blur
+    assert page.scripts == 4  # Plotly once, the charts, the blur, and the rows as data
     assert "img" not in page.tags
     assert page.buttons > 0
     styles = text[: text.index("</style>")]

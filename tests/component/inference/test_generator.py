@@ -557,8 +557,8 @@ def test_a_file_of_answers_is_gone_on_with_after_a_stop(tiny_t5: Path, tmp_path:
     made = []
 
     def go(stop_at: int, **more: object) -> None:
-        def stream(self: Generator, examples: object, batch_size: int) -> Iterator[tuple[Example, str]]:
-            for example, text in real(self, examples, batch_size):
+        def stream(self: Generator, examples: object, batch_size: int, **how: object) -> Iterator[tuple[Example, str]]:
+            for example, text in real(self, examples, batch_size, **how):
                 if len(made) == stop_at:
                     raise KeyboardInterrupt
                 made.append(example.id)

@@ -105,7 +105,7 @@ def test_the_limit_is_the_least_of_format_tokenizer_and_table() -> None:
     "command",
     [
         "summarize good.jsonl --model MODEL",
-        "train --model MODEL --dataset good.jsonl --batch_size 1 --output out",
+        "train --model MODEL --dataset good.jsonl --eval_share 0 --batch_size 1 --output out",
         "sft --model MODEL --dataset good.jsonl --output out",
         "evaluate --model MODEL --dataset good.jsonl --output out",
         "evaluate --model TINY --system theirs=MODEL --dataset good.jsonl --output out",

@@ -198,7 +198,7 @@ def test_micro_batches_give_the_same_gradient(tiny_t5_each, dialogues, micro_bat
     for size in (8, micro_batch_size):
         config = replace(config, micro_batch_size=size)
         every = torch.arange(len(rollout.responses))
-        optimise._accumulate_gradient(policy, optimizer_for(policy), experience, every, config, ppo.ppo_loss)
+        optimise._accumulate_gradient(policy, optimizer_for(policy), experience, every, every, config, ppo.ppo_loss)
         gradients.append({name: weight.grad for name, weight in policy.trainable().items()})
     for name, gradient in gradients[0].items():
         difference = (gradient - gradients[1][name]).norm()
@@ -232,7 +232,7 @@ def test_the_fast_way_has_the_plain_ways_gradient(tiny_t5_each, dialogues, monke
 
         policy.tokens_per_microbatch = 32 * widest(rollout, every) if fast else None
         accumulate = partial(
-            optimise._accumulate_gradient, policy, optimizer_for(policy), experience, every, config, loss_of
+            optimise._accumulate_gradient, policy, optimizer_for(policy), experience, every, every, config, loss_of
         )
         within_memory(policy, len(every), widest(rollout, every), accumulate)
         gradients.append({name: weight.grad for name, weight in policy.trainable().items()})

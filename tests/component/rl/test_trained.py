@@ -185,13 +185,15 @@ def test_a_step_samples_what_its_mask_leaves_and_each_step_has_its_own(tiny_t5, 
         if "lora_B" in name:
             nn.init.normal_(weight)
     prompts = encode_prompts(dialogues, policy.tokenizer, policy.prompt_format)
-    rollout = generate_rollout(policy, prompts, config, torch.Generator().manual_seed(1))
+    draws = torch.Generator().manual_seed(1)
+    policy.thin(draws)
+    rollout = generate_rollout(policy, prompts, config, draws)
     masks = [dropout.mask.clone() for dropout in policy.dropouts]
     with policy.whole():
         whole, _ = teacher_forced(policy, rollout, config)
     assert (whole - rollout.old_logprobs).abs().max() > 1e-3
     assert all(torch.equal(dropout.mask, mask) for dropout, mask in zip(policy.dropouts, masks, strict=True))
-    generate_rollout(policy, prompts, config, torch.Generator().manual_seed(2))
+    policy.thin(draws)
     assert not any(torch.equal(dropout.mask, mask) for dropout, mask in zip(policy.dropouts, masks, strict=True))
 
 
