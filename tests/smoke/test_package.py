@@ -1,5 +1,6 @@
 """What is built of the project, and what a container would be."""
 
+import json
 import os
 import re
 import subprocess
@@ -11,6 +12,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
+from softspoken.cli.flags import parse
 
 ROOT = Path(__file__).parents[2]
 
@@ -98,3 +101,15 @@ def test_what_the_container_copies_is_there_and_not_ignored() -> None:
     names = {name for line in copied for name in line.split()}
     assert names == let_in
     assert all((ROOT / name).exists() for name in names)
+
+
+def test_the_container_starts_a_command_that_there_is() -> None:
+    text = (ROOT / "Containerfile").read_text()
+    entry, command = (
+        json.loads(re.findall(rf"^{word} (\[.*\])$", text, re.MULTILINE)[-1]) for word in ("ENTRYPOINT", "CMD")
+    )
+    assert entry == ["softspoken"]
+    name, config = parse(command)
+    assert (name, config.host, config.api_key_file) == ("serve", "0.0.0.0", "/run/secrets/api_keys")
+    assert f"EXPOSE {config.port}" in text
+    assert f"http://127.0.0.1:{config.port}/health" in text
