@@ -13,7 +13,7 @@ test: env
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pyrefly check --output-format min-text
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 # The README's picture: the demo's report in headless Chromium (Debian: apt-get install chromium).
 picture:

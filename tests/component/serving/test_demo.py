@@ -47,7 +47,7 @@ def test_by_clicks_on_a_wide_page(browser: Browser, address: str) -> None:
     browser.until("document.querySelector('#shown .ss-abuse')")
     assert "blur" in str(browser.evaluate(BLUR))
     browser.click("#shown .ss-abuse")
-    assert browser.evaluate(BLUR) == "none"
+    browser.until(f"({BLUR}) === 'none'")  # it fades
     browser.click("#ask")
     browser.until(ANSWERED)
     names = "[...document.querySelectorAll('#result h3')].map(e => e.textContent).join()"

@@ -131,7 +131,7 @@ def test_the_embedded_corpus() -> None:
         ("d.csv", "id,dialogue\na,schön\n".encode("utf-16"), r"not UTF-8 \(it has a byte 0xff, with which UTF-16 begins\)"),
         ("d.jsonl", b'{"dialogue": "sch\xf6n"}', r"not UTF-8 \(it has a byte 0xf6"),
         ("d.json", b'["\xf6"]', "not UTF-8"),
-        ("d.jsonl.gz", gzip.compress(as_jsonl(ROWS))[:30], "is not a whole gzip file"),
+        ("d.jsonl.gz", gzip.compress(as_jsonl(ROWS), mtime=0)[:30], "is not a whole gzip file"),
         ("d.csv.gz", b"no gzip", "is not a whole gzip file"),
         ("d.csv", b"id,said\na,x\n", r"none of its columns is known to be the text \(dialogue, document, article, text, source, input would be\); row 1 has id, said: name one with --text_column"),
         ("d.jsonl", b'{"said": {"en": "x"}, "by": {}}', "row 1 has said.en, by: name one"),
