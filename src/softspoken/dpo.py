@@ -37,6 +37,7 @@ from softspoken.rl.tracking import Tracker
 from softspoken.run_folder import RunFolder, require_place
 from softspoken.tasks.task import Task, asked, load_task
 from softspoken.training.measuring import Clock
+from softspoken.training.resuming import go_on_from
 from softspoken.training.start import optimizer_of
 from softspoken.types import Example, InputError, Scores, UpdateStats
 from softspoken.unfinished import require_same, settings_of
@@ -95,9 +96,7 @@ def _train(config: DpoConfig, folder: RunFolder) -> None:
     if not folder.has(SETTINGS):
         folder.write(SETTINGS, json.dumps(settings_of(config, rows), indent=1) + "\n")
     progress = load_checkpoint(folder.path, policy, optimizer) or Progress(0, config.beta, scheduler.state_dict())
-    scheduler.load_state_dict(progress.schedule)
-    for group, rate in zip(optimizer.param_groups, scheduler.get_last_lr(), strict=True):
-        group["lr"] = rate
+    go_on_from(progress.schedule, optimizer, scheduler)
     batches = prompt_batches(
         pairs,
         deepcopy(policy.tokenizer),

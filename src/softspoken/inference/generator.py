@@ -202,8 +202,7 @@ class Generator:
             for start in range(0, len(batches), at_once):
                 together = batches[start : start + at_once]
                 own = processes.turns(together) if shared else together
-                made = [[text for [text] in self._batch([window[row] for row in rows])] for rows in own]
-                texts = [[summary.text for summary in batch] for batch in made]
+                texts = [[summary.text for [summary] in self._batch([window[row] for row in rows])] for rows in own]
                 texts = processes.in_turn(texts, len(together)) if shared else texts
                 for rows, batch in zip(together, texts, strict=True):
                     done.update(zip(rows, batch, strict=True))
