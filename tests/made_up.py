@@ -136,6 +136,7 @@ def write_run(folder: Path, report: EvalReport | None = None, *, steps: int = 30
         (folder / "eval_rows.jsonl").write_text("".join(lines), encoding="utf-8")
     names = ["objective/score", "objective/toxicity", "objective/kl", "objective/kl_stderr", "objective/entropy"]
     names += ["ppo/policy/clip_fraction", "tokens/response_mean", "ppo/grad_norm"]
+    names += ["groups/alike", "eval/toxicity", "eval/rougeL"]
     metrics = [{"step": step, **dict.fromkeys(names, 1 / step)} for step in range(1, steps + 1)]
     if steps:
         (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in metrics), encoding="utf-8")

@@ -41,6 +41,11 @@ def end_of(run):
     return json.loads((run / "end.json").read_text())
 
 
+def ended(kept, **more):
+    """Of a run that came to its end."""
+    return {"step": 5, "of": 5, "why": "all 5 steps were done", "kept": kept, "collapsed": False, **more}
+
+
 def adapter_of(run):
     return (run / "adapter" / "adapter_model.safetensors").read_bytes()
 
@@ -64,7 +69,7 @@ def test_steps_come_one_at_a_time_and_who_leaves_leaves_a_run_to_go_on_with(conf
     train(TrainConfig(resume=str(run)))
     assert metrics_of(run) == metrics_of(whole)
     assert adapter_of(run) == adapter_of(whole)
-    assert end_of(run) == {"step": 5, "of": 5, "why": "all 5 steps were done", "kept": 5}
+    assert end_of(run) == ended(5)
     assert list(steps(TrainConfig(resume=str(run)))) == [], "it is at its end"
 
 
@@ -84,7 +89,9 @@ def test_callbacks_see_steps_evaluations_and_the_end_and_one_may_end_the_trainin
     )
     figures = {"letters", "size", "reward", "length"}
     assert told == [1, 2, figures, 3, 4, figures, tmp_path / "run"]
-    assert end_of(tmp_path / "run") == {"step": 4, "of": 5, "why": "a callback returned False", "kept": 4}
+    end = end_of(tmp_path / "run")
+    assert (end["step"], end["of"], end["why"], end["kept"]) == (4, 5, "a callback returned False", 4)
+    assert {*end["start"]} == figures
     assert "| Ended | after step 4 of 5 (a callback returned False)" in (tmp_path / "run" / "README.md").read_text()
 
 
@@ -110,7 +117,7 @@ def test_the_best_weights_are_kept_though_later_ones_were_saved_and_a_stop_chang
             best.update(load_file(tmp_path / "run" / "checkpoints" / "step-000002" / "weights.safetensors"))
 
     run = train(config, on_step=look)
-    assert end_of(run) == {"step": 5, "of": 5, "why": "all 5 steps were done", "kept": 2}
+    assert end_of(run) == ended(2, start={"letters": 0.5, "size": 5.0})
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == [
         *("step-000002", "step-000004", "step-000005"),
     ]
@@ -142,7 +149,7 @@ def test_patience_ends_a_run_and_more_of_it_goes_on(config, tmp_path, monkeypatc
     train(TrainConfig(resume=str(run)))
     assert (end_of(run)["step"], adapter_of(run)) == (3, before), "its end stays its end"
     train(TrainConfig(resume=str(run), patience=3))
-    assert end_of(run) == {"step": 5, "of": 5, "why": "all 5 steps were done", "kept": 4}
+    assert end_of(run) == ended(4, start={"letters": 0.5, "size": 5.0})
     record = yaml.safe_load((run / "config.yaml").read_text())
     assert record["config"]["patience"] == 3
     assert record["changes"] == [{"after_step": 3, "patience": [2, 3]}]
@@ -168,14 +175,14 @@ def test_a_collapse_after_a_good_checkpoint(config, tmp_path, monkeypatch):
 
     monkeypatch.setattr(loop, "metrics_of", metrics_of_steps)
     run = train(replace(config, max_kl=5.0, save_every=1))
-    ended = end_of(run)
-    assert (ended["step"], ended["kept"]) == (4, 2)
-    assert ended["why"] == "collapse: KL 9 is above max_kl 5 in 2 steps in a row"
+    end = end_of(run)
+    assert (end["step"], end["kept"], end["collapsed"]) == (4, 2, True)
+    assert end["why"] == "collapse: KL 9 is above max_kl 5 in 2 steps in a row"
     assert [path.name for path in sorted((run / "checkpoints").iterdir())] == ["step-000001", "step-000002"]
     assert len(metrics_of(run)) == 4
     before = adapter_of(run)
     train(TrainConfig(resume=str(run)))
-    assert (end_of(run), adapter_of(run), len(metrics_of(run))) == (ended, before, 4)
+    assert (end_of(run), adapter_of(run), len(metrics_of(run))) == (end, before, 4)
 
 
 def test_evaluations_take_what_is_held_out_the_same_of_the_start_whenever_it_is_asked(config, tmp_path):

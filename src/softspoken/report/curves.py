@@ -18,6 +18,7 @@ SMOOTH_FROM = 20
 """Steps from which a curve's running mean is drawn too."""
 Metrics = list[dict[str, float]]
 
+ALIKE, REPLACED = "groups/alike", "groups/replaced"
 CURVES = [
     ("objective/score", "Reward", "mean score of the sampled {responses}; higher is better"),
     ("objective/toxicity", "Toxicity", "1 − the judge's reward, of the sampled {responses}; lower is better"),
@@ -27,6 +28,11 @@ CURVES = [
     ("tokens/response_mean", "Length", "tokens of a sampled {response}"),
     ("ppo/grad_norm", "Gradient norm", "L2, before clipping"),
     ("ppo/value/explained_variance", "Explained variance", "of the returns, by the value head; 1 is perfect"),
+    (
+        ALIKE,
+        "Scored alike",
+        "{texts} of a step whose sampled {responses} all scored the same: without a value head they leave the update",
+    ),
     ("time/step", "Time", "seconds a step"),
 ]
 COMPARED = CURVES[:7]
@@ -53,8 +59,12 @@ def _curve(metrics: Metrics, key: str, title: str, note: str) -> Chart:
             for place, term in enumerate(terms):
                 name = term.removeprefix("objective/score/")
                 traces += _lines(metrics, term, name, PALETTE[1:][place % (len(PALETTE) - 1)], dash="dot")
+    if key == ALIKE and any(
+        REPLACED in row for row in metrics
+    ):  # by dynamic sampling, before what is still alike was counted
+        traces += _lines(metrics, REPLACED, "replaced", PALETTE[1], dash="dot")
     legend = len({trace["name"] for trace in traces}) > 1 and key != "objective/kl"
-    return Chart(title, note, _in_words(metrics, key, title), traces, _over_steps(legend))
+    return Chart(title, note, in_words(metrics, key, title), traces, over_steps(legend))
 
 
 def overlaid_curves(runs: dict[str, Metrics], colours: dict[str, str], words: Words) -> list[Chart]:
@@ -64,8 +74,8 @@ def overlaid_curves(runs: dict[str, Metrics], colours: dict[str, str], words: Wo
         have = {name: metrics for name, metrics in runs.items() if any(key in row for row in metrics)}
         if have:
             traces = [line for name, metrics in have.items() for line in _lines(metrics, key, name, colours[name])]
-            said = " ".join(_in_words(metrics, key, f"{title} of {name}") for name, metrics in have.items())
-            charts.append(Chart(title, note.removesuffix(", with its standard error"), said, traces, _over_steps(True)))
+            said = " ".join(in_words(metrics, key, f"{title} of {name}") for name, metrics in have.items())
+            charts.append(Chart(title, note.removesuffix(", with its standard error"), said, traces, over_steps(True)))
     return charts
 
 
@@ -83,7 +93,7 @@ def smoothing(steps: int) -> int:
     return max(3, steps // 30 * 2 + 1) if steps >= SMOOTH_FROM else 0
 
 
-def _in_words(metrics: Metrics, key: str, title: str) -> str:
+def in_words(metrics: Metrics, key: str, title: str) -> str:
     known = [(row["step"], row[key]) for row in metrics if key in row]
     low, high = min(value for _, value in known), max(value for _, value in known)
     (first, start), (last, end) = known[0], known[-1]
@@ -92,7 +102,7 @@ def _in_words(metrics: Metrics, key: str, title: str) -> str:
     )
 
 
-def _over_steps(legend: bool) -> dict[str, Any]:
+def over_steps(legend: bool) -> dict[str, Any]:
     return {"xaxis": {"title": {"text": "step"}}, "showlegend": legend, "hovermode": "x unified"}
 
 

@@ -174,6 +174,15 @@ def measure(metric: str, report: EvalReport) -> Measure:
     return replace(known, label=_filled(known.label, task), explanation=_filled(known.explanation, task))
 
 
+def measure_of(metric: str, task: Task) -> Measure:
+    """What is known of it without an evaluation, which knows the reward and the judges."""
+    plain = (
+        Measure("Reward", "what training raises", "number", "higher", "Reward") if metric == REWARD else Measure(metric)
+    )
+    known = task.measures.get(metric) or MEASURES.get(metric) or plain
+    return replace(known, label=_filled(known.label, task), explanation=_filled(known.explanation, task))
+
+
 def _filled(sentence: str, task: Task) -> str:
     for name, word in asdict(task.words).items():
         sentence = sentence.replace(f"{{{name}}}", word)

@@ -19,10 +19,12 @@ from softspoken.data.prompts import PromptFormat
 from softspoken.report.card import TUNED, results_index
 from softspoken.report.charts import Chart, Styles, distributions, plane, slice_chart, system_styles
 from softspoken.report.curves import curve_rows, curves, smoothing
+from softspoken.report.ended import collapsed, end_in_words, read_end
 from softspoken.report.every_row import every_row
 from softspoken.report.examples import read_rows
 from softspoken.report.measures import BASE, HUMAN, measure, metrics_of, overview, reward_in_words, sliced, task_of
 from softspoken.report.page import render, template
+from softspoken.report.running import running_curves
 from softspoken.report.tables import (
     Table,
     decodings,
@@ -49,8 +51,6 @@ from softspoken.types import (
 )
 
 EVAL_FILE = "eval.json"
-END_FILE = "end.json"
-"""After which step a run's training ended, why, and which step's weights it kept."""
 METRICS_FILE = "metrics.jsonl"
 REPORT_FILE = "report.html"
 CARD_FILE = "README.md"
@@ -129,6 +129,7 @@ def report_page(folder: Path) -> str:
     charts = {
         "planes": planes(report, styles) if report else [],
         "distributions": distributions(rows.histograms, report, styles, _in_short(report)) if report and rows else [],
+        "running": running_curves(metrics, task, run.end),
         "curves": curves(metrics, task.words),
         "slices": slice_charts(report, styles) if report else [],
     }
@@ -142,6 +143,8 @@ def report_page(folder: Path) -> str:
         verdicts=verdicts(report) if report else [],
         remarks=(remarks(report) if report else []) + _training_remarks(metrics, task.words),
         facts=_facts(run),
+        collapse=end_in_words(run.end) if run.end and collapsed(run.end) else "",
+        end=run.end,
         systems=overviews(report) if report else [],
         everything=system_tables(report, metrics_of(report)) if report else [],
         smoothing=smoothing(len(metrics)),
@@ -176,6 +179,8 @@ class Run:
     metrics: list[dict[str, float]]
     record: dict[str, Any]
     """config.yaml: the configuration, the task, the versions and the command that made it."""
+    end: dict[str, Any] | None = None
+    """How the training ended; None where it has not."""
 
     @property
     def task(self) -> Task:
@@ -201,7 +206,7 @@ def read_run(folder: Path) -> Run:
         raise InputError(
             f"{folder} holds neither {METRICS_FILE} nor {EVAL_FILE}; give the folder of a run or an evaluation"
         )
-    return Run(folder, report, metrics, _record(folder))
+    return Run(folder, report, metrics, _record(folder), read_end(folder))
 
 
 def overviews(report: EvalReport) -> list[Table]:
@@ -286,9 +291,16 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         algorithm = f"{str(config['algorithm']).upper().replace('_', ' ')}, " if "algorithm" in config else ""
         took = f" in {_duration(seconds)}" if seconds else ""
         facts.append(("Trained", f"{algorithm}{len(metrics)} steps{took}"))
+        facts += _ended(run.end, int(metrics[-1]["step"]), config.get("steps"))
     if "reward" in config:
         facts.append(("Reward", reward_in_words(config["reward"])))
     return facts
+
+
+def _ended(end: dict[str, Any] | None, done: int, steps: Any) -> list[tuple[str, str]]:
+    if end:
+        return [("Ended", end_in_words(end))]
+    return [("Ended", f"not yet: {done} of {steps} steps are done")] if isinstance(steps, int) and done < steps else []
 
 
 def evaluated_on(report: EvalReport) -> str:
@@ -365,7 +377,7 @@ def model_card(folder: Path) -> str:
         tables=system_tables(report) if report else [],
         index=results_index(report, folder.resolve().name, TUNED) if report else "",
         kind=what_was_trained(config),
-        end=json.loads((folder / END_FILE).read_text(encoding="utf-8")) if (folder / END_FILE).is_file() else None,
+        end=read_end(folder),
         whole=result == "model",
         place=config.get("push_to_hub") or f"{folder.name if folder.is_absolute() else folder.as_posix()}/{result}",
         template=(PromptFormat.load(folder / result) or PromptFormat(task.template)).template,

@@ -19,6 +19,7 @@ from softspoken.report.measures import BASE, HUMAN
 from softspoken.report.page import template
 from softspoken.report.report import Run, overviews, planes, print_table, read_report, slice_charts
 from softspoken.report.report import read_run as read_folder
+from softspoken.report.running import running_curves
 from softspoken.report.tables import find_change
 from softspoken.report.verdict import judged_systems, remarks, verdicts
 from softspoken.types import EvalReport, InputError
@@ -95,13 +96,16 @@ class ShownRun:
     """The settings that made it."""
     metrics: DataFrame
     """A row a step; empty where nothing was trained."""
+    end: dict[str, Any] | None
+    """After which step the training ended, why, and which weights were kept; None where it has not come to its end."""
     evaluation: Evaluation | None
     _run: Run
 
     def plot(self) -> Charts:
-        """The training's curves and then, where there is one, the evaluation's charts."""
-        drawn = _charts(curves(self._run.metrics, self._run.task.words)) if self._run.metrics else Charts()
-        return Charts([*drawn, *(self.evaluation.plot() if self.evaluation else [])])
+        """The evaluations on the way, the training's curves and then, where there is one, the evaluation's charts."""
+        run = self._run
+        drawn = running_curves(run.metrics, run.task, run.end) + curves(run.metrics, run.task.words)
+        return Charts([*_charts(drawn), *(self.evaluation.plot() if self.evaluation else [])])
 
     def __repr__(self) -> str:
         steps = f"{self.folder}: {len(self.metrics)} steps"
@@ -127,7 +131,7 @@ def read_run(folder: str | Path) -> ShownRun:
     run = read_folder(path)
     config = run.record.get("config") or (run.report.config if run.report else {})
     evaluation = Evaluation.of(read_report(path), path) if run.report else None
-    return ShownRun(path, config, DataFrame(run.metrics), evaluation, run)
+    return ShownRun(path, config, DataFrame(run.metrics), run.end, evaluation, run)
 
 
 def _charts(charts: list[Chart]) -> Charts:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import logging
 from dataclasses import asdict, replace
-from typing import Any
 
 import torch
 
 from softspoken import processes
 from softspoken.config import TrainConfig
 from softspoken.evaluation.rows import ROWS_FILE, discard
-from softspoken.report.report import CARD_FILE, END_FILE, EVAL_FILE, REPORT_FILE
+from softspoken.report.ended import END_FILE, read_end
+from softspoken.report.report import CARD_FILE, EVAL_FILE, REPORT_FILE
 from softspoken.rl.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from softspoken.rl.policy import VALUE_HEAD_FILE, Policy
 from softspoken.run_folder import RunFolder
@@ -68,7 +68,8 @@ def end(
         forget_end(folder)
         with folder.replacing(result) as beside:
             policy.save(beside, config.max_new_tokens)
-    told = {"step": step, "of": config.steps, "why": why, "kept": kept}
+    told = {"step": step, "of": config.steps, "why": why, "kept": kept, "collapsed": watched.collapsed}
+    told |= {"start": watched.start} if watched.start else {}
     folder.write(END_FILE, json.dumps(told, indent=1) + "\n")
 
 
@@ -87,7 +88,5 @@ def _last_good(watched: Watched, folder: RunFolder, policy: Policy, optimizer: t
 
 def _kept_before(folder: RunFolder, step: int) -> int:
     """The step whose weights the run's result has; of a run from before there was such a record, the last."""
-    if not folder.has(END_FILE):
-        return step
-    saved: dict[str, Any] = json.loads((folder.path / END_FILE).read_text(encoding="utf-8"))
-    return int(saved["kept"])
+    end = read_end(folder.path)
+    return int(end["kept"]) if end else step

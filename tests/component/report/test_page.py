@@ -54,7 +54,8 @@ def test_every_chart_has_marks(browser):
     assert {group: groups.count(group) for group in groups} == {
         "planes": 2,
         "distributions": 2,
-        "curves": 7,
+        "running": 2,
+        "curves": 8,
         "slices": 2,
     }
     assert all(number for _, number in marks)
