@@ -1,9 +1,10 @@
 # make demo   train, evaluate and report on the embedded models (creates .venv first)
 # make test   lint, types and all tests (creates .venv first)
+# make docs   the documentation, in build/site
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test env picture wheel lowest coverage clean
+.PHONY: demo test docs env picture wheel lowest coverage clean
 
 demo: env
 	$(BIN)/softspoken train --output runs/demo --overwrite true
@@ -14,6 +15,12 @@ test: env
 	$(BIN)/mypy
 	$(BIN)/pyrefly check --output-format min-text
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+
+# build/site/index.html: the tutorials are run, a warning is an error, and a link must lead somewhere.
+docs: env
+	rm -rf build/site
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -q -b html -W --keep-going -j 2 docs build/site
+	$(BIN)/python docs/_ext/links.py build/site
 
 # The README's picture: the demo's report in headless Chromium (Debian: apt-get install chromium).
 picture:
