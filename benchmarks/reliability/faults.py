@@ -54,14 +54,14 @@ PHASES: dict[str, dict[str, str]] = {
         "read": "softspoken.inference.answer:to_examples",
         "load": "softspoken.inference.generator:Generator.from_pretrained",
         "respond": "softspoken.inference.generator:Generator._batch",
-        "write": "softspoken.lines_file:LinesFile.write",
-        "rename": "softspoken.lines_file:LinesFile.finish",
+        "write": "softspoken.storage.lines_file:LinesFile.write",
+        "rename": "softspoken.storage.lines_file:LinesFile.finish",
     },
     "score": {
         "load": "softspoken.rewards.judges:load_judge",
         "score": "softspoken.rewards.score:Judging.lines",
-        "write": "softspoken.lines_file:LinesFile.writelines",
-        "rename": "softspoken.lines_file:LinesFile.finish",
+        "write": "softspoken.storage.lines_file:LinesFile.writelines",
+        "rename": "softspoken.storage.lines_file:LinesFile.finish",
     },
 }
 NOT_HERE = 99

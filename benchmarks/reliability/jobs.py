@@ -15,7 +15,7 @@ from transformers import AutoTokenizer, GenerationConfig, T5Config, T5ForConditi
 from benchmarks.reliability.children import run
 from softspoken import mini
 from softspoken.data.prompts import PromptFormat
-from softspoken.run_folder import PRIVATE
+from softspoken.storage.run_folder import PRIVATE
 
 OUT = "out"
 ROWS = 20

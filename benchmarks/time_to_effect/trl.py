@@ -19,8 +19,8 @@ from softspoken import mini
 from softspoken.data.batches import prompt_batches
 from softspoken.data.reading import load_examples
 from softspoken.models.pretrained import load_generation_config, load_tokenizer, prompt_format_for
-from softspoken.progress import progress_bar
 from softspoken.rewards.terms import load_reward
+from softspoken.runtime.progress import progress_bar
 from softspoken.types import PromptBatch
 
 DIVERGED = "probability tensor contains"

@@ -4,7 +4,7 @@ import gc
 import sys
 from collections.abc import Sequence
 
-from softspoken import interrupt
+from softspoken.runtime import interrupt
 
 
 def main(argv: Sequence[str] | None = None) -> int:

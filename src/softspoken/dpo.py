@@ -22,7 +22,6 @@ from softspoken.data.columns import Columns, value_of
 from softspoken.data.labels import ended, label_ids
 from softspoken.data.prompts import PromptFormat
 from softspoken.data.reading import load_examples, name_of
-from softspoken.interrupt import Interrupted, finishing
 from softspoken.models.adapters import adapter_folder
 from softspoken.models.cpu import tune_cpu
 from softspoken.models.languages import require_target
@@ -34,13 +33,14 @@ from softspoken.rl.given import given_rollout
 from softspoken.rl.loading import load_policy
 from softspoken.rl.policy import Policy
 from softspoken.rl.tracking import Tracker
-from softspoken.run_folder import RunFolder, require_place
+from softspoken.runtime.interrupt import Interrupted, finishing
+from softspoken.storage.run_folder import RunFolder, require_place
+from softspoken.storage.unfinished import require_same, settings_of
 from softspoken.tasks.task import Task, asked, load_task
 from softspoken.training.measuring import Clock
 from softspoken.training.resuming import go_on_from
 from softspoken.training.start import optimizer_of
 from softspoken.types import Example, InputError, Scores, UpdateStats
-from softspoken.unfinished import require_same, settings_of
 
 log = logging.getLogger(__name__)
 

@@ -27,7 +27,6 @@ from softspoken.config import SftConfig
 from softspoken.data.labels import ended, label_ids
 from softspoken.data.prompts import PromptFormat, prompt_ids
 from softspoken.data.reading import name_of, read_examples, require_references
-from softspoken.interrupt import Interrupted, Stop, finishing
 from softspoken.models.generation import generation_to_save
 from softspoken.models.languages import require_target, speak
 from softspoken.models.learning_rates import learning_rates
@@ -40,11 +39,12 @@ from softspoken.models.pretrained import (
 )
 from softspoken.models.room import fitting, require_fit, require_room_to_answer
 from softspoken.models.trained import add_lora
-from softspoken.progress import progress_bar
-from softspoken.run_folder import RunFolder, require_place, require_room
+from softspoken.runtime.interrupt import Interrupted, Stop, finishing
+from softspoken.runtime.progress import progress_bar
+from softspoken.storage.run_folder import RunFolder, require_place, require_room
+from softspoken.storage.unfinished import require_same, settings_of
 from softspoken.tasks.task import asked, load_task
 from softspoken.types import Example, first_line
-from softspoken.unfinished import require_same, settings_of
 
 log = logging.getLogger(__name__)
 

@@ -22,7 +22,7 @@ from scipy import stats
 from softspoken.config import SweepConfig, TrainConfig
 from softspoken.report.report import EVAL_FILE, REPORT_FILE, read_report
 from softspoken.report.sweep_page import Row, sweep_page
-from softspoken.run_folder import RunFolder
+from softspoken.storage.run_folder import RunFolder
 from softspoken.tasks.task import Task, load_task
 from softspoken.train import train
 from softspoken.training.watch import lost_guards

@@ -15,14 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from softspoken import processes
 from softspoken.config import TrainConfig
 from softspoken.data.batches import one_ahead, padding_share, prompt_batches, require_a_batch
 from softspoken.data.holding_out import TRAINED_ON, digests
 from softspoken.data.prompts import PromptFormat
 from softspoken.data.reading import require_references
 from softspoken.hub import push, require_pushable
-from softspoken.interrupt import Interrupted, finishing
 from softspoken.models.cpu import tune_cpu
 from softspoken.models.learning_rates import next_rate
 from softspoken.models.pretrained import require_seq2seq
@@ -37,7 +35,9 @@ from softspoken.rl.ppo import next_kl_coef
 from softspoken.rl.rollout import generate_rollout, require_finite, too_short, with_floor
 from softspoken.rl.scaling import scaled, with_opinions
 from softspoken.rl.tracking import METRICS_FILE, Tracker
-from softspoken.run_folder import RunFolder, require_room
+from softspoken.runtime import processes
+from softspoken.runtime.interrupt import Interrupted, finishing
+from softspoken.storage.run_folder import RunFolder, require_room
 from softspoken.tasks.task import Task, load_task, reward_of
 from softspoken.training.boards import Boards, require_boards
 from softspoken.training.ending import evaluate_run, evaluation_of, require_evaluation

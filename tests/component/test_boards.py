@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from softspoken.config import TrainConfig
-from softspoken.run_folder import RunFolder
+from softspoken.storage.run_folder import RunFolder
 from softspoken.training import boards
 from softspoken.training.boards import Boards, require_boards
 from softspoken.types import InputError

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from softspoken import sft as sft_function
 from softspoken.config import SftConfig
-from softspoken.run_folder import PRIVATE
+from softspoken.storage.run_folder import PRIVATE
 from softspoken.types import InputError
 
 

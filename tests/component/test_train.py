@@ -20,7 +20,7 @@ import helpers_reward
 import softspoken
 from softspoken.config import TrainConfig
 from softspoken.rl.loading import load_policy
-from softspoken.run_folder import RunFolder
+from softspoken.storage.run_folder import RunFolder
 from softspoken.train import train
 from softspoken.types import InputError, RunError
 from tiny_run import config_for, metrics_of

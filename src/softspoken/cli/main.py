@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from softspoken import interrupt, processes
 from softspoken.cli.commands import CompareConfig, CompletionConfig, DoctorConfig, ReportConfig
 from softspoken.cli.doctor import Finding
 from softspoken.cli.faults import told
@@ -29,7 +28,8 @@ from softspoken.config import (
     SweepConfig,
     TrainConfig,
 )
-from softspoken.loading import importing
+from softspoken.runtime import interrupt, processes
+from softspoken.runtime.loading import importing
 from softspoken.types import InputError, RunError, first_line, one_line
 
 SHARED_OUT = ("train", "evaluate", "generate", "summarize")

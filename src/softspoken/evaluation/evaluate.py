@@ -20,7 +20,6 @@ from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from softspoken import processes
 from softspoken.config import EvaluateConfig
 from softspoken.config.rewards import Reward, recorded_reward, reward_weights
 from softspoken.data.columns import columns_of
@@ -42,17 +41,18 @@ from softspoken.evaluation.systems import (
     named_systems,
 )
 from softspoken.inference.decoding import length_limit
-from softspoken.interrupt import Interrupted
 from softspoken.models.adapters import adapter_folder, require_fitting
 from softspoken.models.cpu import tune_cpu
 from softspoken.models.pretrained import prompt_format_for, require_seq2seq, resolve_device
 from softspoken.models.room import require_fit
-from softspoken.progress import Speed, progress_bar
 from softspoken.report.measures import REWARD
 from softspoken.report.report import EVAL_FILE, REPORT_FILE, report_page
 from softspoken.report.report import read_report as read_report
 from softspoken.rewards.terms import JudgeReward, WeightedReward, load_judge, load_reward, load_similarity
-from softspoken.run_folder import RunFolder, passing_folder, require_place, stamps
+from softspoken.runtime import processes
+from softspoken.runtime.interrupt import Interrupted
+from softspoken.runtime.progress import Speed, progress_bar
+from softspoken.storage.run_folder import RunFolder, passing_folder, require_place, stamps
 from softspoken.tasks.summarization import TASK as SUMMARIZATION
 from softspoken.tasks.task import Task, asked, load_task, reward_of, terms_of, told
 from softspoken.types import EvalReport, Example, InputError, one_line

@@ -15,7 +15,7 @@ from softspoken.evaluation.evaluate import Prepared, judging, measure_prepared
 from softspoken.evaluation.systems import HUMAN, System, Window
 from softspoken.models.pretrained import resolve_device
 from softspoken.report.shown import Evaluation
-from softspoken.run_folder import RunFolder
+from softspoken.storage.run_folder import RunFolder
 from softspoken.tasks.task import load_task
 from softspoken.types import Decoding, InputError, Response
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from softspoken import processes
 from softspoken.evaluation.metrics import (
     WINDOW,
     Judge,
@@ -24,6 +23,7 @@ from softspoken.evaluation.metrics import (
 )
 from softspoken.evaluation.rows import RowsFile
 from softspoken.evaluation.systems import BASE, HUMAN, Generate, Score, System, Window, without
+from softspoken.runtime import processes
 from softspoken.tasks.task import Task
 from softspoken.types import Example, Response
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from softspoken import processes
-from softspoken.run_folder import RunFolder
+from softspoken.runtime import processes
+from softspoken.storage.run_folder import RunFolder
 from softspoken.types import InputError
 
 log = logging.getLogger(__name__)

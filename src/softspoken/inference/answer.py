@@ -15,7 +15,6 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from softspoken import processes
 from softspoken.config import GenerateConfig
 from softspoken.data.columns import Columns, find_text
 from softspoken.data.files import (
@@ -29,9 +28,10 @@ from softspoken.data.files import (
     saying_what_is_wrong,
 )
 from softspoken.data.reading import to_examples
-from softspoken.lines_file import LinesFile
-from softspoken.loading import importing
-from softspoken.progress import Speed, progress_bar
+from softspoken.runtime import processes
+from softspoken.runtime.loading import importing
+from softspoken.runtime.progress import Speed, progress_bar
+from softspoken.storage.lines_file import LinesFile
 from softspoken.tasks.task import Task, asked, load_task
 from softspoken.types import InputError
 

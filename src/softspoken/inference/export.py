@@ -27,7 +27,7 @@ from softspoken.report.card import TUNED, evaluation_beside, export_card, result
 from softspoken.report.report import read_report
 from softspoken.rewards.judges import load_judge
 from softspoken.rewards.rouge import rouge
-from softspoken.run_folder import RunFolder, require_place
+from softspoken.storage.run_folder import RunFolder, require_place
 from softspoken.tasks.task import Task, load_task
 from softspoken.types import InputError, RunError
 

@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, NoBadWordsLogitsProcessor
 
-from softspoken import processes
 from softspoken.config import TrainConfig
 from softspoken.data.batches import on_device
 from softspoken.data.columns import Columns
@@ -40,6 +39,7 @@ from softspoken.models.pretrained import (
 )
 from softspoken.models.quantized import load_quantized
 from softspoken.models.room import fitting, require_fit, require_room_to_answer
+from softspoken.runtime import processes
 from softspoken.tasks.task import load_task
 from softspoken.types import Example, InputError, PromptBatch, Response
 

@@ -17,7 +17,7 @@ from softspoken.report.page import Charts, render
 from softspoken.report.report import REPORT_FILE, Run, evaluated_on, naming_what_is_damaged, read_run, titles
 from softspoken.report.tables import Entry, Table, entries, part_of, systems_table, with_judges
 from softspoken.report.verdict import Verdict, judged_systems, remarks, verdicts
-from softspoken.run_folder import saying_what_is_wrong, write_file
+from softspoken.storage.run_folder import saying_what_is_wrong, write_file
 from softspoken.tasks.task import Words
 from softspoken.types import EvalReport, InputError
 

@@ -36,7 +36,7 @@ from softspoken.report.tables import (
     with_judges,
 )
 from softspoken.report.verdict import judged_systems, remarks, verdicts
-from softspoken.run_folder import RunFolder
+from softspoken.storage.run_folder import RunFolder
 from softspoken.tasks.summarization import TASK as SUMMARIZATION
 from softspoken.tasks.task import Task, Words, retold
 from softspoken.types import (

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from softspoken.config.rewards import is_given_function
-from softspoken.own_code import module_of_file
+from softspoken.runtime.own_code import module_of_file
 from softspoken.types import Example, InputError
 
 FORMS = "(responses, examples) or, as for TRL's GRPO, (completions, prompts, **columns)"

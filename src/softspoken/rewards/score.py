@@ -28,9 +28,9 @@ from softspoken.data.files import (
     parse_json_lines,
     saying_what_is_wrong,
 )
-from softspoken.lines_file import LinesFile
-from softspoken.loading import importing
-from softspoken.progress import Speed, progress_bar
+from softspoken.runtime.loading import importing
+from softspoken.runtime.progress import Speed, progress_bar
+from softspoken.storage.lines_file import LinesFile
 from softspoken.types import Example, InputError
 
 if TYPE_CHECKING:

@@ -18,10 +18,10 @@ import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from softspoken import processes
 from softspoken.config import TrainConfig
 from softspoken.rl.policy import Policy
-from softspoken.run_folder import RunFolder
+from softspoken.runtime import processes
+from softspoken.storage.run_folder import RunFolder
 from softspoken.types import InputError, RunError, first_line
 
 log = logging.getLogger(__name__)

@@ -9,13 +9,13 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from softspoken import processes
 from softspoken.config import TrainConfig
 from softspoken.config.training import FROM_CHOSEN
 from softspoken.rl import numerics
 from softspoken.rl.losses import divisor
 from softspoken.rl.policy import Policy
 from softspoken.rl.rollout import micro_batches, own_rows, samples_of, widest, within_memory
+from softspoken.runtime import processes
 from softspoken.types import Experience, Rollout, UpdateStats
 
 Loss = Callable[[Policy, Experience, Tensor, TrainConfig], tuple[Tensor, dict[str, Tensor]]]

@@ -12,12 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from softspoken import processes
 from softspoken.config import TrainConfig
 from softspoken.data.batches import on_device
 from softspoken.rl import graphs, numerics
 from softspoken.rl.policy import Policy
 from softspoken.rl.sharing import Reading
+from softspoken.runtime import processes
 from softspoken.types import Memory, PromptBatch, Rollout, RunError, Sampled, Scores
 
 log = logging.getLogger(__name__)

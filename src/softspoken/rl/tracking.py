@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
-from softspoken.progress import progress_bar
-from softspoken.run_folder import RunFolder
+from softspoken.runtime.progress import progress_bar
+from softspoken.storage.run_folder import RunFolder
 from softspoken.types import RunError
 
 log = logging.getLogger(__name__)

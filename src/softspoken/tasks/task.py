@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from softspoken.own_code import module_of_file
+from softspoken.runtime.own_code import module_of_file
 from softspoken.types import Example, InputError
 
 Form = Literal["probability", "points", "share", "fraction", "number"]

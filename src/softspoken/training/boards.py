@@ -15,7 +15,7 @@ from typing import Any
 from softspoken.config import TrainConfig
 from softspoken.config.kinds import TRACKERS
 from softspoken.data.reading import record_of
-from softspoken.run_folder import RunFolder
+from softspoken.storage.run_folder import RunFolder
 from softspoken.types import InputError, first_line
 
 log = logging.getLogger(__name__)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from softspoken import processes
 from softspoken.config import EvaluateConfig, TrainConfig
 from softspoken.config.rewards import factors, reward_weights
 from softspoken.data.prompts import PromptFormat
@@ -17,7 +16,8 @@ from softspoken.models.pretrained import resolve_device
 from softspoken.report.report import EVAL_FILE, read_report
 from softspoken.rewards.terms import load_judge
 from softspoken.rl.policy import VALUE_HEAD_FILE
-from softspoken.run_folder import RunFolder
+from softspoken.runtime import processes
+from softspoken.storage.run_folder import RunFolder
 from softspoken.tasks.task import Task
 from softspoken.training.start import ADAPTER, MODEL, holds_out, judges_of
 

@@ -14,12 +14,12 @@ from typing import Any
 
 import torch
 
-from softspoken import processes
 from softspoken.config import TrainConfig
 from softspoken.models.pretrained import resolve_device
-from softspoken.progress import progress_bar
 from softspoken.rewards.judges import Judge
 from softspoken.rewards.terms import load_judge
+from softspoken.runtime import processes
+from softspoken.runtime.progress import progress_bar
 from softspoken.tasks.summarization import worst_lines
 from softspoken.tasks.task import Task
 from softspoken.training.start import judges_of

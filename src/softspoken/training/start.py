@@ -13,7 +13,6 @@ from typing import Any
 import torch
 import yaml
 
-from softspoken import processes
 from softspoken.config import TrainConfig
 from softspoken.config.presets import followed, recommended
 from softspoken.config.rewards import recorded_reward, reward_weights
@@ -25,7 +24,8 @@ from softspoken.models.learning_rates import learning_rates
 from softspoken.models.pretrained import prompt_format_for
 from softspoken.rewards.terms import default_judge, judge_term
 from softspoken.rl.policy import Policy
-from softspoken.run_folder import RunFolder, passing_folder, require_place
+from softspoken.runtime import processes
+from softspoken.storage.run_folder import RunFolder, passing_folder, require_place
 from softspoken.tasks.task import Task, asked, told
 from softspoken.training.resuming import Changes
 from softspoken.types import Example, InputError

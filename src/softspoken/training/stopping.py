@@ -8,14 +8,14 @@ from dataclasses import asdict, replace
 
 import torch
 
-from softspoken import processes
 from softspoken.config import TrainConfig
 from softspoken.evaluation.rows import ROWS_FILE, discard
 from softspoken.report.ended import END_FILE, read_end
 from softspoken.report.report import CARD_FILE, EVAL_FILE, REPORT_FILE
 from softspoken.rl.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from softspoken.rl.policy import VALUE_HEAD_FILE, Policy
-from softspoken.run_folder import RunFolder
+from softspoken.runtime import processes
+from softspoken.storage.run_folder import RunFolder
 from softspoken.tasks.task import Task
 from softspoken.training.start import ADAPTER, MODEL, result_of
 from softspoken.training.validation import Validation, require_objective

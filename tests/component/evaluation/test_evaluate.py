@@ -26,7 +26,7 @@ from softspoken.evaluation.systems import System, both_ways
 from softspoken.inference.generator import Generator
 from softspoken.report.report import model_card, write_report
 from softspoken.rewards.terms import Length
-from softspoken.run_folder import PRIVATE, RunFolder, stamps
+from softspoken.storage.run_folder import PRIVATE, RunFolder, stamps
 from softspoken.types import Example, InputError, Response
 
 

@@ -20,7 +20,7 @@ from softspoken.rl.checkpoint import Progress, load_checkpoint, save_checkpoint
 from softspoken.rl.loading import load_policy
 from softspoken.rl.policy import Policy, require_moved
 from softspoken.rl.rollout import generate_rollout, score_rows, teacher_forced
-from softspoken.run_folder import RunFolder
+from softspoken.storage.run_folder import RunFolder
 from softspoken.training.start import optimizer_of
 from softspoken.types import InputError, Scores
 

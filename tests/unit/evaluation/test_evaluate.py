@@ -11,8 +11,8 @@ from softspoken.evaluation import evaluate as module
 from softspoken.evaluation.evaluate import _require_free, _score, _warn, evaluate_systems, recorded
 from softspoken.evaluation.rows import STATE_FILE
 from softspoken.evaluation.systems import System, both_ways
-from softspoken.interrupt import Interrupted
-from softspoken.run_folder import RunFolder
+from softspoken.runtime.interrupt import Interrupted
+from softspoken.storage.run_folder import RunFolder
 from softspoken.tasks.summarization import TASK
 from softspoken.types import Example, InputError, Response
 

@@ -7,7 +7,7 @@ import pytest
 
 from softspoken.evaluation import rows as module
 from softspoken.evaluation.rows import PARTIAL_FILE, ROWS_FILE, STATE_FILE, OtherEvaluation, RowsFile
-from softspoken.run_folder import RunFolder
+from softspoken.storage.run_folder import RunFolder
 
 ONE, TWO = [{"row": 0, "said": "Grüße"}, {"row": 1, "said": "…"}], [{"row": 2, "said": "x"}]
 

@@ -9,7 +9,7 @@ from torch.nn import Parameter
 
 from made_rollout import made_policy
 from softspoken.rl.checkpoint import Progress, load_checkpoint, save_checkpoint, saved_config, whole_checkpoints
-from softspoken.run_folder import RunFolder
+from softspoken.storage.run_folder import RunFolder
 from softspoken.types import InputError
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from softspoken.rl import tracking
 from softspoken.rl.tracking import METRICS_FILE, Tracker
-from softspoken.run_folder import RunFolder
+from softspoken.storage.run_folder import RunFolder
 from softspoken.types import RunError
 
 

@@ -10,7 +10,15 @@ from types import SimpleNamespace
 import pytest
 
 from faults import Died, deaths_at_every_operation
-from softspoken.run_folder import PRIVATE, WRITTEN, RunFolder, local_paths, require_place, require_room, write_file
+from softspoken.storage.run_folder import (
+    PRIVATE,
+    WRITTEN,
+    RunFolder,
+    local_paths,
+    require_place,
+    require_room,
+    write_file,
+)
 from softspoken.types import InputError
 
 
@@ -269,7 +277,7 @@ def test_a_numbered_folder_is_never_another_runs(tmp_path):
 
 OTHER = """
 import sys
-from softspoken.run_folder import RunFolder
+from softspoken.storage.run_folder import RunFolder
 folder = RunFolder(sys.argv[1], add=True).__enter__()
 folder.begin()
 print("on", flush=True)

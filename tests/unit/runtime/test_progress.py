@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from softspoken import progress
-from softspoken.progress import Speed, progress_bar
+from softspoken.runtime import progress
+from softspoken.runtime.progress import Speed, progress_bar
 
 
 class Terminal(io.StringIO):

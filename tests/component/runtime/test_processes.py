@@ -11,9 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from softspoken import EvaluateConfig, TrainConfig, processes
+from softspoken import EvaluateConfig, TrainConfig
 from softspoken.cli.main import main
 from softspoken.evaluation.evaluate import evaluate
+from softspoken.runtime import processes
 from softspoken.train import train
 from softspoken.types import RunError
 from worlds import in_processes, lines

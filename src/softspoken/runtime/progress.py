@@ -23,7 +23,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from softspoken import processes
+from softspoken.runtime import processes
 
 FIRST, LONGEST = 20.0, 60.0
 """Seconds until the first line of a log, and at most between two."""

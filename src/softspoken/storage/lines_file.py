@@ -15,8 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
-from softspoken.interrupt import Interrupted
-from softspoken.run_folder import RunFolder, require_place, saying_what_is_wrong, stamps, sync_folder
+from softspoken.runtime.interrupt import Interrupted
+from softspoken.storage.run_folder import RunFolder, require_place, saying_what_is_wrong, stamps, sync_folder
 from softspoken.types import InputError
 
 log = logging.getLogger(__name__)

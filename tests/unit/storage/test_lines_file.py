@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from faults import deaths_at_every_operation
-from softspoken.lines_file import LinesFile
-from softspoken.run_folder import RunFolder
+from softspoken.storage.lines_file import LinesFile
+from softspoken.storage.run_folder import RunFolder
 from softspoken.types import InputError
 
 WINDOW = 2

@@ -1,0 +1,1 @@
+"""What lies on disk: a run's folder with its record and lock, files of lines, outputs that are whole or not there."""
