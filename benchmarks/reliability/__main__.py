@@ -20,7 +20,7 @@ from benchmarks.records import Record, append, read_lines, write_lines
 from benchmarks.reliability import children, faults, fuzz, jobs, kills, page, soak
 
 RESULTS = Path(__file__).parent / "results"
-LONG = {"soak": 100, "kills": 50, "faults": 1, "fuzz": 100_000}
+LONG = {"soak": 100, "kills": 56, "faults": 1, "fuzz": 100_000}
 """Of each part how much: hundredths of 2,000 steps and 100,000 texts, runs of each command that are killed, each so-many-th fault, inputs."""
 SHORT = {"soak": 1, "kills": 0, "faults": 41, "fuzz": 0}
 """At 0, one run of each command is killed twice, and of each kind of input there are a few."""

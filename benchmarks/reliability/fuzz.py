@@ -153,7 +153,7 @@ def _stand_still(kind: str) -> None:
     """What takes long and is not what is tried: parsers are made once, models loaded once, and what could begin does not."""
     from softspoken.cli import flags, main
     from softspoken.inference import generator
-    from softspoken.rewards import terms
+    from softspoken.rewards import judges, terms
 
     parser, top = functools.cache(flags._parser), flags._top
     made: list[Any] = []
@@ -172,7 +172,7 @@ def _stand_still(kind: str) -> None:
         return found
 
     generator.Generator.from_pretrained = from_pretrained  # type: ignore[method-assign,assignment]
-    terms.load_judge = functools.cache(terms.load_judge)
+    judges.load_judge = terms.load_judge = functools.cache(terms.load_judge)
 
 
 def _accepted(config: Any) -> None:
