@@ -106,7 +106,7 @@ class Bar:
 
     def update(self, task: TaskID, **change: Any) -> None:
         self._bar.update(task, **change)
-        if widget := self._widgets.get(task):
+        if (widget := self._widgets.get(task)) is not None:  # a bar without a total has no truth
             own = self._bar.tasks[self._bar.task_ids.index(task)]
             widget.set_postfix_str(self._figures(own), refresh=False)
             widget.update(own.completed - widget.n)

@@ -83,3 +83,15 @@ def test_in_a_notebook_it_is_tqdms_bar(monkeypatch: pytest.MonkeyPatch, capsys: 
     assert "train: 100%" in out
     assert "4/4" in out
     assert "reward 0.710" in out
+
+
+@pytest.mark.parametrize("total", [None, 0])
+def test_in_a_notebook_the_total_may_be_unknown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], total: int | None
+) -> None:
+    """A bar of tqdm's is false where its total is 0, and neither true nor false where it has none."""
+    shell = type("ZMQInteractiveShell", (), {})()
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell, version_info=(8, 0)))
+    with progress_bar("evaluate") as bar:
+        bar.update(bar.add_task("", total=total), completed=3)
+    assert "evaluate: 3" in capsys.readouterr().out
