@@ -37,7 +37,7 @@ JOBS = {
     ),
     "sft": Job(
         begin
-        := f"sft --model ../inputs/t5 {DATA} --batch_size 2 --save_every 1 --max_examples 8 --lora true --lora_r 2 --learning_rate 1e-2 --output {OUT}".split(),
+        := f"sft --model ../inputs/t5 {DATA} --batch_size 2 --save_every 1 --max_examples 8 --trained lora --lora_r 2 --learning_rate 1e-2 --output {OUT}".split(),
         [*begin, "--resume", "true"],
     ),
     "evaluate": Job(

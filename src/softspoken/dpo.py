@@ -18,7 +18,7 @@ import torch
 
 from softspoken.config import DpoConfig, TrainConfig
 from softspoken.data.batches import prompt_batches, require_a_batch
-from softspoken.data.columns import Columns, value_of
+from softspoken.data.columns import columns_of_pairs, value_of
 from softspoken.data.labels import ended, label_ids
 from softspoken.data.prompts import PromptFormat
 from softspoken.data.reading import load_examples, name_of
@@ -27,6 +27,7 @@ from softspoken.models.cpu import tune_cpu
 from softspoken.models.languages import require_target
 from softspoken.models.learning_rates import next_rate
 from softspoken.models.pretrained import prompt_format_for, require_seq2seq
+from softspoken.models.trained import read_peft_config
 from softspoken.rl import chosen
 from softspoken.rl.checkpoint import FOLDER, Progress, load_checkpoint, save_checkpoint
 from softspoken.rl.given import given_rollout
@@ -50,7 +51,7 @@ CHOSEN, REJECTED = "chosen", "rejected"
 
 
 def dpo(config: DpoConfig) -> Path:
-    """Train and write the adapter to `config.output`; returns that folder.
+    """Train and write the adapter (or the model, where its own weights train) to `config.output`; returns that folder.
 
     While it trains, its checkpoints lie in OUTPUT/checkpoints; `resume` goes on from the last of them that is whole.
 
@@ -66,7 +67,7 @@ def dpo(config: DpoConfig) -> Path:
             folder.begin()
         else:
             try:
-                _train(config, folder)
+                _train(replace(config, peft_config=read_peft_config(config.peft_config)), folder)
             except Interrupted as stopped:
                 if config.resume or folder.has(SETTINGS):
                     stopped.go_on = "softspoken dpo … --resume true"
@@ -167,10 +168,7 @@ def training_of(config: DpoConfig, pairs: int) -> TrainConfig:
         schedule=config.schedule,
         warmup_steps=config.warmup_steps,
         max_grad_norm=config.max_grad_norm,
-        lora_r=config.lora_r,
-        lora_alpha=config.lora_alpha,
-        lora_targets=config.lora_targets,
-        adapter_scope=config.adapter_scope,
+        **config.shared(),
         device=config.device,
         seed=config.seed,
     )
@@ -184,12 +182,11 @@ def read_pairs(config: DpoConfig, task: Task) -> list[Example]:
 
     Raises InputError for a row that lacks one, unless those are to be skipped.
     """
-    columns = Columns(config.text_column, None, task.text_column, None, wants_reference=False)
     examples = load_examples(
         config.dataset,
         config.split,
         dataset_config=config.dataset_config,
-        columns=columns,
+        columns=columns_of_pairs(config, task),
         on_bad_row=config.on_bad_row,
         limit=config.max_examples,
         cleaned=task.clean,
@@ -251,4 +248,5 @@ def _encoded(pairs: list[Example], policy: Policy, max_new_tokens: int) -> list[
 
 
 def _is_finished(path: Path) -> bool:
-    return not (path / SETTINGS).is_file() and (path / "adapter_config.json").is_file()
+    results = ("config.json", "adapter_config.json")
+    return not (path / SETTINGS).is_file() and any((path / name).is_file() for name in results)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
@@ -36,9 +37,11 @@ from softspoken.models.pretrained import (
     no_bar_for_weights,
     prompt_format_for,
     require_seq2seq,
+    resolve_device,
 )
+from softspoken.models.quantized import load_quantized
 from softspoken.models.room import fitting, require_fit, require_room_to_answer
-from softspoken.models.trained import add_lora
+from softspoken.models.trained import prepared, read_peft_config, recompute_layers, without_cache
 from softspoken.runtime.interrupt import Interrupted, Stop, finishing
 from softspoken.runtime.progress import progress_bar
 from softspoken.storage.run_folder import RunFolder, require_place, require_room
@@ -55,11 +58,11 @@ SETTINGS = "sft.json"
 
 
 def sft(config: SftConfig) -> Path:
-    """Train and write the model (with `lora`, the adapter) to `config.output`; returns that folder.
+    """Train and write the model (or the adapter) to `config.output`; returns that folder.
 
     While it trains, its checkpoints lie in OUTPUT/checkpoints; `resume` goes on from the last of them that is whole.
 
-    >>> adapter = softspoken.sft(softspoken.SftConfig(output="adapters/warm", lora=True, max_examples=8, batch_size=4))
+    >>> adapter = softspoken.sft(softspoken.SftConfig(output="adapters/warm", trained="lora", max_examples=8, batch_size=4))
     >>> (adapter / "adapter_model.safetensors").is_file()
     True
     """
@@ -71,7 +74,7 @@ def sft(config: SftConfig) -> Path:
             folder.begin()
         else:
             try:
-                _train(config, folder)
+                _train(replace(config, peft_config=read_peft_config(config.peft_config)), folder)
             except Interrupted as stopped:
                 if config.resume or folder.has(SETTINGS):
                     stopped.go_on = "softspoken sft … --resume true"
@@ -92,13 +95,14 @@ def _train(config: SftConfig, folder: RunFolder) -> None:
     examples = _one_for_each_reference(examples)
     if config.resume:
         require_same(config, _pairs(examples), folder.path / SETTINGS)
-    model: Any = load_seq2seq(config.model)
+    model: Any = _load(config)
     require_room_to_answer(model.config, config.max_new_tokens)
     generation = generation_to_save(model.generation_config, config.max_new_tokens)
     prompt_format = fitting(speak(tokenizer, prompt_format, generation), model.config, tokenizer)
     require_target(tokenizer, generation)
-    if config.lora:
-        model = add_lora(model, r=config.lora_r, alpha=config.lora_alpha, targets=config.lora_targets)
+    base, model = model, prepared(model, config)
+    if config.gradient_checkpointing:
+        recompute_layers(base)
     rows = _examples(examples, tokenizer, prompt_format, generation, config.max_new_tokens)
     require_room(folder.path, _checkpoint_bytes(model))
 
@@ -119,12 +123,20 @@ def _train(config: SftConfig, folder: RunFolder) -> None:
     trainer.lr_scheduler = learning_rates(trainer.create_optimizer(), config.schedule, config.warmup_steps, steps)
     checkpoint = _last_whole(folder.path)
     try:
-        with finishing() as stopping.stop, no_bar_for_weights():
+        cache = without_cache(base) if config.gradient_checkpointing else contextlib.nullcontext()
+        with finishing() as stopping.stop, no_bar_for_weights(), cache:
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     finally:
         bar.bar.stop()  # or what is said of a failure would be drawn over
     _save(trainer.model, generation, tokenizer, prompt_format, folder)
     folder.remove(SETTINGS)  # before the checkpoints: without it the training is at its end
+
+
+def _load(config: SftConfig) -> Any:
+    """In float32; where the Trainer puts it is its own to say, but for a base of fewer bits, which stays where it is loaded."""
+    if config.quantization:
+        return load_quantized(config.model, config.quantization, torch.float32, resolve_device("auto"))
+    return load_seq2seq(config.model)
 
 
 # ------------------------------------------------------------------------------------------------- going on after a stop

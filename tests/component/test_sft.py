@@ -39,10 +39,10 @@ def config_for(model: Path, output: Path, **changes: object) -> SftConfig:
     return SftConfig(output=str(output), model=str(model), **settings)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("lora", [False, True])
-def test_the_models_generation_config_is_kept(lora: bool, model: Path, tmp_path: Path) -> None:
-    sft(config_for(model, tmp_path / "out", lora=lora, dataset=Dataset.from_list(ROWS)))
-    if lora:
+@pytest.mark.parametrize("trained", ["full", "lora"])
+def test_the_models_generation_config_is_kept(trained: str, model: Path, tmp_path: Path) -> None:
+    sft(config_for(model, tmp_path / "out", trained=trained, dataset=Dataset.from_list(ROWS)))
+    if trained == "lora":
         adapter_folder(str(tmp_path / "out"))
     kept = load_generation_config(str(tmp_path / "out"))
     assert (kept.num_beams, kept.no_repeat_ngram_size, kept.forced_bos_token_id) == (4, 3, 7)

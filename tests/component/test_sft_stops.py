@@ -23,7 +23,7 @@ def config(tiny_t5, tmp_path):
     rows = [{"dialogue": f"Nora: number {n}?\nFelix: yes", "summary": f"It is {n}."} for n in range(8)]
     data = tmp_path / "rows.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return SftConfig(output=str(tmp_path / "out"), model=str(tiny_t5), dataset=str(data), batch_size=2, save_every=1, lora=True, lora_r=2, learning_rate=1e-2)  # fmt: skip
+    return SftConfig(output=str(tmp_path / "out"), model=str(tiny_t5), dataset=str(data), batch_size=2, save_every=1, trained="lora", lora_r=2, learning_rate=1e-2)  # fmt: skip
 
 
 def weights(folder) -> dict[str, list]:
@@ -109,7 +109,7 @@ def test_overwriting_deletes_what_sft_wrote_and_nothing_else(config):
     (output / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match="--overwrite true"):
         sft_function(config)
-    sft_function(replace(config, overwrite=True, lora=False))
+    sft_function(replace(config, overwrite=True, trained="full"))
     assert (output / "notes.txt").read_text() == "mine"
     assert not (output / "adapter_config.json").exists()
     assert (output / "model.safetensors").is_file()

@@ -49,6 +49,18 @@ def run(folder: Path, *argv: str, stdin: str = "") -> tuple[int, set[str], str]:
         ("train", "--dataset", "rows.csv", "--reference_column", "nope"),
         ("train", "--text_column", "nope"),  # of the embedded corpus
         ("sft", "--output", "out", "--dataset", "rows.jsonl", "--text_column", "nope"),
+        ("dpo", "--output", "out", "--dataset", "rows.jsonl", "--text_column", "nope"),
+        (
+            "dpo",
+            "--output",
+            "out",
+            "--dataset",
+            "rows.jsonl",
+            "--chosen_column",
+            "summary",
+            "--rejected_column",
+            "nope",
+        ),
         ("evaluate", "--output", "out", "--dataset", "rows.jsonl", "--text_column", "nope"),
         ("generate", "rows.jsonl", "--text_column", "nope"),
         ("generate", "-", "--text_column", "nope"),

@@ -112,7 +112,7 @@ EXAMPLES = {
   softspoken train --resume runs/t5                         go on after a stop""",
     "sft": """\
   softspoken sft --output models/mine --model google/flan-t5-small --dataset tickets.jsonl
-  softspoken sft --output adapters/calm --lora --epochs 3   a LoRA adapter, which train --adapter starts from""",
+  softspoken sft --output adapters/calm --trained lora --epochs 3   a LoRA adapter, which train --adapter starts from""",
     "dpo": """\
   softspoken dpo --dataset preferences.jsonl --output adapters/preferred      rows of text, chosen and rejected
   softspoken dpo --dataset trl.parquet --text_column prompt --model my/t5 --adapter adapters/warm --output adapters/preferred""",

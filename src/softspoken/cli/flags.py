@@ -20,7 +20,7 @@ from jsonargparse import ArgumentParser
 
 from softspoken.cli.commands import ALWAYS, CONFIGS, EXAMPLES, POSITIONAL, USAGE, WITH_CONFIG_FILE
 from softspoken.cli.doctor import versions
-from softspoken.config.help import field_docs, purpose_of
+from softspoken.config.help import field_docs, purpose_of, settings_of
 from softspoken.config.presets import presets
 from softspoken.config.ranges import BOUNDS, remedy
 from softspoken.types import InputError
@@ -197,7 +197,7 @@ def _parser(command: str) -> ArgumentParser:
     if command in WITH_CONFIG_FILE:
         parser.add_argument("--config", type=str, metavar="FILE", help="YAML file of settings; flags go before it")
     hints, docs = typing.get_type_hints(config_class), field_docs(config_class)
-    for field in dataclasses.fields(config_class):
+    for field in settings_of(config_class):
         default = [] if field.default in (None, dataclasses.MISSING) else [f"default: {field.default}"]
         bounds = [str(BOUNDS[field.name])] if field.name in BOUNDS else []
         about = f" ({'; '.join(bounds + default)})" if bounds or default else ""
@@ -267,7 +267,12 @@ def _sentence(command: str, message: str, settings: dict[str, Any] | None = None
     return " ".join(message.split())
 
 
+SETTINGS_RENAMED = {("sft", "lora"): "sft takes --trained lora in place of --lora, and the other kinds that train does"}
+
+
 def _unknown_field(command: str, name: str) -> str:
+    if (command, name) in SETTINGS_RENAMED:
+        return SETTINGS_RENAMED[command, name]
     fields = [field.name for field in dataclasses.fields(CONFIGS[command])]
     return f"{command} has no setting {name!r}{_did_you_mean(name, fields)}; softspoken {command} --help lists them all"
 

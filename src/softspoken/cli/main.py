@@ -110,10 +110,11 @@ def _sft(config: SftConfig) -> None:
 
 
 def _dpo(config: DpoConfig) -> None:
+    _look_at(config)
     with importing():
         from softspoken.dpo import dpo
 
-    print(f"adapter: {dpo(config)}")
+    print(f"{'model' if config.trains_whole_model else 'adapter'}: {dpo(config)}")
 
 
 def _evaluate(config: EvaluateConfig) -> None:
@@ -218,7 +219,7 @@ _COMMANDS: dict[str, Callable[[Any], None]] = {
 }
 
 
-def _look_at(config: TrainConfig | SftConfig | EvaluateConfig) -> None:
+def _look_at(config: TrainConfig | SftConfig | DpoConfig | EvaluateConfig) -> None:
     from softspoken.data.reading import require_columns
     from softspoken.tasks.task import load_task
 

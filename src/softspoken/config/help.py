@@ -34,7 +34,19 @@ def purpose_of(config_class: type) -> str:
 
 @functools.cache
 def field_docs(config_class: type) -> dict[str, str]:
-    """Setting → the text under it, on one line; of a class whose source is there."""
+    """Setting → the text under it, on one line; of a class whose source is there, with those that it shares with others."""
+    found: dict[str, str] = {}
+    for one in reversed(config_class.__mro__):
+        found |= _docs_of(one) if one is not object else {}
+    return found
+
+
+def settings_of(config_class: type) -> list[dataclasses.Field[Any]]:
+    """Its own first, then those that it shares with others."""
+    return sorted(dataclasses.fields(config_class), key=lambda field: bool(field.kw_only))
+
+
+def _docs_of(config_class: type) -> dict[str, str]:
     [definition] = ast.parse(textwrap.dedent(inspect.getsource(config_class))).body
     assert isinstance(definition, ast.ClassDef)
     found = {}
@@ -61,7 +73,7 @@ def _lines(config_class: Any) -> list[str]:
     except (OSError, TypeError):  # a Python without sources
         docs = {}
     found = []
-    for field in dataclasses.fields(config_class):
+    for field in settings_of(config_class):
         about = [] if field.default is dataclasses.MISSING else [f"default {field.default!r}"]
         about += [str(BOUNDS[field.name])] if field.name in BOUNDS else []
         found.append(f"{field.name}: {field.type}{f' ({chr(59).join(about)})' if about else ''}".replace(";", "; "))

@@ -8,6 +8,7 @@ from typing import Literal
 from softspoken.config.help import explained
 from softspoken.config.kinds import Data, Device, OnBadRow, Side, check
 from softspoken.config.ranges import check_settings
+from softspoken.config.trained import WhatTrains, check_what_trains
 
 
 @explained("""
@@ -15,11 +16,11 @@ from softspoken.config.ranges import check_settings
     'chosen'
 """)
 @dataclass(frozen=True)
-class DpoConfig:
-    """Preferences of others: train an adapter to prefer one response to another, on rows of text, chosen and rejected (DPO)."""
+class DpoConfig(WhatTrains):
+    """Preferences of others: train a model to prefer one response to another, on rows of text, chosen and rejected (DPO)."""
 
     output: str
-    """folder to write the adapter to"""
+    """folder to write the adapter to (or, where its own weights train, the model)"""
     dataset: Data
     """hub id, local file (JSON, JSONL, CSV, TSV, Parquet) or folder of datasets.save_to_disk, with a text and two responses a row"""
     task: str = "summarization"
@@ -73,14 +74,6 @@ class DpoConfig:
     """steps over which the learning rate rises evenly to its peak; combines with every schedule"""
     max_grad_norm: float = 1.0
     """gradients are scaled down to this norm"""
-    lora_r: int = 8
-    """rank of the adapter"""
-    lora_alpha: int = 16
-    """scale of the adapter: alpha / r multiplies its output"""
-    lora_targets: list[str] | None = None
-    """names of the modules that get an adapter; by default the family's query and value projections"""
-    adapter_scope: Literal["all", "decoder"] = "decoder"
-    """where the adapter lies: in the decoder alone (the text is then read once a step), or in the encoder as well"""
     save_every: int = 100
     """steps between checkpoints; the last two are kept"""
     device: Device = "auto"
@@ -94,6 +87,7 @@ class DpoConfig:
 
     def __post_init__(self) -> None:
         check_settings(self)
+        check_what_trains(self, self.adapter)
         check(not (self.overwrite and self.resume), self, "overwrite", "it cannot be combined with resume")
         both = self.chosen_column != self.rejected_column
         check(both, self, "rejected_column", "a response cannot be preferred to itself: name another column")

@@ -33,7 +33,7 @@ def presets() -> dict[str, dict[str, Any]]:
 def follows_the_model(config_class: type[Config]) -> type[Config]:
     """Where `model` is not mini, what is not given comes from the preset `recommended`."""
     plain: Callable[..., None] = config_class.__init__
-    names = [field.name for field in dataclasses.fields(config_class)]  # type: ignore[arg-type]
+    names = [field.name for field in dataclasses.fields(config_class) if not field.kw_only]  # type: ignore[arg-type]
 
     @functools.wraps(plain)
     def init(self: Any, *values: Any, **settings: Any) -> None:

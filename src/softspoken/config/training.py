@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from softspoken.config.help import explained
-from softspoken.config.kinds import TRACKERS, Data, Device, KlEstimator, OnBadRow, Quantization, Side, check
+from softspoken.config.kinds import TRACKERS, Data, Device, KlEstimator, OnBadRow, Side, check
 from softspoken.config.presets import follows_the_model
 from softspoken.config.ranges import check_baselines, check_settings
 from softspoken.config.rewards import Reward, reward_weights
+from softspoken.config.trained import WhatTrains, check_what_trains
 
 
 @explained("""
@@ -22,7 +23,7 @@ from softspoken.config.rewards import Reward, reward_weights
 """)
 @follows_the_model
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(WhatTrains):
     """Reinforcement learning: make a model's responses score higher without drifting from where it started."""
 
     task: str = "summarization"
@@ -193,35 +194,6 @@ class TrainConfig:
     target_kl: float | None = 0.1
     """end a step's update early once the policy has moved this far in it, in nats a token"""
 
-    trained: Literal["lora", "ia3", "last_layers", "full"] = "lora"
-    """what learns: an adapter (LoRA, IA3, or another by peft_config), the last layers, or all weights. The latter two end in a whole
-    model in RUN/model, and their reference is a copy of how they were, or none where kl_coef is 0"""
-    peft_config: str | dict[str, Any] | None = None
-    """YAML file of PEFT's settings for an adapter of another kind (peft_type: LOHA, and one setting a line), in place of lora_...;
-    where it names no target_modules, they are those of LoRA"""
-    last_layers: int = 1
-    """how many layers train with trained last_layers: of the decoder and, with adapter_scope all, of the encoder too"""
-    lora_r: int = 8
-    """rank of the adapter"""
-    lora_alpha: int = 16
-    """scale of the adapter: alpha / r multiplies its output"""
-    lora_targets: list[str] | None = None
-    """all-linear, or names of the modules that get an adapter; by default the family's query and value projections (for IA3 key
-    and value, and wo, fc2 or down_proj)"""
-    lora_dropout: float = 0.0
-    """share of LoRA's inputs that a step leaves out, the same ones in its sampling, scoring and update"""
-    use_rslora: bool = False
-    """scale LoRA by alpha / sqrt(r) in place of alpha / r (rank-stabilized)"""
-    use_dora: bool = False
-    """DoRA: learn each weight's length and direction apart"""
-    adapter_scope: Literal["all", "decoder"] = "decoder"
-    """where the adapter (or what trains of the last layers) lies: in the decoder alone (the text is then read once a step), or in the
-    encoder as well"""
-    quantization: Quantization | None = None
-    """round the base's weights to so many bits under the adapter (needs bitsandbytes); by default they stay whole"""
-    gradient_checkpointing: bool = False
-    """compute each layer again in the backward pass in place of keeping what it made: less memory, more time, the same result"""
-
     output: str | None = None
     """folder of the run; by default a fresh name under runs/"""
     overwrite: bool = False
@@ -274,7 +246,7 @@ class TrainConfig:
     def __new__(cls, *values: Any, **settings: Any) -> TrainConfig:
         """It remembers which settings were given: a run that is gone on with takes those, and no defaults."""
         made = super().__new__(cls)
-        names = [*cls.__dataclass_fields__][: len(values)]
+        names = [name for name, field in cls.__dataclass_fields__.items() if not field.kw_only][: len(values)]
         object.__setattr__(made, "_given", frozenset({*names, *settings}))
         return made
 
@@ -305,41 +277,13 @@ class TrainConfig:
             "it compares the samples of a text: give samples_per_prompt 2 or more, or batch",
         )
         check_baselines(self, "eval_baseline", self.eval_samples)
-        self._check_what_is_trained()
+        check_what_trains(self, self.adapter)
+        coarse = self.trains_whole_model and self.dtype != "float32"
+        check(not coarse, self, "dtype", "it is too coarse for weights that train: give float32")
         patient = self.patience is not None and self.eval_every is None
         check(not patient, self, "patience", "it counts evaluations: give eval_every as well")
         lost = self.max_kl is not None and not self.has_reference
         check(not lost, self, "max_kl", "there is no reference at kl_coef 0: leave it out")
-
-    def _check_what_is_trained(self) -> None:
-        alone = f"trained {self.trained} has no adapter: leave it out"
-        check(not (self.trains_whole_model and self.adapter), self, "adapter", alone)
-        check(not (self.trains_whole_model and self.quantization), self, "quantization", alone)
-        check(
-            self.trained == "lora" or not self.peft_config,
-            self,
-            "peft_config",
-            "it says what is trained: leave trained out",
-        )
-        check(
-            not (self.adapter and self.peft_config),
-            self,
-            "peft_config",
-            "adapter brings its own: leave one of them out",
-        )
-        coarse = self.trains_whole_model and self.dtype != "float32"
-        check(not coarse, self, "dtype", "it is too coarse for weights that train: give float32")
-        plain = self.trained == "lora" and not (self.peft_config or self.adapter)
-        for name in ("lora_dropout", "use_rslora", "use_dora"):
-            remedy = "it is for a fresh LoRA adapter: leave it out, or put it into peft_config"
-            check(plain or not getattr(self, name), self, name, remedy)
-        remedy = "DoRA's lengths are of whole inputs: give 0, or use_dora false"
-        check(not (self.use_dora and self.lora_dropout), self, "lora_dropout", remedy)
-
-    @property
-    def trains_whole_model(self) -> bool:
-        """Weights of the model itself, so that a whole model comes of it and no adapter."""
-        return self.trained in ("full", "last_layers")
 
     @property
     def given(self) -> frozenset[str]:

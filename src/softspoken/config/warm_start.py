@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from softspoken.config.help import explained
 from softspoken.config.kinds import Data, OnBadRow, Side, check
 from softspoken.config.ranges import check_settings
+from softspoken.config.trained import Kind, Scope, WhatTrains, check_what_trains
 
 
 @explained("""
-    >>> softspoken.SftConfig(output="models/warm", lora=True).epochs
+    >>> softspoken.SftConfig(output="models/warm", trained="lora").epochs
     1.0
 """)
 @dataclass(frozen=True)
-class SftConfig:
+class SftConfig(WhatTrains):
     """Supervised warm start: train a model on texts and their references."""
 
     output: str
-    """folder to write the model to (or, with --lora true, the adapter)"""
+    """folder to write the model to (or the adapter, where one is trained)"""
     task: str = "summarization"
     """what is to be done, which says how examples are asked and judged: summarization, detoxification, translation, or a Python
     file of your own (CONTRIBUTING.md)"""
@@ -54,14 +55,10 @@ class SftConfig:
     model was saved"""
     max_new_tokens: int = 60
     """longest response the trained model generates by default; longer references are cut in training"""
-    lora: bool = False
-    """train a LoRA adapter instead of all weights"""
-    lora_r: int = 8
-    """rank of the adapter"""
-    lora_alpha: int = 16
-    """scale of the adapter: alpha / r multiplies its output"""
-    lora_targets: list[str] | None = None
-    """names of the modules that get an adapter; by default the family's query and value projections"""
+    trained: Kind = field(default="full", kw_only=True)
+    """what learns: all weights, the last layers, or an adapter (LoRA, IA3, or another by peft_config)"""
+    adapter_scope: Scope = field(default="all", kw_only=True)
+    """where the adapter (or what trains of the last layers) lies: in the encoder and the decoder, or in the decoder alone"""
     epochs: float = 1.0
     """passes over the data"""
     batch_size: int = 16
@@ -87,4 +84,5 @@ class SftConfig:
 
     def __post_init__(self) -> None:
         check_settings(self)
+        check_what_trains(self, None)
         check(not (self.overwrite and self.resume), self, "overwrite", "it cannot be combined with resume")

@@ -40,11 +40,20 @@ def columns_of(config: Any, task: Any) -> Columns:
     return Columns(config.text_column, config.reference_column, **own, **languages)
 
 
+def columns_of_pairs(config: Any, task: Any) -> Columns:
+    """Of rows whose responses are given, and need no reference."""
+    return Columns(config.text_column, None, task.text_column, None, wants_reference=False)
+
+
+def require_column(row: Mapping[str, Any], name: str, setting: str, source: str) -> None:
+    if not has(row, name):
+        raise InputError(f"{source}: no column {name!r} ({setting}); {_what_it_has(row)}")
+
+
 def find_text(row: Mapping[str, Any], columns: Columns, source: str) -> str:
     """The name of the column that is the text. Raises InputError where there is none or it could be one of several."""
     if columns.text is not None:
-        if not has(row, columns.text):
-            raise InputError(f"{source}: no column {columns.text!r} (text_column); {_what_it_has(row)}")
+        require_column(row, columns.text, "text_column", source)
         return columns.text
     if pair := _pair(row, columns, source):
         return pair[0]

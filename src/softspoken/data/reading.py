@@ -11,7 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from softspoken import mini
-from softspoken.data.columns import Columns, columns_of, find_references, find_text, has, value_of
+from softspoken.data.columns import (
+    Columns,
+    columns_of,
+    columns_of_pairs,
+    find_references,
+    find_text,
+    has,
+    require_column,
+    value_of,
+)
 from softspoken.data.files import SUFFIXES, file_rows, file_suffix
 from softspoken.hub import require_on_hub
 from softspoken.types import Example, InputError, first_line
@@ -46,7 +55,8 @@ def read_examples(config: Any, task: Any, limit: int | None) -> list[Example]:
 def require_columns(config: Any, task: Any) -> None:
     """Find the columns of the datasets that a command's configuration names, those of the hub excepted: a look at the first rows,
     by what is imported in no time, before torch is. Raises InputError where there are none of the names."""
-    columns = columns_of(config, task)
+    responses = [name for name in ("chosen_column", "rejected_column") if hasattr(config, name)]
+    columns = columns_of_pairs(config, task) if responses else columns_of(config, task)
     for dataset in (config.dataset, getattr(config, "eval_dataset", None)):
         if dataset is None or (isinstance(dataset, str) and dataset != "mini" and not is_local(dataset)):
             continue
@@ -54,6 +64,10 @@ def require_columns(config: Any, task: Any) -> None:
         start = list(islice(_rows_of(dataset, split, config.dataset_config), FIRST_ROWS))
         if start:
             find_text(start[0], columns, source)
+        for setting in responses:
+            name = getattr(config, setting)
+            if start and not any(has(row, name) for row in start):
+                require_column(start[0], name, setting, source)
         asked = columns.reference
         if (
             asked

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from peft.tuners.lora import LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
+from softspoken.config.trained import WhatTrains
 from softspoken.models.families import text_parts
 from softspoken.types import InputError, first_line
 
@@ -25,6 +27,30 @@ FEED_FORWARD = ("wo", "fc2", "down_proj")
 """What leaves a feed-forward layer, of which IA³ scales what goes in: T5's, BART's and kin, T5Gemma's."""
 ALL_LINEAR = ["all-linear"]
 LORA = "LORA"
+
+
+def prepared(model: Any, config: WhatTrains) -> Any:
+    """`model` with what is to train of it requiring a gradient, and nothing else; with an adapter a PeftModel."""
+    if config.trained == "full":
+        train_all(model)
+        return model
+    if config.trained == "last_layers":
+        train_last_layers(model, config.last_layers, scope=config.adapter_scope)
+        return model
+    if isinstance(config.peft_config, dict):
+        return add_from(model, config.peft_config, scope=config.adapter_scope)
+    if config.trained == "ia3":
+        return add_ia3(model, targets=config.lora_targets, scope=config.adapter_scope)
+    return add_lora(
+        model,
+        r=config.lora_r,
+        alpha=config.lora_alpha,
+        targets=config.lora_targets,
+        scope=config.adapter_scope,
+        dropout=config.lora_dropout,
+        rank_stabilized=config.use_rslora,
+        dora=config.use_dora,
+    )
 
 
 def add_lora(
@@ -236,6 +262,21 @@ def recompute_layers(model: Any) -> None:
     for name in names.values():
         for layer in _layers(model.get_submodule(name)):
             layer.forward = _Recomputed(layer.forward)
+
+
+@contextlib.contextmanager
+def without_cache(model: Any) -> Iterator[None]:
+    """Inside, a forward pass keeps no keys and values, to which a layer that computes itself again would add its own twice."""
+    found: list[Any] = [getattr(module, "config", None) for module in model.modules()]
+    configs = [config for config in found if hasattr(config, "use_cache")]
+    before = [(config, config.use_cache) for config in configs]  # each stack of T5 has a copy of its own
+    try:
+        for config in configs:
+            config.use_cache = False
+        yield
+    finally:
+        for config, used in before:
+            config.use_cache = used
 
 
 class _Recomputed:

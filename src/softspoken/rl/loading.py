@@ -19,7 +19,7 @@ from softspoken.models.languages import speak
 from softspoken.models.pretrained import load_seq2seq, load_tokenizer, prompt_format_for, resolve_device
 from softspoken.models.quantized import load_quantized
 from softspoken.models.room import fitting, require_fit, require_room_to_answer
-from softspoken.models.trained import LORA, add_from, add_ia3, add_lora, recompute_layers, train_all, train_last_layers
+from softspoken.models.trained import LORA, prepared, recompute_layers
 from softspoken.rl.agreement import require_start
 from softspoken.rl.policy import START_ADAPTER, Policy
 from softspoken.types import InputError
@@ -42,7 +42,9 @@ def load_policy(config: TrainConfig, prompt_format: PromptFormat | None = None) 
     tokenizer = load_tokenizer(tokenizer_source(config.model, start))
     prompt_format = speak(tokenizer, prompt_format or prompt_format_for(config.model, start), seq2seq.generation_config)
     prompt_format = fitting(prompt_format, seq2seq.config, tokenizer)
-    model = _with_start_adapter(seq2seq, start, config.model) if start else _trained(seq2seq, config)
+    model = _with_start_adapter(seq2seq, start, config.model) if start else prepared(seq2seq, config)
+    if isinstance(model, PeftModel) and config.dtype != "float32":
+        _require_rounding(model, config.dtype)
     for weight in model.parameters():
         if weight.requires_grad:  # bfloat16 is too coarse for the sum of many small updates
             weight.data = weight.data.float()
@@ -71,31 +73,9 @@ def _load(config: TrainConfig) -> PreTrainedModel:
     return load_seq2seq(config.model, dtype).to(device)
 
 
-def _trained(seq2seq: PreTrainedModel, config: TrainConfig) -> PeftModel | PreTrainedModel:
-    """With what is to train of it requiring a gradient, and nothing else."""
-    if config.trained == "full":
-        train_all(seq2seq)
-        return seq2seq
-    if config.trained == "last_layers":
-        train_last_layers(seq2seq, config.last_layers, scope=config.adapter_scope)
-        return seq2seq
-    if isinstance(config.peft_config, dict):
-        adapted = add_from(seq2seq, config.peft_config, scope=config.adapter_scope)
-        if config.dtype != "float32" and adapted.active_peft_config.peft_type.value not in (LORA, "IA3"):
-            raise InputError(f"dtype {config.dtype} goes with peft_type LORA and IA3 alone; give float32")
-        return adapted
-    if config.trained == "ia3":
-        return add_ia3(seq2seq, targets=config.lora_targets, scope=config.adapter_scope)
-    return add_lora(
-        seq2seq,
-        r=config.lora_r,
-        alpha=config.lora_alpha,
-        targets=config.lora_targets,
-        scope=config.adapter_scope,
-        dropout=config.lora_dropout,
-        rank_stabilized=config.use_rslora,
-        dora=config.use_dora,
-    )
+def _require_rounding(model: PeftModel, dtype: str) -> None:
+    if model.active_peft_config.peft_type.value not in (LORA, "IA3"):
+        raise InputError(f"dtype {dtype} goes with peft_type LORA and IA3 alone; give float32")
 
 
 def _with_start_adapter(seq2seq: PreTrainedModel, folder: Path, name: str) -> PeftModel:

@@ -295,8 +295,8 @@ class Policy:
         finally:
             # set_adapter makes what it activates trainable and the rest not: back to exactly how it was.
             self.model.set_adapter("default")
-            for name, weight in self.model.named_parameters():
-                weight.requires_grad_(".default." in name)
+            for name, weight in self.model.named_parameters():  # lora_A.default.weight, but ia3_l.default
+                weight.requires_grad_("default" in name.split("."))
 
     def keep_start(self) -> None:
         """A copy of the weights that train, as they are now, is the reference."""
@@ -409,6 +409,8 @@ def require_moved(policy: Policy, optimizer: torch.optim.Optimizer | None = None
     still = policy.unmoved_adapters()
     if optimizer and isinstance(policy.model, PeftModel):
         still += [name for name, weight in policy.adapter_parameters().items() if not optimizer.state.get(weight)]
+    if not policy.adapter_parameters():
+        raise RunError("no weights of the policy train; what is trained was lost on the way (please report this)")
     if still:
         raise RunError(
             f"{len(still)} adapter matrices did not move in an update (the first is {still[0]}); they are not in the graph"

@@ -137,7 +137,7 @@ def test_a_second_one_ends_at_once(softspoken: Commands, tiny_t5: Path, rows: st
 
 
 def test_in_a_step_of_sft(softspoken: Commands, tiny_t5: Path, rows: str, tmp_path: Path) -> None:
-    sft = f"sft --model {tiny_t5} --dataset {rows} --batch_size 2 --save_every 100 --lora true --lora_r 2 --epochs 1 --learning_rate 1e-2".split()
+    sft = f"sft --model {tiny_t5} --dataset {rows} --batch_size 2 --save_every 100 --trained lora --lora_r 2 --epochs 1 --learning_rate 1e-2".split()
     before = SEND + "import softspoken.sft\nwhen(sys.modules['softspoken.sft']._Keep, 'on_step_begin', 2)"
     done = softspoken(tmp_path, *sft, "--output", "adapter", BEFORE=before)
     assert done.status == 143

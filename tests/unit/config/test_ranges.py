@@ -29,7 +29,7 @@ from softspoken.types import InputError
 
 DEFAULTS: dict[str, Any] = {
     "train": TrainConfig(eval_every=1),
-    "sft": SftConfig(output="o"),
+    "sft": SftConfig(output="o", trained="lora"),
     "sweep": SweepConfig(file="f"),
     "dpo": DpoConfig(output="o", dataset="pairs.jsonl"),
     "evaluate": EvaluateConfig(output="o"),
