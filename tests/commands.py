@@ -7,8 +7,10 @@ each command.
 import importlib
 import json
 import os
+import runpy
 import subprocess
 import sys
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -35,7 +37,8 @@ class Commands:
         )
 
     def __call__(self, cwd: Path, *argv: str, stdin: str = "", **environment: str) -> Done:
-        """Run in the folder `cwd`, with more environment for what reads it late; of it, BEFORE is Python that is run first."""
+        """Run in the folder `cwd`, with more environment for what reads it late; of it, BEFORE is Python that is run first. Where the first
+        word is a Python file, that is run in place of softspoken."""
         files = {name: cwd / f".{name}" for name in ("stdin", "stdout", "stderr")}
         files["stdin"].write_text(stdin, encoding="utf-8")
         request = {"cwd": str(cwd), "argv": argv, "environment": environment}
@@ -51,7 +54,7 @@ class Commands:
     def __enter__(self) -> "Commands":
         return self
 
-    def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+    def __exit__(self, kind: type | None, error: BaseException | None, _: TracebackType | None) -> None:
         self.process.kill()  # it holds nothing, and by itself takes its time to let go of torch
         self.process.communicate()
 
@@ -72,8 +75,6 @@ def _serve() -> None:
 
 
 def _run(cwd: str, argv: list[str], environment: dict[str, str]) -> None:
-    from softspoken.__main__ import main
-
     status = 70
     try:
         os.chdir(cwd)
@@ -84,13 +85,26 @@ def _run(cwd: str, argv: list[str], environment: dict[str, str]) -> None:
             os.dup2(os.open(f".{name}", flags | os.O_CREAT), descriptor)
         sys.stdin = open(0, encoding="utf-8")  # noqa: SIM115
         exec(environment.get("BEFORE", ""), {})
-        status = main(argv)
+        status = _main(argv)
     except SystemExit as error:
         status = error.code if isinstance(error.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
     finally:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         os._exit(status)
+
+
+def _main(argv: list[str]) -> int:
+    if not (argv and argv[0].endswith(".py")):
+        from softspoken.__main__ import main
+
+        return main(argv)
+    sys.argv = argv
+    sys.path.insert(0, str(Path(argv[0]).parent))
+    runpy.run_path(argv[0], run_name="__main__")
+    return 0
 
 
 if __name__ == "__main__":

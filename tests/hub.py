@@ -138,9 +138,10 @@ def _file(folder: Path, asked: dict[str, str | None], body: bytes) -> Answer:
 
 
 def _tree(folder: Path, asked: dict[str, str | None], body: bytes) -> Answer:
-    if asked["file"]:  # there are no folders in these repositories
+    listed = folder / (asked["file"] or "")
+    if not listed.is_dir():
         return _absent("EntryNotFound", f"{asked['file']} does not exist on main")
-    return _json([_entry(path) for path in sorted(folder.iterdir())])
+    return _json([_entry(path, folder) for path in sorted(listed.iterdir())])
 
 
 def _paths(folder: Path, asked: dict[str, str | None], body: bytes) -> Answer:
@@ -148,7 +149,7 @@ def _paths(folder: Path, asked: dict[str, str | None], body: bytes) -> Answer:
         names = json.loads(body)["paths"]
     except json.JSONDecodeError:
         names = parse_qs(body.decode()).get("paths", [])
-    return _json([_entry(folder / name) for name in names if (folder / name).is_file()])
+    return _json([_entry(folder / name, folder) for name in names if (folder / name).exists()])
 
 
 def _info(folder: Path, asked: dict[str, str | None], body: bytes) -> Answer:
@@ -162,13 +163,20 @@ def _info(folder: Path, asked: dict[str, str | None], body: bytes) -> Answer:
             "disabled": False,
             "tags": [],
             "lastModified": "2026-01-01T00:00:00.000Z",
-            "siblings": [{"rfilename": path.name} for path in sorted(folder.iterdir())],
+            "siblings": [{"rfilename": str(path.relative_to(folder))} for path in _files(folder)],
         }
     )
 
 
-def _entry(path: Path) -> dict[str, Any]:
-    return {"type": "file", "path": path.name, "size": path.stat().st_size, "oid": _digest(path)}
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _entry(path: Path, folder: Path) -> dict[str, Any]:
+    name = str(path.relative_to(folder))
+    if path.is_dir():
+        return {"type": "directory", "path": name, "oid": hashlib.sha1(name.encode()).hexdigest()}
+    return {"type": "file", "path": name, "size": path.stat().st_size, "oid": _digest(path)}
 
 
 def _digest(path: Path) -> str:
