@@ -3,6 +3,7 @@ dead."""
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import warnings
@@ -32,7 +33,8 @@ FIRST, LONGEST = 20.0, 60.0
 def progress_bar(command: str, *columns: ProgressColumn | str, output: TextIO | None = None) -> Bar:
     """`columns` stand between the count and the time that remains. Not shown where `output`, the lines that a command
     writes, goes to a terminal itself."""
-    console = Console(stderr=True)
+    # FORCE_COLOR, which CI services and kernels of Jupyter's set, asks for colours; rich takes it for a terminal.
+    console = Console(stderr=True, force_terminal=None if "TTY_COMPATIBLE" in os.environ else sys.stderr.isatty())
     read_anyway = (output is not None and output.isatty()) or not processes.first()
     bar = Progress(
         SpinnerColumn(),

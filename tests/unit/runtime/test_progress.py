@@ -36,6 +36,16 @@ def test_it_shows_on_stderrs_terminal_alone(
     assert ("5/7" in stderr.getvalue()) == ("score" in stderr.getvalue()) == shown
 
 
+def test_to_be_asked_for_colours_is_not_to_be_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in CI and in a kernel, where a bar would be thousands of lines of control characters."""
+    monkeypatch.delenv("TTY_COMPATIBLE", raising=False)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setattr("sys.stderr", io.StringIO())
+    assert progress_bar("train").disable
+    monkeypatch.setattr("sys.stderr", Terminal())
+    assert not progress_bar("train").disable
+
+
 def test_names_in_it_are_no_markup(monkeypatch: pytest.MonkeyPatch) -> None:
     stderr = Terminal()
     monkeypatch.setattr("sys.stderr", stderr)
