@@ -14,7 +14,7 @@ from sphinx.util.docutils import SphinxDirective
 import softspoken
 from softspoken.cli.commands import CONFIGS
 from softspoken.cli.flags import _one_line, _parser
-from softspoken.config.help import field_docs
+from softspoken.config.help import field_docs, settings_of
 from softspoken.config.ranges import BOUNDS
 
 
@@ -57,7 +57,7 @@ class Settings(SphinxDirective):
         docs = field_docs(config)
         lines = [f"::::{{py:class}} softspoken.{name}(*, …)", _plain(config.__dict__["__doc__"].purpose), ""]
         lines += ["```pycon", *config.__dict__["__doc__"].example.splitlines(), "```", ""]
-        for field in dataclasses.fields(config):
+        for field in settings_of(config):
             lines += [f":::{{py:attribute}} {field.name}", f":type: {field.type}", f':value: "{field.default!r}"']
             if field.default is dataclasses.MISSING:
                 lines.pop()

@@ -152,11 +152,11 @@ EXAMPLES = {
     "serve": """\
   softspoken serve --adapter runs/demo/adapter
   softspoken serve --adapter calm=runs/a/adapter kind=runs/b/adapter --host 0.0.0.0 --api_key_file keys.txt
-  softspoken serve --model google/flan-t5-base --adapter runs/t5/adapter --judge detoxify:original --quantization int8 \
+  softspoken serve --model google/flan-t5-base --adapter runs/t5/adapter --judge detoxify:original --compute_type int8 \
       --engine ctranslate2""",
     "export": """\
   softspoken export --adapter runs/demo/adapter --output models/calm
-  softspoken export --adapter runs/demo/adapter --format ctranslate2 --quantization int8 --output models/calm-int8
+  softspoken export --adapter runs/demo/adapter --format ctranslate2 --compute_type int8 --output models/calm-int8
   softspoken export --model google/flan-t5-base --adapter runs/t5/adapter --output models/t5 --push_to_hub me/calm-t5""",
     "doctor": """\
   softspoken doctor

@@ -267,7 +267,17 @@ def _sentence(command: str, message: str, settings: dict[str, Any] | None = None
     return " ".join(message.split())
 
 
-SETTINGS_RENAMED = {("sft", "lora"): "sft takes --trained lora in place of --lora, and the other kinds that train does"}
+SETTINGS_RENAMED = {
+    ("sft", "lora"): "sft takes --trained lora in place of --lora, and the other kinds that train does",
+    **{
+        (
+            command,
+            "quantization",
+        ): f"{command} takes --compute_type, CTranslate2's own name for how it computes; quantization is the bits of "
+        "a base that torch holds (train, sft, dpo, evaluate, generate)"
+        for command in ("export", "serve")
+    },
+}
 
 
 def _unknown_field(command: str, name: str) -> str:

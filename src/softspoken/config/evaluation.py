@@ -86,7 +86,7 @@ class EvaluateConfig:
     batch_size: int = 32
     """texts at once"""
     quantization: Quantization | None = None
-    """round the base's weights to so many bits (needs bitsandbytes), as they were in training; by default they stay whole"""
+    """bits of the base's weights in torch, as they were in training (needs bitsandbytes); by default they stay whole"""
     engine: Engine = "torch"
     """what decodes greedily: torch; ctranslate2; or auto: for each system ctranslate2 where it gives torch's own tokens on 32 texts of
     the embedded test split; samples are torch's"""

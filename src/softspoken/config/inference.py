@@ -48,7 +48,7 @@ class GenerateConfig:
     on_bad_row: OnBadRow = "error"
     """what to do with a row that has no usable text: stop, or skip it and count"""
     quantization: Quantization | None = None
-    """round the base's weights to so many bits (needs bitsandbytes), as they were in training; by default they stay whole"""
+    """bits of the base's weights in torch, as they were in training (needs bitsandbytes); by default they stay whole"""
     engine: Engine = "torch"
     """what decodes: torch; ctranslate2; or auto: ctranslate2, which is several times as fast, where it gives torch's own tokens on 32
     texts of the embedded test split"""

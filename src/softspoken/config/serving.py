@@ -10,7 +10,7 @@ from softspoken.config.kinds import Device, Engine, check
 from softspoken.config.ranges import check_settings
 
 Format = Literal["merged", "ctranslate2", "onnx"]
-Quantization = Literal[
+ComputeType = Literal[
     "float32", "int8", "int8_float32", "int16", "float16", "int8_float16", "bfloat16", "int8_bfloat16"
 ]
 
@@ -28,8 +28,8 @@ class ExportConfig:
     format: Format = "merged"
     """merged: a folder that plain transformers loads and generates the same tokens from; ctranslate2: one that CTranslate2 loads;
     onnx: where optimum-onnx supports the transformers that is installed"""
-    quantization: Quantization = "float32"
-    """how ctranslate2 keeps its weights; what the rounding costs is measured and said"""
+    compute_type: ComputeType = "float32"
+    """how ctranslate2's copy keeps its weights and multiplies them; what the rounding costs is measured and said"""
     task: str | None = None
     """what is done with it, which says how a model is asked that has no prompt of its own: summarization, detoxification,
     translation, or a Python file of your own"""
@@ -46,8 +46,8 @@ class ExportConfig:
 
     def __post_init__(self) -> None:
         check_settings(self)
-        whole = self.format == "ctranslate2" or self.quantization == "float32"
-        check(whole, self, "quantization", "it is ctranslate2's; give format ctranslate2, or leave it out")
+        whole = self.format == "ctranslate2" or self.compute_type == "float32"
+        check(whole, self, "compute_type", "it is ctranslate2's; give format ctranslate2, or leave it out")
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,8 @@ class ServeConfig:
     """listen beyond this machine without keys"""
     engine: Engine = "auto"
     """what decodes: ctranslate2, torch, or auto: ctranslate2 where it gives torch's own tokens on 32 texts"""
-    quantization: Quantization = "float32"
-    """how ctranslate2 keeps its weights; with auto, what rounds them is seldom taken"""
+    compute_type: ComputeType = "float32"
+    """how ctranslate2's copy keeps its weights and multiplies them; with auto, what rounds them is seldom taken"""
     workers: int | None = None
     """batches at once; by default one a core for ctranslate2 on a CPU, else 1"""
     device: Device = "auto"
@@ -120,7 +120,7 @@ class ServeConfig:
         open_to_all = not is_loopback(self.host) and not self.api_key_file and not self.public
         remedy = "it is beyond this machine: give api_key_file, or public true to let everybody in"
         check(not open_to_all, self, "host", remedy)
-        check(self.engine != "torch" or self.quantization == "float32", self, "quantization", "it is ctranslate2's")
+        check(self.engine != "torch" or self.compute_type == "float32", self, "compute_type", "it is ctranslate2's")
 
 
 @dataclass(frozen=True)

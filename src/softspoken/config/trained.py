@@ -40,7 +40,7 @@ class WhatTrains:
     """where the adapter (or what trains of the last layers) lies: in the decoder alone (the text is then read once a step), or in the
     encoder as well"""
     quantization: Quantization | None = None
-    """round the base's weights to so many bits under the adapter (needs bitsandbytes); by default they stay whole"""
+    """bits of the base's weights in torch, which are rounded to so many under the adapter (needs bitsandbytes); by default they stay whole"""
     gradient_checkpointing: bool = False
     """compute each layer again in the backward pass in place of keeping what it made: less memory, more time, the same result"""
 

@@ -44,20 +44,20 @@ def use_engine(generator: Generator, wanted: str) -> None:
 
 
 def choose_engine(
-    generator: Generator, wanted: str, *, quantization: str = "float32", workers: int = 1, digest: str | None = None
+    generator: Generator, wanted: str, *, compute_type: str = "float32", workers: int = 1, digest: str | None = None
 ) -> Choice:
     """Give `generator` the engine that `wanted` (auto, ctranslate2, torch) comes to. Raises InputError where ctranslate2 is
     demanded and cannot be had."""
     if wanted == "torch":
         return Choice("torch", "asked for")
     try:
-        engine = _converted(generator, quantization, workers, digest)
+        engine = _converted(generator, compute_type, workers, digest)
     except Unsupported as reason:
         if wanted == "ctranslate2":
             raise InputError(f"engine ctranslate2 cannot be used: {reason}; give torch or auto") from reason
         return Choice("torch", f"CTranslate2 cannot be used: {reason}")
     different = differing(generator, engine)
-    how = f"CTranslate2 ({quantization})"
+    how = f"CTranslate2 ({compute_type})"
     if not different:
         generator.engine = engine
         return Choice("ctranslate2", f"{how} gives torch's own tokens on the {SELF_CHECK} texts of the self-check")
@@ -68,7 +68,7 @@ def choose_engine(
     return Choice("torch", said, different)
 
 
-def _converted(generator: Generator, quantization: str, workers: int, digest: str | None) -> CTranslate2:
+def _converted(generator: Generator, compute_type: str, workers: int, digest: str | None) -> CTranslate2:
     device = resolve_device("auto") if generator.model is None else generator.model.device
     if device.type not in ("cpu", "cuda"):
         raise Unsupported(f"it does not run on {device.type}")
@@ -79,7 +79,7 @@ def _converted(generator: Generator, quantization: str, workers: int, digest: st
         digest or content_digest(generator.model, generator.tokenizer),
         generator.generation_config,
         generator.tokenizer,
-        quantization=quantization,
+        compute_type=compute_type,
         device=device.type,
         workers=workers,
     )

@@ -121,13 +121,13 @@ def load(
     generation: GenerationConfig,
     tokenizer: Any,
     *,
-    quantization: str = "float32",
+    compute_type: str = "float32",
     device: str = "cpu",
     workers: int = 1,
 ) -> CTranslate2:
     """The model that `save` writes for transformers and `digest` names, converted or from the cache. Raises Unsupported."""
     _options(generation)  # first: a conversion takes its time
-    folder = _kept(save, digest, quantization, _package())
+    folder = _kept(save, digest, compute_type, _package())
     return opened(folder, generation, tokenizer, device=device, workers=workers)
 
 
@@ -162,12 +162,12 @@ def opened(
     )
 
 
-def convert(model: Path, output: Path, quantization: str) -> None:
+def convert(model: Path, output: Path, compute_type: str) -> None:
     """The folder of a whole model → one of CTranslate2's. Raises Unsupported for a family that it does not know."""
     ctranslate2 = _package()
     converter = ctranslate2.converters.TransformersConverter(str(model), trust_remote_code=False)
     try:
-        converter.convert(str(output), quantization=quantization, force=True)
+        converter.convert(str(output), quantization=compute_type, force=True)
     except (ValueError, KeyError, AttributeError, NotImplementedError, RuntimeError) as error:
         raise Unsupported(first_line(error)) from error
 
@@ -214,17 +214,17 @@ def _options(generation: GenerationConfig) -> dict[str, Any]:
     return {"min_decoding_length": 0, **options}  # its own default forbids the end as the first token
 
 
-def _kept(save: Callable[[Path], None], digest: str, quantization: str, ctranslate2: Any) -> Path:
+def _kept(save: Callable[[Path], None], digest: str, compute_type: str, ctranslate2: Any) -> Path:
     """The converted model's folder in the cache, made where it is not there or not whole."""
     root = cache_folder()
-    folder = root / f"{digest[:32]}-{quantization}-{ctranslate2.__version__}"
+    folder = root / f"{digest[:32]}-{compute_type}-{ctranslate2.__version__}"
     if _is_whole(folder):
         os.utime(folder)
         return folder
     root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=root, prefix=".making-") as made:
         save(Path(made) / "model")
-        convert(Path(made) / "model", Path(made) / "converted", quantization)
+        convert(Path(made) / "model", Path(made) / "converted", compute_type)
         record = {"sha256": _file_digest(Path(made) / "converted" / MODEL_FILE)}
         (Path(made) / "converted" / MADE_FILE).write_text(json.dumps(record) + "\n", encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)  # one that is damaged

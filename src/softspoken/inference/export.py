@@ -115,7 +115,7 @@ def _write_ctranslate2(generator: Generator, folder: Path, config: ExportConfig)
     model, converted = folder / "model", folder / "converted"
     generator.save_pretrained(model)
     try:
-        convert(model, converted, config.quantization)
+        convert(model, converted, config.compute_type)
         engine = opened(converted, generator.generation_config, generator.tokenizer)
     except Unsupported as reason:
         raise InputError(f"format ctranslate2 cannot be written: {reason}; give merged") from reason
@@ -160,7 +160,7 @@ def _card(config: ExportConfig, task: Task, generator: Generator, checked: str, 
     return export_card(
         name=name,
         format=config.format,
-        quantization=config.quantization,
+        compute_type=config.compute_type,
         model=config.model,
         adapter=config.adapter,
         base_model=hub_id,

@@ -107,7 +107,7 @@ class Models:
         digest = content_digest(generator.model, generator.tokenizer)
         workers = config.workers or self._threads()
         choice = choose_engine(
-            generator, config.engine, quantization=config.quantization, workers=workers, digest=digest
+            generator, config.engine, compute_type=config.compute_type, workers=workers, digest=digest
         )
         if isinstance(generator.engine, CTranslate2):
             generator.engine = replace(generator.engine, pieces=1)  # each worker has batches of its own

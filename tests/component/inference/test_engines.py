@@ -84,7 +84,7 @@ def test_it_is_converted_once_and_again_where_it_is_damaged(
     assert len(converted) == 2
     assert (folder / "model.bin").read_bytes() == whole
     monkeypatch.setattr(engines, "KEPT", 1)
-    choose_engine(generator, "auto", quantization="int8")
+    choose_engine(generator, "auto", compute_type="int8")
     assert [folder.name.split("-")[1] for folder in cache_folder().iterdir()] == ["int8"]
 
 

@@ -120,7 +120,7 @@ def test_ctranslate2_reads_what_is_written_for_it(tiny_t5: Path, adapter: Path, 
 
 def test_what_rounding_costs_is_said(tiny_t5: Path, tmp_path: Path) -> None:
     config = ExportConfig(
-        str(tmp_path / "out"), model=str(tiny_t5), format="ctranslate2", quantization="int8", check_limit=16
+        str(tmp_path / "out"), model=str(tiny_t5), format="ctranslate2", compute_type="int8", check_limit=16
     )
     card = (export(config) / "README.md").read_text(encoding="utf-8")
     assert "of 16 dialogues of the embedded test split" in card
@@ -135,6 +135,6 @@ def test_onnx_is_refused_in_a_sentence(tiny_t5: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_quantization_is_ctranslate2s() -> None:
-    with pytest.raises(InputError, match="quantization 'int8' cannot be used"):
-        ExportConfig("out", quantization="int8")
+def test_the_compute_type_is_ctranslate2s() -> None:
+    with pytest.raises(InputError, match="compute_type 'int8' cannot be used"):
+        ExportConfig("out", compute_type="int8")

@@ -133,6 +133,7 @@ def test_every_preset_holds_only_what_there_is() -> None:
         (["train", "--preset", "flan-t5-bace-recipe"], "there is no preset 'flan-t5-bace-recipe' (did you mean 'flan-t5-base-recipe'?); there is " + ", ".join(sorted(presets()))),
         (["sft"], "sft needs --output: folder to write the model to (or the adapter, where one is trained)"),
         (["sft", "--lora", "true"], "sft takes --trained lora in place of --lora, and the other kinds that train does"),
+        (["serve", "--quantization", "int8"], "serve takes --compute_type, CTranslate2's own name for how it computes; quantization is the bits of a base that torch holds (train, sft, dpo, evaluate, generate)"),
         (["report"], "report needs DIR: folder of the run or the evaluation"),
         (["summarize", "a", "b"], "summarize does not take 'b'; softspoken summarize --help says what it takes"),
         (["score", "--kl_coef", "1"], "score has no setting 'kl_coef'; softspoken score --help lists them all"),
