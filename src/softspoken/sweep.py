@@ -20,8 +20,11 @@ import yaml
 from scipy import stats
 
 from softspoken.config import SweepConfig, TrainConfig
+from softspoken.config.rewards import recorded_reward
+from softspoken.data.reading import record_of
 from softspoken.report.report import EVAL_FILE, REPORT_FILE, read_report
 from softspoken.report.sweep_page import Row, sweep_page
+from softspoken.runtime import processes
 from softspoken.storage.run_folder import RunFolder
 from softspoken.tasks.task import Task, load_task
 from softspoken.train import train
@@ -32,6 +35,7 @@ log = logging.getLogger(__name__)
 
 STUDY, PLAN, PAGE = "study.log", "sweep.yaml", "sweep.html"
 RUNS = "runs"
+ROWS = ("dataset", "eval_dataset")
 NOT_SEARCHED = ("output", "resume", "overwrite", "seed", "push_to_hub")
 
 
@@ -45,10 +49,21 @@ class Plan:
 
 
 def sweep(config: SweepConfig) -> Path:
-    """Run the trials that are left, write the page, and return the folder. Raises InputError before anything is trained for a file that
-    does not say what to do."""
+    """Run the trials that are left, write the page, and return the folder. Raises InputError before anything is trained for a plan that
+    does not say what to do.
+
+    >>> plan = {"search": {"lora_r": [2, 4]}, "seeds": [0], "train": {"steps": 1, "batch_size": 2, "max_examples": 4}}
+    >>> plan["train"] |= {"samples_per_prompt": 2, "eval_limit": 2, "eval_samples": 0}
+    >>> folder = softspoken.sweep(softspoken.SweepConfig(file=plan, output="sweeps/ranks", trials=1))
+    >>> (folder / "sweep.html").is_file(), len(list((folder / "runs").iterdir()))
+    (True, 1)
+    """
+    if processes.size() > 1:
+        raise InputError(
+            "sweep is one process's: its trainings come one after another; start it without torchrun or accelerate"
+        )
     _require_optuna()
-    text, plan = read_plan(Path(config.file), config)
+    text, plan = read_plan(config)
     task = load_task(plan.train.get("task", "summarization"))
     with RunFolder(config.output, add=True) as folder:
         if (folder.path / PLAN).is_file() and (folder.path / PLAN).read_text(encoding="utf-8") != text:
@@ -70,41 +85,70 @@ def sweep(config: SweepConfig) -> Path:
         return folder.path
 
 
-def read_plan(path: Path, config: SweepConfig) -> tuple[str, Plan]:
-    """The file's text and what it says. Raises InputError for what cannot be tried."""
+def read_plan(config: SweepConfig) -> tuple[str, Plan]:
+    """The plan's text, by which it is known again, and what it says. Raises InputError for what cannot be tried."""
+    if isinstance(config.file, str):
+        where, (text, said) = f"file {config.file}", _read(config.file)
+    else:
+        where, text, said = "plan", "", config.file
+    if not isinstance(said, dict) or not isinstance(said.get("search"), dict) or not said["search"]:
+        raise InputError(f"{where} has no search in it; write, under search:, 'learning_rate: [0.001, 0.004]'")
+    if unknown := sorted({*map(str, said)} - {"train", "search", "seeds"}):
+        raise InputError(f"{where} has a part {unknown[0]!r}; it takes train, search and seeds")
+    plan = _plan(said, where)
+    _require_that_it_can_be_tried(plan, config, where)
+    return text or yaml.safe_dump({"train": _recorded(plan.train), "search": plan.search, "seeds": plan.seeds}), plan
+
+
+def _read(path: str) -> tuple[str, Any]:
     try:
-        text = path.read_text(encoding="utf-8")
-        said = yaml.safe_load(text)
+        text = Path(path).read_text(encoding="utf-8")
+        return text, yaml.safe_load(text)
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise InputError(
             f"file {path} cannot be read ({first_line(error)[:200]}); give a YAML file with train, search and seeds"
         ) from error
-    if not isinstance(said, dict) or not isinstance(said.get("search"), dict) or not said["search"]:
-        raise InputError(f"file {path} has no search in it; write, under search:, 'learning_rate: [0.001, 0.004]'")
-    if unknown := sorted({*map(str, said)} - {"train", "search", "seeds"}):
-        raise InputError(f"file {path} has a part {unknown[0]!r}; it takes train, search and seeds")
-    plan = Plan(dict(said.get("train") or {}), dict(said["search"]), list(said.get("seeds") or [0]))
+
+
+def _plan(said: dict[str, Any], where: str) -> Plan:
+    train, seeds = said.get("train") or {}, said.get("seeds") or [0]
+    if not isinstance(train, dict):
+        raise InputError(f"{where}: train is {train!r}; write one 'setting: value' a line")
+    if not isinstance(seeds, list | tuple | range):
+        raise InputError(f"{where}: seeds is {seeds!r}; give a list of whole numbers")
+    search = {
+        name: list(values) if isinstance(values, tuple | range) else values for name, values in said["search"].items()
+    }
+    return Plan(dict(train), search, list(seeds))
+
+
+def _require_that_it_can_be_tried(plan: Plan, config: SweepConfig, where: str) -> None:
     known = {field.name for field in fields(TrainConfig)}
     for name in (*plan.train, *plan.search):
         if name not in known or name in NOT_SEARCHED:
             raise InputError(
-                f"file {path}: {name!r} is no setting of train that a sweep may set; seeds have a list of their own"
+                f"{where}: {name!r} is no setting of train that a sweep may set; seeds have a list of their own"
             )
     if plan.train.get("eval_limit") == 0:
-        raise InputError(f"file {path}: eval_limit 0 leaves nothing to compare trials by; leave it out")
+        raise InputError(f"{where}: eval_limit 0 leaves nothing to compare trials by; leave it out")
     for name, values in plan.search.items():
         ranged = isinstance(values, dict) and {"low", "high"} <= {*values} <= {"low", "high", "log", "step"}
         if not ranged and not (isinstance(values, list) and values):
-            raise InputError(
-                f"file {path}: search of {name} is {values!r}; give a list of values, or {{low: …, high: …}}"
-            )
+            raise InputError(f"{where}: search of {name} is {values!r}; give a list of values, or {{low: …, high: …}}")
         if ranged and config.sampler == "grid":
-            raise InputError(f"file {path}: a grid needs the values of {name} one by one; give a list")
+            raise InputError(f"{where}: a grid needs the values of {name} one by one; give a list")
         for value in values if isinstance(values, list) else (values["low"], values["high"]):
+            if not isinstance(value, str | int | float | None):
+                raise InputError(f"{where}: search of {name} has the value {value!r}; give texts or numbers")
             TrainConfig(**{**plan.train, name: value})
     for seed in plan.seeds:
         TrainConfig(seed=seed)
-    return text, plan
+
+
+def _recorded(train: dict[str, Any]) -> dict[str, Any]:
+    """With names for rows and functions that were given in Python."""
+    named = {name: record_of(train[name]) for name in ROWS if train.get(name) is not None}
+    return {**train, **named, **({"reward": recorded_reward(train["reward"])} if "reward" in train else {})}
 
 
 def _require_optuna() -> None:
@@ -158,7 +202,7 @@ def _trial_of(config: SweepConfig, plan: Plan, task: Task, folder: Path) -> Any:
             if not is_whole(run_folder):
                 settings = TrainConfig(**plan.train, **chosen, seed=seed, output=str(run_folder))
                 if (run_folder / "config.yaml").is_file():
-                    settings = TrainConfig(resume=str(run_folder))
+                    settings = TrainConfig(resume=str(run_folder), **_given_again(plan.train))
                 try:
                     train(settings, on_evaluate=look)
                 except RunError as error:
@@ -168,6 +212,11 @@ def _trial_of(config: SweepConfig, plan: Plan, task: Task, folder: Path) -> Any:
         return fmean(values)
 
     return run
+
+
+def _given_again(train: dict[str, Any]) -> dict[str, Any]:
+    """Rows and functions, of which a run has but a record."""
+    return {name: train[name] for name in (*ROWS, "reward") if not isinstance(train.get(name), str | None)}
 
 
 def _suggested(trial: Any, name: str, values: Any) -> Any:

@@ -31,7 +31,7 @@ MAY_IMPORT = FOUNDATION | {
     "train": {"storage", "training", "evaluation", "report", "rl", "rewards", "tasks", "models", "data"},
     "dpo": {"storage", "training", "rl", "tasks", "models", "data"},
     "trl": {"rl", "models", "data"},
-    "sweep": {"storage", "train", "training", "report", "tasks"},
+    "sweep": {"storage", "train", "training", "report", "tasks", "data"},
     "cli": {"dpo", "sweep", "data", "tasks", "serving", "train", "sft", "evaluation", "inference", "rewards", "report"},
 }
 INSIDE = {
@@ -49,8 +49,8 @@ INSIDE = {
         "preference": {"help", "kinds", "ranges", "trained"},
         "evaluation": {"help", "kinds", "ranges", "rewards"},
         "inference": {"kinds", "ranges"},
-        "sweeping": {"ranges"},
-        "serving": {"kinds", "ranges"},
+        "sweeping": {"help", "ranges"},
+        "serving": {"help", "kinds", "ranges"},
     },
     "data": {
         "files": set(),

@@ -8,7 +8,7 @@ from scipy import stats
 
 from softspoken.config import SweepConfig
 from softspoken.report.sweep_page import Row, sweep_page
-from softspoken.sweep import folder_of_run, pooled, read_plan
+from softspoken.sweep import folder_of_run, pooled, read_plan, sweep
 from softspoken.tasks.task import load_task
 from softspoken.types import InputError, Interval
 
@@ -24,7 +24,7 @@ def test_a_plan_is_read(tmp_path: Path) -> None:
         tmp_path,
         "train: {steps: 3}\nsearch:\n  lora_r: [2, 4]\n  learning_rate: {low: 0.001, high: 0.1, log: true}\nseeds: [0, 1]\n",
     )
-    _, plan = read_plan(path, SweepConfig(file=str(path)))
+    _, plan = read_plan(SweepConfig(file=str(path)))
     assert (plan.train, plan.seeds) == ({"steps": 3}, [0, 1])
     assert plan.search["lora_r"] == [2, 4]
 
@@ -43,20 +43,51 @@ def test_a_plan_is_read(tmp_path: Path) -> None:
         ("search: {lora_r: [2]}\ntrain: {eval_limit: 0}", "eval_limit 0 leaves nothing to compare trials by"),
         ("search: {lora_r: [2]}\nseeds: [-1]", "seed -1 cannot be used"),
         ("search: [", "cannot be read"),
+        (
+            "search: {lora_targets: [[q, v], [q]]}",
+            "search of lora_targets has the value ['q', 'v']; give texts or numbers",
+        ),
+        ("search: {lora_r: [2]}\ntrain: [steps]", "train is ['steps']; write one 'setting: value' a line"),
+        ("search: {lora_r: [2]}\nseeds: 3", "seeds is 3; give a list of whole numbers"),
     ],
 )
 def test_what_cannot_be_tried_is_one_sentence(tmp_path: Path, text: str, words: str) -> None:
     path = written(tmp_path, text)
     with pytest.raises(InputError) as said:
-        read_plan(path, SweepConfig(file=str(path)))
+        read_plan(SweepConfig(file=str(path)))
     assert words in str(said.value)
     assert "\n" not in str(said.value)
+
+
+def test_in_python_a_plan_is_a_mapping_and_what_has_no_name_is_recorded(tmp_path: Path) -> None:
+    def shouting(responses: list[str], examples: list[object]) -> list[float]:
+        return [0.0 for _ in responses]
+
+    rows = [{"text": "a", "reference": "b"}]
+    plan = {"train": {"dataset": rows, "reward": shouting, "steps": 2}, "search": {"lora_r": (2, 4)}, "seeds": range(2)}
+    text, read = read_plan(SweepConfig(file=plan))
+    assert read.train["dataset"] is rows
+    assert read.train["reward"] is shouting
+    assert (read.search, read.seeds) == ({"lora_r": [2, 4]}, [0, 1])
+    assert "rows given in Python: 1, SHA-256 " in text
+    assert "function given in Python: shouting, SHA-256 " in text
+    with pytest.raises(InputError, match="plan has a part 'serach'"):
+        read_plan(SweepConfig(file={"serach": {}, "search": {"lora_r": [2]}}))
+
+
+def test_several_processes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = written(tmp_path, "search: {lora_r: [2]}")
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InputError, match="sweep is one process's"):
+        sweep(SweepConfig(file=str(path), output=str(tmp_path / "sweep")))
+    assert not (tmp_path / "sweep").exists()
 
 
 def test_a_grid_wants_lists(tmp_path: Path) -> None:
     path = written(tmp_path, "search: {lora_r: {low: 2, high: 8}}")
     with pytest.raises(InputError, match="a grid needs the values of lora_r one by one"):
-        read_plan(path, SweepConfig(file=str(path), sampler="grid"))
+        read_plan(SweepConfig(file=str(path), sampler="grid"))
 
 
 def test_seeds_are_pooled_by_hand() -> None:

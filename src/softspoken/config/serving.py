@@ -6,6 +6,7 @@ import ipaddress
 from dataclasses import dataclass
 from typing import Literal
 
+from softspoken.config.help import explained
 from softspoken.config.kinds import Device, Engine, check
 from softspoken.config.ranges import check_settings
 
@@ -15,6 +16,10 @@ ComputeType = Literal[
 ]
 
 
+@explained("""
+    >>> softspoken.ExportConfig(output="models/calm", adapter="runs/demo/adapter").format
+    'merged'
+""")
 @dataclass(frozen=True)
 class ExportConfig:
     """Write a model with its adapter merged in, for what is not softspoken: transformers, CTranslate2."""
@@ -50,6 +55,10 @@ class ExportConfig:
         check(whole, self, "compute_type", "it is ctranslate2's; give format ctranslate2, or leave it out")
 
 
+@explained("""
+    >>> softspoken.ServeConfig(adapter=["runs/demo/adapter"]).port
+    8000
+""")
 @dataclass(frozen=True)
 class ServeConfig:
     """Answer texts over HTTP, each response judged before it leaves."""

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+from softspoken.config.help import explained
 from softspoken.config.ranges import check_settings
 
 
+@explained("""
+    >>> softspoken.SweepConfig(file={"search": {"learning_rate": [1e-3, 4e-3]}, "seeds": [0, 1]}).trials
+    20
+""")
 @dataclass(frozen=True)
 class SweepConfig:
     """Train with many settings and seeds, and put what came of them on one page."""
 
-    file: str
-    """YAML file: train (settings that all runs share), search (setting: [values] or {low, high, log}), seeds (a list)"""
+    file: str | dict[str, Any]
+    """YAML file, or in Python the mapping that it would hold: train (settings that all runs share), search (setting: [values] or {low, high, log}), seeds (a list)"""
     output: str = "sweep"
     """folder of the runs, the study and the page; a sweep that was stopped there goes on"""
     trials: int = 20

@@ -39,7 +39,12 @@ Decode = Callable[[list[list[int]], Search], list[list[list[int]]]]
 
 def export(config: ExportConfig) -> Path:
     """Write `config.output` and return it. Raises InputError before anything is written for what cannot be had, RunError where
-    the folder does not give the model's own tokens."""
+    the folder does not give the model's own tokens.
+
+    >>> folder = softspoken.export(softspoken.ExportConfig(output="models/merged"))
+    >>> (folder / "model.safetensors").is_file()
+    True
+    """
     require_place(config.output, [config.model, config.adapter])
     task = load_task(config.task or "summarization")
     if config.format == "onnx":

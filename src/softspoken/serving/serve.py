@@ -20,7 +20,10 @@ SWITCH_SECONDS = 0.001
 
 
 def serve(config: ServeConfig) -> None:
-    """Until it is stopped. Raises InputError before it listens for what cannot be had."""
+    """Until it is stopped. Raises InputError before it listens for what cannot be had.
+
+    >>> softspoken.serve(softspoken.ServeConfig(adapter=["runs/demo/adapter"], port=8000))  # doctest: +SKIP
+    """
     server = prepared(config)
     server.run()
 
