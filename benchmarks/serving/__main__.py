@@ -1,9 +1,9 @@
-"""docs/serving.md: the server beside a FastAPI app around model.generate and CTranslate2 in a loop, in one run, in turns; then overload
-and soak; and what the guard catches and costs.
+"""docs/serving.md: the server beside a FastAPI app around model.generate and CTranslate2 in a loop, in one run, in turns; ten times
+the requests that it can answer; a soak; and what the guard catches and costs.
 
-.venv/bin/python -m benchmarks.serving --adapter runs/demo/adapter              everything (about 45 minutes, 30 of them soak)
-.venv/bin/python -m benchmarks.serving --adapter … --rounds 1 --seconds 3 --soak 1     a look
-.venv/bin/python -m benchmarks.serving --page                                   the page again, from results/cpu.json
+.venv/bin/python -m benchmarks.serving --adapter runs/demo/adapter              everything (45 minutes, 30 of them soak)
+.venv/bin/python -m benchmarks.serving --adapter … speed overload               these alone: speed, overload, soak, guard
+.venv/bin/python -m benchmarks.serving page                                     the page again, from results/cpu.json
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
@@ -27,7 +27,7 @@ from typing import Any
 from benchmarks.pages import fill
 from benchmarks.provenance import ROOT, commit, describe_machine
 from benchmarks.serving.guarding import guarding
-from benchmarks.serving.load import Seen, bodies_of, load, trouble
+from benchmarks.serving.load import Seen, arrivals, bodies_of, load, trouble
 from softspoken.config import ExportConfig
 from softspoken.data.reading import load_examples
 from softspoken.inference.choosing import cores
@@ -42,40 +42,37 @@ LIMIT = 40
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, "page", []], help="by default all")
     parser.add_argument("--adapter")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--soak", type=float, default=30, help="minutes")
     parser.add_argument("--threads", type=int, default=cores(), help="of each: torch's, CTranslate2's, and our workers")
-    parser.add_argument("--page", action="store_true")
     given = parser.parse_args()
-    if not given.page:
-        found = measured(given)
-        RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    found = json.loads(RESULTS.read_text(encoding="utf-8"))
+    found = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
+    texts = [example.text for example in load_examples("mini", "test")]
+    with tempfile.TemporaryDirectory() as work:
+        for part in [one for one in PARTS if one in (given.parts or PARTS)]:
+            at = {"machine": describe_machine(given.threads, "cpu"), "commit": commit()}
+            found[part] = {**PARTS[part](given, Path(work), texts), **at, "load_average": os.getloadavg()[1]}
+            RESULTS.parent.mkdir(exist_ok=True)
+            RESULTS.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     PAGE.write_text(fill(TEMPLATE, **found), encoding="utf-8")
 
 
-def measured(given: Any) -> dict[str, Any]:
-    texts = [example.text for example in load_examples("mini", "test")]
-    with tempfile.TemporaryDirectory() as work, ExitStack() as stack:
-        merged = export(ExportConfig(f"{work}/merged", adapter=given.adapter, max_new_tokens=LIMIT))
-        converted = export(
-            ExportConfig(
-                f"{work}/converted", adapter=given.adapter, max_new_tokens=LIMIT, format="ctranslate2", check_limit=0
-            )
+def speed(given: Any, work: Path, texts: list[str]) -> dict[str, Any]:
+    """Rounds, in each of which every server has each number of clients, and then the loop its turn."""
+    converted = export(
+        ExportConfig(
+            str(work / "converted"), adapter=given.adapter, max_new_tokens=LIMIT, format="ctranslate2", check_limit=0
         )
-        threads = given.threads
-        served = [sys.executable, "-m", "softspoken", "serve", "--model", str(merged), "--workers", str(threads)]
-        plain = stack.enter_context(
-            _server([sys.executable, "-m", "benchmarks.serving.plain_app", str(merged)], "", threads)
-        )
-        ours = stack.enter_context(_server(served, "--port", threads))
-        unguarded = stack.enter_context(_server([*served, "--guard", "false"], "--port", threads))
-        direct = stack.enter_context(_direct(converted, texts, threads))
-        for port, process in (plain, ours, unguarded):
-            _await(port, process)
+    )
+    with ExitStack() as stack:
+        plain_app = [sys.executable, "-m", "benchmarks.serving.plain_app", str(_merged(given, work))]
+        plain = stack.enter_context(_server(plain_app, given.threads))
+        ours = stack.enter_context(_ours(given, work))
+        unguarded = stack.enter_context(_ours(given, work, "--guard", "false"))
+        direct = stack.enter_context(_direct(converted, texts, given.threads))
         targets = {
             "plain": (plain[0], "/generate", bodies_of(texts, True)),
             "ours": (ours[0], "/v1/generate", bodies_of(texts, False)),
@@ -93,26 +90,42 @@ def measured(given: Any) -> dict[str, Any]:
                 print(given.seconds, size, file=direct.stdin, flush=True)
                 done, seconds = direct.stdout.readline().split()
                 loops[size].append(int(done) / float(seconds))
-        port, process = ours
-        before = _memory(process)
-        overload = load(
-            port, "/v1/generate", bodies_of(texts, False), clients=640, seconds=3 * given.seconds, pause=0.2
-        )
-        after = _memory(process)
-        print("overload", _figures(overload), flush=True)
-        soaked = _soak(port, process, texts, given.soak * 60) if given.soak else {}
     return {
-        "machine": describe_machine(given.threads, "cpu"),
-        "load_average": os.getloadavg()[1],
-        "commit": commit(),
         "rounds": {name: _medians(found) for name, found in rounds.items()},
         "loops": {size: median(rates) for size, rates in loops.items()},
         "number": given.rounds,
         "seconds": given.seconds,
-        "overload": {**_figures(overload), "memory_before": before, "memory_after": after},
-        "soak": soaked,
-        "guard": [guarding(None), guarding(given.adapter)] if given.adapter else [guarding(None)],
     }
+
+
+def overload(given: Any, work: Path, texts: list[str]) -> dict[str, Any]:
+    """Ten times as many new clients a second as it answers with 64 that wait."""
+    bodies = bodies_of(texts, False)
+    with _ours(given, work) as (port, process):
+        capacity = load(port, "/v1/generate", bodies, clients=64, seconds=given.seconds).rate
+        before = _memory(process)
+        seen = arrivals(port, "/v1/generate", bodies, rate=10 * capacity, seconds=6 * given.seconds)
+        found = {**_figures(seen), "capacity": capacity, "memory_before": before, "memory_after": _memory(process)}
+        found["own"] = _shed_seconds(port)
+    print("overload", found, flush=True)
+    return found
+
+
+def soak(given: Any, work: Path, texts: list[str]) -> dict[str, Any]:
+    with _ours(given, work) as (port, process):
+        return _soak(port, process, texts, given.soak * 60)
+
+
+def guard(given: Any, work: Path, texts: list[str]) -> dict[str, Any]:
+    return {"systems": [guarding(adapter) for adapter in dict.fromkeys([None, given.adapter])]}
+
+
+PARTS: dict[str, Callable[[Any, Path, list[str]], dict[str, Any]]] = {
+    "speed": speed,
+    "overload": overload,
+    "soak": soak,
+    "guard": guard,
+}
 
 
 def _figures(seen: Seen) -> dict[str, Any]:
@@ -167,20 +180,42 @@ def _soak(port: int, process: subprocess.Popen[str], texts: list[str], seconds: 
     }
 
 
+def _shed_seconds(port: int) -> float:
+    """What a refusal took the server itself, on average."""
+    lines = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics").read().decode().splitlines()
+    sums = {
+        line.split("{")[0]: float(line.split()[-1]) for line in lines if 'phase="shed"' in line and "bucket" not in line
+    }
+    return sums["softspoken_phase_seconds_sum"] / max(1.0, sums["softspoken_phase_seconds_count"])
+
+
 def _memory(process: subprocess.Popen[str]) -> float:
     """Resident, in MB."""
     lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1000
 
 
+def _merged(given: Any, work: Path) -> Path:
+    folder = work / "merged"
+    return folder if folder.is_dir() else export(ExportConfig(str(folder), adapter=given.adapter, max_new_tokens=LIMIT))
+
+
 @contextmanager
-def _server(command: list[str], flag: str, threads: int) -> Iterator[tuple[int, subprocess.Popen[str]]]:
+def _ours(given: Any, work: Path, *options: str) -> Iterator[tuple[int, subprocess.Popen[str]]]:
+    command = [sys.executable, "-m", "softspoken", "serve", "--model", str(_merged(given, work)), *options]
+    with _server([*command, "--workers", str(given.threads), "--port"], given.threads) as found:
+        yield found
+
+
+@contextmanager
+def _server(command: list[str], threads: int) -> Iterator[tuple[int, subprocess.Popen[str]]]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-    process = subprocess.Popen([*command, *([flag] if flag else []), str(port)], cwd=ROOT, env=environment, text=True)
+    process = subprocess.Popen([*command, str(port)], cwd=ROOT, env=environment, text=True)
     try:
+        _await(port, process)
         yield port, process
     finally:
         process.terminate()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import random
@@ -35,8 +36,8 @@ class Seen:
         return float(np.quantile(found, share)) if found else float("nan")
 
 
-def load(port: int, path: str, bodies: list[bytes], *, clients: int, seconds: float, pause: float = 0.0) -> Seen:
-    """`clients` at once for so many seconds; what is begun by then is waited for. `pause`: after an answer that is not 200."""
+def load(port: int, path: str, bodies: list[bytes], *, clients: int, seconds: float) -> Seen:
+    """`clients` at once for so many seconds; what is begun by then is waited for."""
     seen, lock = Seen(), threading.Lock()
     start = time.perf_counter()
 
@@ -56,8 +57,6 @@ def load(port: int, path: str, bodies: list[bytes], *, clients: int, seconds: fl
                 continue
             with lock:
                 seen.answers.setdefault(answer.status, []).append(time.perf_counter() - before)
-            if answer.status != 200:
-                time.sleep(pause)
         connection.close()
 
     threads = [threading.Thread(target=client, args=(number,)) for number in range(clients)]
@@ -66,6 +65,34 @@ def load(port: int, path: str, bodies: list[bytes], *, clients: int, seconds: fl
     for thread in threads:
         thread.join()
     seen.seconds = time.perf_counter() - start
+    return seen
+
+
+def arrivals(port: int, path: str, bodies: list[bytes], *, rate: float, seconds: float) -> Seen:
+    """So many new clients a second, whatever becomes of those before them; what is begun is waited for."""
+    seen, draw = Seen(), random.Random(0)
+
+    async def client(body: bytes) -> None:
+        before = time.perf_counter()
+        head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        try:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(head.encode() + body)
+            answer = await reader.read()
+            writer.close()
+            seen.answers.setdefault(int(answer.split(b" ", 2)[1]), []).append(time.perf_counter() - before)
+        except (OSError, IndexError):
+            seen.lost += 1
+
+    async def all_of_them() -> None:
+        start, clients = time.perf_counter(), []
+        for number in range(int(rate * seconds)):
+            await asyncio.sleep(max(0.0, start + number / rate - time.perf_counter()))
+            clients.append(asyncio.create_task(client(draw.choice(bodies))))
+        seen.seconds = time.perf_counter() - start
+        await asyncio.gather(*clients)
+
+    asyncio.run(all_of_them())
     return seen
 
 
