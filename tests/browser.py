@@ -4,6 +4,7 @@ needs no package."""
 import base64
 import json
 import os
+import select
 import shutil
 import subprocess
 import time
@@ -14,6 +15,15 @@ FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync --disable-dev-shm-usage --remote-debugging-pipe"
 )
+PATIENCE = 120.0
+"""Seconds for what comes at once on a machine that has nothing else to do: what is waited for is a state, never a time."""
+
+
+PLACE = """(element => {
+    element.scrollIntoView({block: 'center'});
+    const box = element.getBoundingClientRect(), x = box.x + box.width / 2, y = box.y + box.height / 2;
+    return element.contains(document.elementFromPoint(x, y)) ? [x, y] : null;
+})(document.querySelector(SELECTOR))"""
 
 
 class Browser:
@@ -53,6 +63,7 @@ class Browser:
 
     def receive(self) -> dict:
         while b"\0" not in self.buffer:
+            assert select.select([self.read], [], [], PATIENCE)[0], "Chromium says nothing"
             piece = os.read(self.read, 1 << 20)
             assert piece, "Chromium ended"
             self.buffer += piece
@@ -76,12 +87,13 @@ class Browser:
         self.call("Network.emulateNetworkConditions", offline=True, latency=0, downloadThroughput=0, uploadThroughput=0)
         self.call("Page.navigate", url=page.as_uri())
         self.wait_for("Page.loadEventFired")
-        self.evaluate("new Promise(done => requestAnimationFrame(() => setTimeout(done, 200)))")
+        drawn = "[...document.querySelectorAll('.plot')].every(plot => plot.querySelector('.main-svg'))"
+        self.until(f"document.readyState === 'complete' && {drawn}")
 
     def close(self) -> None:
         self.session = None
         self.call("Browser.close")
-        self.process.wait(timeout=30)
+        self.process.wait(timeout=PATIENCE)
         os.close(self.read)
         os.close(self.write)
 
@@ -97,19 +109,21 @@ class Browser:
         self.call("Page.navigate", url=address)
         self.wait_for("Page.loadEventFired")
 
-    def until(self, expression: str, seconds: float = 120) -> None:
-        end = time.monotonic() + seconds
+    def until(self, expression: str) -> None:
+        end = time.monotonic() + PATIENCE
         while not self.evaluate(f"!!({expression})"):
             assert time.monotonic() < end, expression
             time.sleep(0.05)
 
     def click(self, selector: str) -> None:
-        """With the mouse, in the middle of it."""
-        place = self.evaluate(
-            f"(e => {{ e.scrollIntoView({{block: 'center'}}); const r = e.getBoundingClientRect(); "
-            f"return [r.x + r.width / 2, r.y + r.height / 2]; }})(document.querySelector({json.dumps(selector)}))"
-        )
-        assert isinstance(place, list), selector
+        """With the mouse, in the middle of it, once it stands still and nothing lies over it."""
+        self.until(f"document.querySelector({json.dumps(selector)})")
+        end, before = time.monotonic() + PATIENCE, None
+        while (place := self.evaluate(PLACE.replace("SELECTOR", json.dumps(selector)))) != before or not place:
+            assert time.monotonic() < end, selector
+            before = place
+            self.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        assert isinstance(place, list)
         for kind in ("mousePressed", "mouseReleased"):
             self.call("Input.dispatchMouseEvent", type=kind, x=place[0], y=place[1], button="left", clickCount=1)
 

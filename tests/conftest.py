@@ -5,11 +5,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 from transformers import AutoTokenizer, GenerationConfig, T5Config, T5ForConditionalGeneration
 
 from softspoken import mini
 from softspoken.data.prompts import PromptFormat
 from softspoken.types import Example
+
+# No bound on how long an example takes, which a loaded machine may not keep; and the same examples everywhere.
+settings.register_profile("ours", deadline=None, derandomize=True)
+settings.load_profile("ours")
 
 
 def build_tiny_t5(folder: Path, *, tied: bool = True, vocab_size: int | None = None) -> Path:

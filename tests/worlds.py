@@ -4,7 +4,6 @@ import json
 import os
 import select
 import signal
-import socket
 import sys
 import time
 import traceback
@@ -14,13 +13,17 @@ from typing import Any
 
 import torch
 
+from ports import reserved_port
 
-def in_processes(count: int, work: Callable[[], Any], *, limit: float = 120) -> list[Any]:
+
+def in_processes(count: int, work: Callable[[], Any], *, limit: float = 300) -> list[Any]:
     """What `work` returns in each of `count` processes, by rank; JSON. Raises RuntimeError with what went wrong in one, or where
     they take longer than `limit` seconds."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    with reserved_port() as port:
+        return _in_processes(count, port, work, limit)
+
+
+def _in_processes(count: int, port: int, work: Callable[[], Any], limit: float) -> list[Any]:
     sys.stdout.flush()
     sys.stderr.flush()
     pipes, children = [], []

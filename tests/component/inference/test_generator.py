@@ -513,7 +513,7 @@ def test_output_comes_batch_by_batch_and_a_reader_may_leave(tiny_t5: Path) -> No
         process.stdin.write(line * 3 * WINDOW)
         process.stdin.close()
         assert process.stderr.read() == ""
-        assert process.wait(timeout=60) == 141
+        assert process.wait(timeout=120) == 141
 
 
 def test_generate_answers_as_the_task_calls_it_or_without_one_plainly(tiny_t5: Path) -> None:

@@ -67,10 +67,7 @@ def test_a_chart_is_read_by_the_arrow_keys(browser):
     browser.press("ArrowRight", 39)
     said = "document.activeElement.nextElementSibling.textContent"
     assert browser.evaluate(said) == "step 2: Toxicity 0.5"
-    drawn = (
-        "new Promise(done => setTimeout(() => done(document.querySelector('#curves-1 .hoverlayer').textContent), 200))"
-    )
-    assert "step 2" in str(browser.evaluate(drawn))
+    browser.until("document.querySelector('#curves-1 .hoverlayer').textContent.includes('step 2')")
     browser.press("End", 35)
     assert browser.evaluate(said) == "step 30: Toxicity 0.03333"
     browser.evaluate("document.getElementById('planes-0').focus()")
@@ -161,10 +158,9 @@ def test_everything_that_takes_the_keyboard_has_a_name(browser):
 def test_the_page_is_no_wider_than_the_window(browser, width):
     browser.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
     browser.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
-    browser.evaluate("new Promise(done => setTimeout(done, 400))")
-    assert browser.evaluate("document.documentElement.scrollWidth") <= width
-    wide = "[...document.querySelectorAll('.plot')].filter(plot => plot.querySelector('.main-svg').clientWidth > plot.clientWidth + 1).length"
-    assert browser.evaluate(wide) == 0
+    browser.until(f"document.documentElement.scrollWidth <= {width}")
+    fits = "[...document.querySelectorAll('.plot')].every(plot => plot.querySelector('.main-svg').clientWidth <= plot.clientWidth + 1)"
+    browser.until(fits)
 
 
 def test_dark_and_light_follow_the_system(browser):
@@ -183,4 +179,4 @@ def test_the_comparison_opens_as_well(browser, pages):
     marks = browser.evaluate(MARKS)
     assert [group for group, _ in marks] == ["planes"] * 2 + ["curves"] * 7
     assert all(number for _, number in marks)
-    assert browser.evaluate("document.documentElement.scrollWidth") <= 390
+    browser.until("document.documentElement.scrollWidth <= 390")

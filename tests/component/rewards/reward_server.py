@@ -37,14 +37,14 @@ class Handler(BaseHTTPRequestHandler):
         if WAY == "moves":
             return self.answer(302, b"", Location="http://127.0.0.1:1/")
         if WAY == "slow_once" and tries == 1:
-            time.sleep(5)
+            time.sleep(3600)
         if WAY == "dies_once" and tries == 1:
             os._exit(1)  # in the middle of a request
         if WAY == "drips":
             self.send_response(200)
-            self.send_header("Content-Length", "100")
+            self.send_header("Content-Length", "1000000000")
             self.end_headers()
-            for _ in range(100):
+            while True:
                 self.wfile.write(b" ")
                 self.wfile.flush()
                 time.sleep(0.05)
@@ -63,4 +63,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 ThreadingHTTPServer.allow_reuse_address = True
-ThreadingHTTPServer(("127.0.0.1", PORT), Handler).serve_forever()
+ThreadingHTTPServer.daemon_threads = True
+server = ThreadingHTTPServer(("127.0.0.1", PORT), Handler)
+print("listening", flush=True)
+server.serve_forever()

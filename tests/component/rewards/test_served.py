@@ -1,19 +1,20 @@
 """A reward behind HTTP, against server processes that are slow, fail, die and come back; and ours against our own client."""
 
 import json
-import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ports import reserved_port
 from softspoken.rewards import served
 from softspoken.rewards.served import load_served
 from softspoken.rewards.terms import load_reward
@@ -40,27 +41,17 @@ def little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(served, "LONGEST_WAIT", 0.5)
 
 
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port: int = taken.getsockname()[1]
-        return port
-
-
 @contextmanager
 def server(way: str, folder: Path, port: int | None = None) -> Iterator[str]:
-    port = port or free_port()
-    process = subprocess.Popen([sys.executable, str(SERVER), str(port), way, str(folder)])
-    try:
-        for _ in range(600):  # until it listens
-            with socket.socket() as knock:
-                if knock.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.05)
-        yield f"http://127.0.0.1:{port}/any/path"
-    finally:
-        process.kill()
-        process.wait()
+    with reserved_port() as free:
+        command = [sys.executable, str(SERVER), str(port or free), way, str(folder)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            try:
+                assert process.stdout
+                assert process.stdout.readline() == "listening\n"
+                yield f"http://127.0.0.1:{port or free}/any/path"
+            finally:
+                process.kill()
 
 
 def asked(folder: Path) -> list[dict[str, Any]]:
@@ -85,25 +76,28 @@ def test_what_is_sent_and_what_comes_back(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize(("way", "settings", "tries"), [("fails_twice", "", 3), ("slow_once", "&timeout=0.5", 2)])
-def test_one_that_fails_or_is_slow_is_asked_again(way: str, settings: str, tries: int, tmp_path: Path) -> None:
-    with server(way, tmp_path) as url:
-        assert load_served(f"{url}#concurrency=1{settings}")(RESPONSES, EXAMPLES) == [1.0, 2.0, None]
-    assert len(asked(tmp_path)) == 1 + tries
+def test_one_that_fails_is_asked_again(tmp_path: Path) -> None:
+    with server("fails_twice", tmp_path) as url:
+        assert load_served(f"{url}#concurrency=1")(RESPONSES, EXAMPLES) == [1.0, 2.0, None]
+    assert len(asked(tmp_path)) == 1 + 3
+
+
+def test_one_that_is_slow_is_asked_again(tmp_path: Path) -> None:
+    """The first try is never answered; on a loaded machine others may be too late as well."""
+    with server("slow_once", tmp_path) as url:
+        assert load_served(f"{url}#concurrency=1&timeout=0.5&retries=100")(RESPONSES, EXAMPLES) == [1.0, 2.0, None]
+    assert len(asked(tmp_path)) >= 1 + 2
 
 
 def test_one_that_dies_and_is_started_again(tmp_path: Path) -> None:
-    port = free_port()
-    with server("dies_once", tmp_path, port) as url:
-        reward = load_served(f"{url}#retries=20")
-        found: list[Any] = []
-        asking = threading.Thread(target=lambda: found.append(reward(RESPONSES, EXAMPLES)))
-        asking.start()
-        while len(asked(tmp_path)) < 2:
-            time.sleep(0.02)
-    with server("well", tmp_path, port):
-        asking.join()
-    assert found == [[1.0, 2.0, None]]
+    with reserved_port() as port, ThreadPoolExecutor(1) as thread:
+        with server("dies_once", tmp_path, port) as url:
+            reward = load_served(f"{url}#retries=100")
+            found = thread.submit(reward, RESPONSES, EXAMPLES)
+            while len(asked(tmp_path)) < 2:
+                time.sleep(0.02)
+        with server("well", tmp_path, port):
+            assert found.result() == [1.0, 2.0, None]
 
 
 def test_one_that_stays_away_is_a_clear_end(tmp_path: Path) -> None:
@@ -113,8 +107,11 @@ def test_one_that_stays_away_is_a_clear_end(tmp_path: Path) -> None:
         RunError, match=r"no answer after 3 tries in \d+ s \(.*refused.*\); see to the server, then go on with --resume"
     ):
         reward(RESPONSES, EXAMPLES)
-    with pytest.raises(InputError, match=r"no answer after 1 tries in 0 s .*; start the server, or check the address"):
-        load_reward(f"http://127.0.0.1:{free_port()}/score#retries=0")
+    with (
+        reserved_port() as port,
+        pytest.raises(InputError, match=r"no answer after 1 tries in \d+ s .*; start the server, or check the address"),
+    ):
+        load_reward(f"http://127.0.0.1:{port}/score#retries=0")
 
 
 @pytest.mark.parametrize(
@@ -138,10 +135,10 @@ def test_an_answer_that_no_other_can_follow_ends_at_once(way: str, says: str, tm
 
 def test_one_that_drips_is_given_up_in_time(tmp_path: Path) -> None:
     with server("drips", tmp_path) as url:
-        reward, began = load_served(f"{url}#timeout=0.4&retries=0"), time.perf_counter()
-        with pytest.raises(RunError, match="its answer was not there in time"):
-            reward(RESPONSES, EXAMPLES)
-    assert time.perf_counter() - began < 4  # at 20 bytes a second it would have been 5
+        reward = load_served(url)
+        hasty = replace(reward, timeout=0.4, retries=0)
+        with pytest.raises(RunError, match="its answer was not there in time"):  # it drips until nobody listens
+            hasty(RESPONSES, EXAMPLES)
 
 
 @pytest.mark.parametrize(

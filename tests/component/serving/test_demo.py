@@ -47,11 +47,7 @@ def test_by_clicks_on_a_wide_page(browser: Browser, address: str) -> None:
     browser.until("document.querySelector('#shown .ss-abuse')")
     assert "blur" in str(browser.evaluate(BLUR))
     browser.click("#shown .ss-abuse")
-    try:
-        browser.until(f"({BLUR}) === 'none'")  # it fades
-    except AssertionError:  # the page, on a slow machine, was still being put together under the pointer
-        browser.click("#shown .ss-abuse")
-        browser.until(f"({BLUR}) === 'none'")
+    browser.until(f"({BLUR}) === 'none'")
     browser.click("#ask")
     browser.until(ANSWERED)
     names = "[...document.querySelectorAll('#result h3')].map(e => e.textContent).join()"

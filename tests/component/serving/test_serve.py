@@ -1,5 +1,6 @@
 """The server on a real socket, with a tiny model and the embedded judge: what it answers, refuses, bounds and never loses."""
 
+import contextlib
 import gc
 import hashlib
 import http.client
@@ -30,6 +31,8 @@ from tiny_adapters import add_adapter
 
 TEXTS = ["Nora: Where are you?\nFelix: On the bus.", "Leon: hi", "Ines: You forgot the milk again, you fool."]
 KEY = "a-long-random-key"
+PATIENCE = 120.0
+"""Seconds for what comes at once on a machine that has nothing else to do: waited for, not measured."""
 
 
 class Running:
@@ -46,7 +49,7 @@ class Running:
         self.port = self.server.servers[0].sockets[0].getsockname()[1]
 
     def ask(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any, dict[str, str]]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
         content = body if isinstance(body, bytes) else json.dumps(body).encode() if body is not None else None
         given = {"Content-Type": "application/json"} if content is not None else {}
         connection.request(
@@ -64,7 +67,7 @@ class Running:
 
     def stop(self) -> None:
         self.server.should_exit = True
-        self.thread.join(30)
+        self.thread.join(PATIENCE)
         assert not self.thread.is_alive()
 
 
@@ -83,7 +86,7 @@ def held(running: Running) -> Iterator[threading.Event]:
     compute, size, room = batcher.compute, batcher.batch_size, batcher.queue_size
 
     def computed(key: Any, whats: list[Any]) -> Any:
-        assert held.wait(20)
+        assert held.wait(PATIENCE)
         return compute(key, whats)
 
     batcher.compute, batcher.batch_size = computed, 1
@@ -93,7 +96,7 @@ def held(running: Running) -> Iterator[threading.Event]:
 
 
 def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 20
+    end = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.005)
@@ -113,6 +116,7 @@ def running(tiny_t5: Path, adapters: Path, tmp_path_factory: pytest.TempPathFact
             most_texts=8,
             most_text_chars=5_000,
             workers=2,
+            deadline=2 * PATIENCE,  # or what a loaded machine has shown of its speed is refused
         )
         server = Running(config)
         yield server
@@ -223,13 +227,14 @@ def test_a_page_of_the_web_cannot_ask_through_a_browser(running: Running) -> Non
     assert (status, "its own machine alone" in answer["error"]) == (403, True)
 
 
-def raw(running: Running, content: bytes, seconds: float = 5.0) -> bytes:
+def raw(running: Running, content: bytes) -> bytes:
     """What comes back for bytes on the wire, until the server closes."""
-    with socket.create_connection(("127.0.0.1", running.port), timeout=seconds) as wire:
-        wire.sendall(content)
+    with socket.create_connection(("127.0.0.1", running.port), timeout=PATIENCE) as wire:
         found = b""
-        while piece := wire.recv(65_536):
-            found += piece
+        with contextlib.suppress(ConnectionError):  # closed before all of it was sent or read
+            wire.sendall(content)
+            while piece := wire.recv(65_536):
+                found += piece
         return found
 
 
@@ -240,11 +245,13 @@ def test_bodies_without_end_slow_ones_and_garbage(running: Running, monkeypatch:
     chunk = b"3e8\r\n" + b"x" * 1000 + b"\r\n"
     assert b" 413 " in raw(running, HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + chunk * 21)
     assert raw(running, b"\x16\x03\x01 garbage\r\n\r\n").startswith(b"HTTP/1.1 400")
-    assert b" 40" in raw(running, b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\n\r\n")
-    monkeypatch.setattr(bounds, "BODY_SECONDS", 0.1)
-    assert b" 408 " in raw(running, HEAD + b"Content-Length: 100\r\n\r\n{")
-    monkeypatch.setattr(bounds, "HEAD_SECONDS", 0.1)
-    assert raw(running, b"POST /v1/gen") == b""  # closed without a word
+    # In one piece over the wire: what comes after a connection is closed takes the answer with it.
+    assert b" 40" in raw(running, b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\n\r\n")
+    with monkeypatch.context() as patch:
+        patch.setattr(bounds, "BODY_SECONDS", 0.1)
+        assert b" 408 " in raw(running, HEAD + b"Content-Length: 100\r\n\r\n{")
+        patch.setattr(bounds, "HEAD_SECONDS", 0.1)
+        assert raw(running, b"POST /v1/gen") == b""  # closed without a word
     assert running.generate(texts=TEXTS[:1])[0] == 200
 
 
@@ -273,27 +280,31 @@ def test_keys(tiny_t5: Path, tmp_path: Path) -> None:
 
 
 def test_what_does_not_fit_is_shed_at_once_and_what_does_is_answered(running: Running, held: threading.Event) -> None:
-    running.service.batcher.queue_size = 4
+    batcher = running.service.batcher
+    batcher.queue_size = 4
     with ThreadPoolExecutor(16) as pool:
-        asked = [pool.submit(running.generate, texts=[f"Leon: {number}"]) for number in range(16)]
         try:
-            until(lambda: sum(one.done() for one in asked) == 10)  # two are computed, four wait
-            start = time.perf_counter()
+            asked = [pool.submit(running.generate, texts=[f"Leon: {number}"]) for number in range(2)]
+            until(lambda: batcher._running == 2)
+            asked += [pool.submit(running.generate, texts=[f"Leon: {number}"]) for number in range(2, 6)]
+            until(lambda: len(batcher.waiting) == 4)
+            late = [pool.submit(running.generate, texts=[f"Leon: late {number}"]) for number in range(10)]
+            assert [one.result()[0] for one in late] == [429] * 10  # while nothing else is answered: at once
             status, answer, headers = running.ask("POST", "/v1/generate", {"texts": ["Leon: late"]})
-            assert (status, time.perf_counter() - start < 1) == (429, True)
+            assert status == 429
             assert re.fullmatch(r"there are 4 texts waiting, of 4 at most; ask again in \d+ s", answer["error"])
             assert int(headers["retry-after"]) >= 1
         finally:
             held.set()
-        statuses = [one.result()[0] for one in asked]
-    assert (statuses.count(200), statuses.count(429)) == (6, 10)
+        assert [one.result()[0] for one in asked] == [200] * 6
 
 
 def test_a_client_that_goes_takes_its_work_along(
     running: Running, held: threading.Event, caplog: pytest.LogCaptureFixture
 ) -> None:
     batcher = running.service.batcher
-    gone = running.service.observed.gone._value.get()
+    gone = running.service.observed.gone._value
+    before = gone.get()
     with ThreadPoolExecutor(2) as pool:
         asked = [pool.submit(running.generate, texts=[text]) for text in TEXTS[:2]]
         try:
@@ -302,11 +313,10 @@ def test_a_client_that_goes_takes_its_work_along(
             with socket.create_connection(("127.0.0.1", running.port)) as wire:
                 wire.sendall(HEAD + f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
                 until(lambda: len(batcher.waiting) == 3)
-            until(lambda: not batcher.waiting)
+            until(lambda: not batcher.waiting and gone.get() == before + 1)
         finally:
             held.set()
         assert [one.result()[0] for one in asked] == [200, 200]
-    assert running.service.observed.gone._value.get() == gone + 1
     gc.collect()
     assert caplog.text == ""  # nothing is left that asyncio would complain of
 

@@ -102,7 +102,7 @@ def test_ctrl_c_is_quiet() -> None:
         assert process.stdout.readline() == "on\n"
         process.send_signal(signal.SIGINT)
         assert process.stderr.read() == ""
-        assert process.wait(timeout=30) == 130
+        assert process.wait(timeout=120) == 130
 
 
 def test_results_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

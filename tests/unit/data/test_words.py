@@ -35,7 +35,7 @@ def test_tokens_of_every_script(text: str, expected: list[str]) -> None:
 
 
 @given(st.text(st.characters(max_codepoint=127)))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_on_ascii_nothing_has_changed(text: str) -> None:
     assert tokens(text) == tokenize(text, None)
     assert words(text) == OLD_WORD.findall(text.lower())

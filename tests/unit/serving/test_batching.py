@@ -3,16 +3,20 @@
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from softspoken.serving import batching
 from softspoken.serving.batching import Batcher, Shed, Work
 
 Test = Callable[[Batcher], Awaitable[None]]
+PATIENCE = 120.0
+"""Seconds for what comes at once on a machine that has nothing else to do."""
 
 
-def work(what: Any, length: int = 1, key: str = "k", seconds: float = 5.0, cost: int = 1) -> Work:
+def work(what: Any, length: int = 1, key: str = "k", seconds: float = PATIENCE, cost: int = 1) -> Work:
     loop = asyncio.get_running_loop()
     return Work(what, length, key, loop.time() + seconds, loop.create_future(), cost)
 
@@ -31,7 +35,7 @@ class Held:
 
     def __call__(self, key: Any, whats: list[Any]) -> list[Any]:
         self.batches.append(list(whats))
-        assert self.let_go.wait(5)
+        assert self.let_go.wait(PATIENCE)
         return [ValueError(what) if what == "bad" else f"{what}!" for what in whats]
 
 
@@ -44,17 +48,16 @@ def run(test: Callable[[Batcher, Held], Awaitable[None]], **settings: Any) -> No
             await test(batcher, held)
         finally:
             held.let_go.set()
-            await asyncio.wait_for(batcher.drain(), 5)
+            await asyncio.wait_for(batcher.drain(), PATIENCE)
 
     asyncio.run(all_of_it())
 
 
 async def begun(held: Held, batches: int) -> None:
-    for _ in range(1000):
-        if len(held.batches) >= batches:
-            return
+    end = asyncio.get_running_loop().time() + PATIENCE
+    while len(held.batches) < batches:
+        assert asyncio.get_running_loop().time() < end, held.batches
         await asyncio.sleep(0.002)
-    raise AssertionError(held.batches)
 
 
 def test_what_waits_shares_a_batch_with_the_nearest_in_length_and_the_oldest_is_in_it() -> None:
@@ -192,27 +195,40 @@ def test_idle_workers_share_what_waits() -> None:
     run(test, workers=2, batch_size=8)
 
 
-def test_whoever_was_just_answered_is_waited_for_and_one_alone_waits_for_nobody() -> None:
+def test_whoever_was_just_answered_is_waited_for_and_one_alone_waits_for_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By a clock that stands still until it is told."""
+    clock = [0.0]
+    monkeypatch.setattr(batching, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+
+    async def done(batcher: Batcher, *numbers: int) -> None:
+        works = [work(number) for number in numbers]
+        batcher.submit(works)
+        await asyncio.gather(*(one.done for one in works))
+
     async def test(batcher: Batcher, held: Held) -> None:
         held.let_go.set()
-        batcher.submit([work(number) for number in range(3)])
-        await begun(held, 1)
+        await done(batcher, 0, 1, 2)
         batcher.batch_seconds = 1.0  # a tenth of it, 0.05 s at most, may be waited
-        later = [work(number) for number in range(3, 6)]
-        batcher.submit(later[:1])
-        await asyncio.sleep(0.01)
-        batcher.submit(later[1:])
-        await asyncio.gather(*(one.done for one in later))
+        first = asyncio.create_task(done(batcher, 3))
+        for _ in range(3):  # of the worker's glances
+            await asyncio.sleep(batching.GLANCE)
+        assert held.batches == [[0, 1, 2]]
+        await done(batcher, 4, 5)
+        await first
         assert held.batches == [[0, 1, 2], [3, 4, 5]]
-        for number in (6, 7):
-            alone = work(number)
-            batcher.submit([alone])
-            await alone.done
         batcher.batch_seconds = 1.0
-        start = asyncio.get_running_loop().time()
-        alone = work(8)
-        batcher.submit([alone])
-        await alone.done
-        assert asyncio.get_running_loop().time() - start < 0.05
+        first = asyncio.create_task(done(batcher, 6))
+        await asyncio.sleep(batching.GLANCE)
+        clock[0] = 0.0499
+        await asyncio.sleep(batching.GLANCE)
+        assert len(held.batches) == 2
+        clock[0] = 0.05  # nobody else has come
+        await first
+        for number in (7, 8):  # the last batch was of one: the clock stands, and none is waited for
+            batcher.batch_seconds = 1.0
+            await done(batcher, number)
+        assert held.batches[2:] == [[6], [7], [8]]
 
     run(test)
