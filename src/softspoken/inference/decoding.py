@@ -9,6 +9,7 @@ from transformers import GenerationConfig
 from transformers.generation import GenerationMode
 
 from softspoken.models.adapters import adapter_folder
+from softspoken.models.generation import read_generation
 from softspoken.models.pretrained import load_generation_config
 from softspoken.types import InputError
 
@@ -76,13 +77,8 @@ def limit_of(config: GenerationConfig) -> int:
 def generation_config_of(folder: Path | None, models: GenerationConfig, max_new_tokens: int | None) -> GenerationConfig:
     """A copy of the adapter's config, or of the model's; what the former leaves open is the latter's, as in generate()."""
     config = copy.deepcopy(models)
-    if folder and (folder / "generation_config.json").is_file():
-        try:
-            config = GenerationConfig.from_pretrained(str(folder))
-        except (OSError, ValueError, TypeError) as error:
-            raise InputError(
-                f"adapter {folder} has a generation_config.json that cannot be read; restore or remove it"
-            ) from error
+    if folder and (adapters := read_generation(folder)):
+        config = adapters
         for name, value in models.to_dict().items():
             if getattr(config, name, None) is None:
                 setattr(config, name, value)

@@ -2,14 +2,47 @@
 
 from __future__ import annotations
 
+import math
 from copy import deepcopy
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from transformers import GenerationConfig
 
-from softspoken.types import InputError
+from softspoken.types import InputError, first_line
 
+FILE = "generation_config.json"
+ONE_ID = ("decoder_start_token_id", "bos_token_id", "pad_token_id", "forced_bos_token_id")
+IDS = ("eos_token_id", "forced_eos_token_id", "suppress_tokens", "begin_suppress_tokens")
+"""One or several."""
+COUNTS = (
+    *(
+        "max_length",
+        "max_new_tokens",
+        "min_length",
+        "min_new_tokens",
+        "num_beams",
+        "num_return_sequences",
+        "num_beam_groups",
+    ),
+    *("no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "top_k"),
+)
+NUMBERS = (
+    *(
+        "temperature",
+        "top_p",
+        "min_p",
+        "top_h",
+        "typical_p",
+        "epsilon_cutoff",
+        "eta_cutoff",
+        "length_penalty",
+        "guidance_scale",
+    ),
+    *("repetition_penalty", "encoder_repetition_penalty", "diversity_penalty", "penalty_alpha", "max_time"),
+)
+SWITCHES = ("do_sample", "use_cache", "remove_invalid_values", "renormalize_logits")
 SAMPLING_ALONE = ("temperature", "top_k", "top_p", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff")
 BEAMS_ALONE = ("early_stopping", "length_penalty")
 
@@ -22,6 +55,64 @@ class Forbidden:
     """Ids that do not come out at the first position that is sampled."""
     sequences: list[list[int]]
     """Runs of several ids: the last does not come out after the others."""
+
+
+def read_generation(folder: Path) -> GenerationConfig | None:
+    """What a folder says of decoding; None where it has no such file. Raises InputError for one that cannot be read, or holds what
+    could not be decoded by: transformers itself says so in the middle of the work, or passes it over."""
+    path = folder / FILE
+    if not path.is_file():
+        return None
+    try:
+        generation = GenerationConfig.from_pretrained(str(folder))
+    except Exception as error:  # as in pretrained.from_pretrained
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise InputError(f"{path} cannot be read ({first_line(error)[:200]}); restore or remove it") from error
+    require_sound(generation, str(path))
+    return generation
+
+
+def require_sound(generation: GenerationConfig, whose: str) -> None:
+    """Raises InputError for the first setting that is not of its kind."""
+    said = vars(generation)
+    words = said.get("bad_words_ids")
+    if words is not None and not (isinstance(words, list) and all(_are_ids(word) and word for word in words)):
+        _refuse(whose, "bad_words_ids", words, "lists of ids")
+    for kind, names, fits in (
+        ("an id", ONE_ID, _is_count),
+        ("an id, or a list of them", IDS, lambda value: _is_count(value) or _are_ids(value)),
+        ("a whole number from 0 on", COUNTS, _is_count),
+        ("a finite number", NUMBERS, _is_number),
+        ("true or false", SWITCHES, lambda value: isinstance(value, bool)),
+        ('true, false or "never"', ("early_stopping",), lambda value: isinstance(value, bool) or value == "never"),
+    ):
+        for name in names:
+            if said.get(name) is not None and not fits(said[name]):
+                _refuse(whose, name, said[name], kind)
+
+
+def _refuse(whose: str, name: str, value: Any, kind: str) -> None:
+    shown = repr(value)
+    shown = shown if len(shown) <= 80 else f"{shown[:80]}…"
+    raise InputError(f"{whose}: {name} must be {kind}, not {shown}; mend it, or take it out")
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _are_ids(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_count, value))
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer of hundreds of digits
+        return False
 
 
 def start_id(generation: GenerationConfig, config: Any) -> int:

@@ -19,7 +19,7 @@ from softspoken import mini
 from softspoken.data.prompts import FORMAT_FILE, PromptFormat
 from softspoken.hub import hub_file, require_on_hub
 from softspoken.models.families import keep_attention
-from softspoken.models.generation import require_special
+from softspoken.models.generation import FILE, read_generation, require_sound, require_special
 from softspoken.types import InputError, first_line
 
 log = logging.getLogger(__name__)
@@ -50,6 +50,12 @@ def load_tokenizer(model: str) -> Any:
     if tokenizer.eos_token is None and tokenizer.sep_token is not None:  # BERT's: what ends a text there
         tokenizer.eos_token = tokenizer.sep_token
     require_special(tokenizer, f"the tokenizer of {model}")
+    longest = tokenizer.model_max_length  # 10^30 where it knows no bound
+    if isinstance(longest, bool) or not isinstance(longest, int | float) or not longest >= 1:
+        raise InputError(
+            f"the tokenizer of {model} says that its longest text (model_max_length) has {str(longest)[:80]!r} tokens; give a number "
+            "in its tokenizer_config.json"
+        )
     return tokenizer
 
 
@@ -63,10 +69,10 @@ def load_seq2seq(model: str, dtype: torch.dtype = torch.float32) -> PreTrainedMo
 
 def load_generation_config(model: str) -> GenerationConfig:
     """What load_seq2seq's model has as its own, without its weights."""
-    try:
-        return GenerationConfig.from_pretrained(resolve(model))
-    except (OSError, ValueError):  # it has no file of that name, or is none that a hub could have
-        return GenerationConfig.from_model_config(from_pretrained(AutoConfig.from_pretrained, model))
+    file = hub_file_of(model, FILE)
+    return (file and read_generation(file.parent)) or GenerationConfig.from_model_config(
+        from_pretrained(AutoConfig.from_pretrained, model)
+    )
 
 
 def require_seq2seq(model: str) -> None:
@@ -81,6 +87,7 @@ def require_seq2seq(model: str) -> None:
         raise InputError(
             f"{model} is a {config.model_type} model, not an encoder–decoder; for decoder-only models use TRL's trainers"
         )
+    require_sound(load_generation_config(model), f"{model}'s generation config")
 
 
 def _require_file(model: str, what: str, patterns: tuple[str, ...], remedy: str) -> None:
@@ -172,10 +179,16 @@ def prompt_format_for(
 
 
 def _saved_format(source: str) -> PromptFormat | None:
-    if Path(source).is_dir():
-        return PromptFormat.load(source)
-    file = hub_file(source, FORMAT_FILE, WAYS_ON)
+    file = hub_file_of(source, FORMAT_FILE)
     return PromptFormat.load(file.parent) if file else None
+
+
+def hub_file_of(model: str, name: str) -> Path | None:
+    """The file of this name that a model has, in its folder or on the hub; None where it has none."""
+    source = resolve(model)
+    if not Path(source).is_dir():
+        return hub_file(source, name, WAYS_ON)
+    return path if (path := Path(source) / name).is_file() else None
 
 
 def resolve_device(device: str) -> torch.device:
