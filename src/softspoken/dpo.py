@@ -33,7 +33,7 @@ from softspoken.rl.checkpoint import FOLDER, Progress, load_checkpoint, save_che
 from softspoken.rl.given import given_rollout
 from softspoken.rl.loading import load_policy
 from softspoken.rl.policy import Policy
-from softspoken.rl.tracking import Tracker
+from softspoken.rl.tracking import METRICS_FILE, Tracker
 from softspoken.runtime.interrupt import Interrupted, finishing
 from softspoken.storage.run_folder import RunFolder, require_place
 from softspoken.storage.unfinished import require_same, settings_of
@@ -41,7 +41,7 @@ from softspoken.tasks.task import Task, asked, load_task
 from softspoken.training.measuring import Clock
 from softspoken.training.resuming import go_on_from
 from softspoken.training.start import optimizer_of
-from softspoken.types import Example, InputError, Scores, UpdateStats
+from softspoken.types import Example, InputError, RunError, Scores, UpdateStats
 
 log = logging.getLogger(__name__)
 
@@ -120,6 +120,11 @@ def _train(config: DpoConfig, folder: RunFolder) -> None:
                 save_checkpoint(folder, Progress(step, config.beta, scheduler.state_dict()), policy, optimizer)
             if stopped_by:
                 raise Interrupted(stopped_by)
+        if not tracker.optimizer_steps:
+            raise RunError(
+                f"none of the {settings.steps} steps of {folder.path} trained: the gradient of each was no finite number (ppo/skipped in "
+                f"its {METRICS_FILE}); lower learning_rate or beta, and start again with --overwrite true"
+            )
     with folder.replacing(".") as beside:
         policy.save(beside, config.max_new_tokens)
     folder.remove(SETTINGS)  # before the checkpoints: without it the training is at its end

@@ -35,6 +35,7 @@ from softspoken.models.pretrained import (
     load_seq2seq,
     load_tokenizer,
     no_bar_for_weights,
+    not_finite,
     prompt_format_for,
     require_seq2seq,
     resolve_device,
@@ -47,7 +48,7 @@ from softspoken.runtime.progress import progress_bar
 from softspoken.storage.run_folder import RunFolder, require_place, require_room
 from softspoken.storage.unfinished import require_same, settings_of
 from softspoken.tasks.task import asked, load_task
-from softspoken.types import Example, first_line
+from softspoken.types import Example, RunError, first_line
 
 log = logging.getLogger(__name__)
 
@@ -116,7 +117,7 @@ def _train(config: SftConfig, folder: RunFolder) -> None:
         train_dataset=rows,
         data_collator=DataCollatorForSeq2Seq(tokenizer, model),
         optimizers=(_adafactor(model, config) if config.optimizer == "adafactor" else None, None),
-        callbacks=[bar, _Keep(folder), stopping],
+        callbacks=[_OnlyNumbers(), bar, _Keep(folder), stopping],
     )
     trainer.remove_callback(PrinterCallback)  # which prints to standard output
     steps = math.ceil(config.epochs * math.ceil(len(rows) / trainer.args.train_batch_size))
@@ -140,6 +141,28 @@ def _load(config: SftConfig) -> Any:
 
 
 # ------------------------------------------------------------------------------------------------- going on after a stop
+
+
+class _OnlyNumbers(TrainerCallback):
+    """Raises RunError where the loss, or a weight that is to be saved, is NaN or infinite: the Trainer goes on, and writes it."""
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        if not all(math.isfinite(float((logs or {}).get(name, 0))) for name in ("loss", "grad_norm")):
+            raise _broken(state.global_step, "the loss or its gradient is no finite number")
+
+    def on_save(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+        if found := not_finite(model):
+            raise _broken(state.global_step, found)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+        if found := not_finite(model):
+            raise _broken(state.global_step, found)
+
+
+def _broken(step: int, what: str) -> RunError:
+    return RunError(
+        f"by step {step} the weights are broken: {what}; lower learning_rate, and start again with --overwrite true"
+    )
 
 
 class _StopWhenAsked(TrainerCallback):
@@ -292,6 +315,7 @@ def _arguments(config: SftConfig, folder: Path) -> Seq2SeqTrainingArguments:
         save_steps=config.save_every,
         save_total_limit=1,  # the others have been moved
         logging_steps=50,
+        logging_nan_inf_filter=False,  # or a loss that is NaN is told as the one before it
         report_to=[],
         disable_tqdm=True,
         seed=config.seed,

@@ -22,6 +22,7 @@ from softspoken.data.prompts import PromptFormat
 from softspoken.data.reading import require_references
 from softspoken.hub import push, require_pushable
 from softspoken.models.cpu import tune_cpu
+from softspoken.models.generation import require_finite
 from softspoken.models.learning_rates import next_rate
 from softspoken.models.pretrained import require_seq2seq
 from softspoken.models.trained import read_peft_config
@@ -32,7 +33,7 @@ from softspoken.rl.checkpoint import Progress, checkpoint_bytes, load_checkpoint
 from softspoken.rl.loading import load_policy
 from softspoken.rl.policy import require_moved
 from softspoken.rl.ppo import next_kl_coef
-from softspoken.rl.rollout import generate_rollout, require_finite, too_short, with_floor
+from softspoken.rl.rollout import generate_rollout, too_short, with_floor
 from softspoken.rl.scaling import scaled, with_opinions
 from softspoken.rl.tracking import METRICS_FILE, Tracker
 from softspoken.runtime import processes

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, NoBadWordsLogitsProcessor
+from transformers import GenerationConfig, LogitsProcessorList, NoBadWordsLogitsProcessor
 
 from softspoken.config import TrainConfig
 from softspoken.data.batches import on_device
@@ -27,7 +27,7 @@ from softspoken.inference.decoding import generation_config_of, limit_of, plain_
 from softspoken.inference.engines import Search
 from softspoken.models.adapters import adapter_folder, tokenizer_source, with_adapter
 from softspoken.models.families import for_generate
-from softspoken.models.generation import end_ids, generation_to_save, require_ids_within
+from softspoken.models.generation import Watched, end_ids, generation_to_save, require_finite, require_ids_within
 from softspoken.models.languages import speak
 from softspoken.models.pretrained import (
     load_seq2seq,
@@ -251,17 +251,20 @@ class Generator:
     @torch.inference_mode()
     def _decoded(self, batch: PromptBatch, search: Search) -> Tensor:
         """Ids [N, T] as the generation config has them, without the decoder's start, which may be the end's id as well."""
+        watched = Watched()
         ids: Tensor = self.model.generate(
             **for_generate(self.model, batch.input_ids, batch.attention_mask),
             generation_config=self._config(search),
+            logits_processor=LogitsProcessorList([watched]),
         )
+        require_finite(torch.cat(watched.largest), "decoding")
         return ids[:, 1:]
 
     def _sampled(self, batch: PromptBatch, search: Search, generator: torch.Generator) -> Tensor:
         """Ids [N * samples, T], by what samples in training: nothing that bends the distribution is taken over from the
         generation config, only which ids begin and force, and the length."""
         from softspoken.rl.policy import Policy
-        from softspoken.rl.rollout import require_finite, sample
+        from softspoken.rl.rollout import sample
 
         saved = self.generation_config
         config = TrainConfig(

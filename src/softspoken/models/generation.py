@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers import GenerationConfig
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, LogitsProcessor
 
-from softspoken.types import InputError, first_line
+from softspoken.types import InputError, RunError, first_line
 
 FILE = "generation_config.json"
 ONE_ID = ("decoder_start_token_id", "bos_token_id", "pad_token_id", "forced_bos_token_id")
@@ -113,6 +115,29 @@ def _is_number(value: Any) -> bool:
         return math.isfinite(value)
     except OverflowError:  # an integer of hundreds of digits
         return False
+
+
+def require_finite(logprobs: Tensor, when: str) -> None:
+    """What decoding recorded must be numbers: looked at once a batch, where a look at each token would wait for the GPU.
+
+    Raises RunError, which begins with `when`.
+    """
+    if not torch.isfinite(logprobs).all():
+        raise RunError(
+            f"{when}: the model's logits are not finite, so that nothing can be decoded; its weights hold NaN or infinity, or an "
+            "update broke them: lower the learning rate and, with weights below float32, try float32"
+        )
+
+
+class Watched(LogitsProcessor):
+    """Leaves the logits as they are, and keeps the largest of each row: transformers' search takes id 0 of those that are NaN."""
+
+    def __init__(self) -> None:
+        self.largest: list[Tensor] = []
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:
+        self.largest.append(scores.amax(dim=-1))
+        return scores
 
 
 def start_id(generation: GenerationConfig, config: Any) -> int:

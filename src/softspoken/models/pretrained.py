@@ -153,15 +153,20 @@ def no_bar_for_weights() -> Iterator[None]:
 
 def require_finite(module: torch.nn.Module, source: str) -> None:
     """Raises InputError for weights of which one is NaN or infinite: what comes of them is said nowhere, or where none expects it."""
+    if found := not_finite(module):
+        raise InputError(f"the weights of {source} are damaged: {found}; fetch or train it again")
+
+
+def not_finite(module: torch.nn.Module) -> str | None:
+    """Of the first weight that is NaN or infinite, which it is and how much of it; None where there is none."""
     for name, weight in module.named_parameters():
         if not weight.is_floating_point() or weight.is_meta or not weight.numel():
             continue
         low, high = torch.aminmax(weight.detach())  # both are NaN where one is
         if not (torch.isfinite(low) and torch.isfinite(high)):
-            raise InputError(
-                f"the weights of {source} are damaged: {name} has {int((~torch.isfinite(weight)).sum())} of "
-                f"{weight.numel()} values that are no finite numbers; fetch or train it again"
-            )
+            wrong = int((~torch.isfinite(weight)).sum())
+            return f"{name} has {wrong} of {weight.numel()} values that are no finite numbers"
+    return None
 
 
 @functools.cache  # once a model, which is loaded in parts

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from softspoken.models.families import routes
-from softspoken.types import InputError
+from softspoken.models.generation import require_finite
+from softspoken.types import InputError, RunError
 
 LENGTHS = (6, 3)
 """Tokens of the prompts it is tried on: unequal, so that one is padded."""
@@ -20,9 +21,11 @@ COARSER = 50
 @torch.no_grad()
 def require_agreement(policy: Any) -> None:
     """Raises InputError for a model whose logits the policy (a Policy, which calls this) does not compute as its own forward
-    pass does."""
+    pass does, and RunError where they are no numbers."""
     try:
         same = _agrees(policy)
+    except RunError:
+        raise
     except (AttributeError, TypeError, RuntimeError, IndexError) as error:  # other names, arguments or shapes
         if isinstance(error, torch.OutOfMemoryError):
             raise
@@ -58,6 +61,7 @@ def _agrees(policy: Any) -> bool:
     given = {"input_ids": prompts, "attention_mask": mask, "decoder_input_ids": torch.cat([start, ids[:, :-1]], dim=1)}
     ones = torch.ones_like(given["decoder_input_ids"])
     own = policy.seq2seq(**given, decoder_attention_mask=ones).logits.float()
+    require_finite(own.amax(dim=-1), "at first")
     encoded = policy.encode(prompts, mask)
     if not _same(policy.project(policy.decode(ids, encoded, mask)).float(), own, 1):
         return False

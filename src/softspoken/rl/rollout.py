@@ -18,7 +18,7 @@ from softspoken.rl import graphs, numerics
 from softspoken.rl.policy import Policy
 from softspoken.rl.sharing import Reading
 from softspoken.runtime import processes
-from softspoken.types import Memory, PromptBatch, Rollout, RunError, Sampled, Scores
+from softspoken.types import Memory, PromptBatch, Rollout, Sampled, Scores
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -356,18 +356,6 @@ def within_memory(policy: Policy, rows: int, width: int, run: Callable[[], Resul
                 )
             policy.sampling_buffers.clear()
         torch.cuda.empty_cache()
-
-
-def require_finite(logprobs: Tensor, when: str) -> None:
-    """What sampling recorded must be numbers: looked at once a batch, where a look at each token would wait for the GPU.
-
-    Raises RunError, which begins with `when`.
-    """
-    if not torch.isfinite(logprobs).all():
-        raise RunError(
-            f"{when}: the model's logits are not finite, so that nothing can be sampled; its weights hold NaN or infinity, or an "
-            "update broke them: lower the learning rate and, with weights below float32, try float32"
-        )
 
 
 def too_short(rollout: Rollout, min_chars: int) -> Tensor:

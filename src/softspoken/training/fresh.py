@@ -11,9 +11,10 @@ from torch import Tensor
 from softspoken.config import TrainConfig
 from softspoken.data.batches import fresh_examples
 from softspoken.data.prompts import encode_prompts
+from softspoken.models.generation import require_finite
 from softspoken.rl.joining import joined, of_prompts
 from softspoken.rl.policy import Policy
-from softspoken.rl.rollout import alike, generate_rollout, require_finite, too_short
+from softspoken.rl.rollout import alike, generate_rollout, too_short
 from softspoken.types import Example, Rollout, Scores
 
 Sampled = tuple[Rollout, Scores]

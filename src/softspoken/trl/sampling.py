@@ -23,8 +23,9 @@ from transformers import (
     TypicalLogitsWarper,
 )
 
+from softspoken.models.generation import require_finite
 from softspoken.rl.policy import Policy
-from softspoken.rl.rollout import require_finite, sample_rows
+from softspoken.rl.rollout import sample_rows
 from softspoken.trl.align import Prompts
 from softspoken.trl.config import PPOConfig
 from softspoken.trl.record import Record, Scored, Special, weights_version

@@ -29,6 +29,7 @@ from softspoken import mini
 from softspoken.config import TrainConfig
 from softspoken.data.prompts import PromptFormat, encode_prompts
 from softspoken.models.cpu import PackedProjection
+from softspoken.models.generation import require_finite
 from softspoken.rl import numerics
 from softspoken.rl.loading import load_policy
 from softspoken.rl.policy import Policy
@@ -38,7 +39,6 @@ from softspoken.rl.rollout import (
     generate_rollout,
     micro_batches,
     reference_logprobs,
-    require_finite,
     sample_rows,
     score_rows,
     within_memory,
