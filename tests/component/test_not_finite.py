@@ -44,7 +44,7 @@ def settings(tiny_t5: Path, data: Path, tmp_path: Path) -> dict[str, Any]:
         "dataset": str(data),
         "output": str(tmp_path / "out"),
         "batch_size": 5,
-        "lora": True,
+        "trained": "lora",
         "lora_r": 2,
     }
 
