@@ -1,0 +1,64 @@
+"""The measured tables of README.md, from results/: python recipes/mini/page.py
+
+Each stands between `<!-- NAME -->` and `<!-- end of NAME -->`; the rest of the page is written by hand.
+"""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    """The first column to the left, the others to the right."""
+    return "\n".join(f"| {' | '.join(row)} |" for row in [header, ["---", *["---:"] * (len(header) - 1)], *rows])
+
+
+def share(found: dict[str, float] | None) -> str:
+    return f"{100 * found['mean']:.1f} % ({100 * found['low']:.1f}–{100 * found['high']:.1f})" if found else "–"
+
+
+def probes(results: dict[str, Any]) -> str:
+    titles = {
+        "prefers": "prefers the right sentence, summed",
+        "prefers_each": "a token",
+        "either_way": "either way round",
+        "says": "says it",
+        "says_foil": "says the foil",
+        "on_fact": "is on the fact",
+        "says_of_fact": "says it, of those",
+    }
+    rows = [
+        [kind, str(found["says"]["n"]), *(share(found.get(name)) for name in titles)]
+        for kind, found in results["shares"].items()
+    ]
+    return table(["dialogues", "n", *titles.values()], rows)
+
+
+TABLES: dict[str, Callable[[dict[str, Any]], str]] = {"probes": probes}
+
+
+def fill(page: str, name: str, content: str) -> str:
+    """Raises ValueError where the page has no such place."""
+    place = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end of {name} -->)", re.DOTALL)
+    filled, count = place.subn(lambda found: f"{found[1]}{content}\n{found[2]}", page)
+    if count != 1:
+        raise ValueError(
+            f"README.md has {count} places between <!-- {name} --> and <!-- end of {name} -->; one is needed"
+        )
+    return filled
+
+
+def main() -> None:
+    readme = HERE / "README.md"
+    page = readme.read_text("utf-8")
+    for name, write in TABLES.items():
+        page = fill(page, name, write(json.loads((HERE / f"results/{name}.json").read_text("utf-8"))))
+    readme.write_text(page, "utf-8")
+
+
+if __name__ == "__main__":
+    main()
