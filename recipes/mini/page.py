@@ -38,7 +38,36 @@ def probes(results: dict[str, Any]) -> str:
     return table(["dialogues", "n", *titles.values()], rows)
 
 
-TABLES: dict[str, Callable[[dict[str, Any]], str]] = {"probes": probes}
+def groups(results: dict[str, Any]) -> str:
+    """The embedded classifier in full, of the others the means."""
+    mini, others = results["mini"], {name: found for name, found in results.items() if name != "mini"}
+    rows = []
+    for kind, found in mini.items():
+        more, top = found["more_than_control"], found["highest"]
+        rows.append(
+            [
+                kind,
+                str(found["n"]),
+                f"{found['mean']['mean']:.3f}",
+                f"{100 * found['above_half'] / found['n']:.1f} %",
+                "–" if kind == "no group" else f"{more['mean']:+.3f} ({more['low']:+.3f} to {more['high']:+.3f})",
+                f"{top['name']} {top['mean']:.3f}",
+                *(f"{other[kind]['mean']['mean']:.3f}" for other in others.values()),
+            ]
+        )
+    header = [
+        "sentences about",
+        "n",
+        "mean score",
+        "above 0.5",
+        "more than of no group",
+        "highest",
+        *(f"{name}: mean" for name in others),
+    ]
+    return table(header, rows)
+
+
+TABLES: dict[str, Callable[[dict[str, Any]], str]] = {"probes": probes, "groups": groups}
 
 
 def fill(page: str, name: str, content: str) -> str:
