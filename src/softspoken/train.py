@@ -161,6 +161,7 @@ def _run(config: TrainConfig, task: Task, folder: RunFolder, changes: Changes) -
     reward = load_reward(config.reward, device=config.device, detoxify_sha256=config.detoxify_sha256)
     if reward.needs_references:
         require_references([*examples, *apart], config.dataset, reward.needs_references[0])
+    reward.require_columns([*examples, *apart])
     validation = validation_of(config, task, apart, reward, judges_of(config, task))
     examples, focus = focus_on(config, task, examples, folder.path)
     yield from _learn(config, task, prompt_format, folder, examples, focus, reward, validation, changes)

@@ -61,3 +61,16 @@ def test_no_opinion_is_counted_and_scaling_keeps_the_score_readable(tiny_t5, dat
     # Letters' mean and 0.75 for every other: the plain sum, where the scaled one has a mean of 0.
     expected = row["objective/score/helpers_reward:letters"] + 0.75 * (calls[0] // 2) / calls[0]
     assert row["objective/score"] == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_column_that_the_data_has_not_is_said_before_a_model_is_loaded(tiny_t5, data, tmp_path, monkeypatch):
+    def wants(completions, label):
+        return [1.0 for _ in completions]
+
+    monkeypatch.setattr("softspoken.rl.loading.load_seq2seq", None)
+    with pytest.raises(
+        InputError,
+        match="asks for 'label', and no row has a column of that name; there is id, dialogue, summary, prompts",
+    ):
+        train(config_for(tiny_t5, data, tmp_path / "run", reward=wants))
+    assert not (tmp_path / "run" / "config.yaml").exists()

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 from softspoken.config.help import explained
 from softspoken.config.kinds import Data, Device, Engine, OnBadRow, Quantization, Side, check
+from softspoken.config.naming import named_adapters, named_sources
 from softspoken.config.ranges import check_baselines, check_settings
-from softspoken.config.rewards import Reward, reward_weights
+from softspoken.config.rewards import Reward
+from softspoken.config.specs import check_judges, check_measures, check_reward
 
 
 @explained("""
@@ -102,6 +104,10 @@ class EvaluateConfig:
     def __post_init__(self) -> None:
         check_settings(self)
         if self.reward is not None:
-            reward_weights(self.reward)
+            check_reward(self.reward)
+        check_judges(self.judge)
+        check_measures(self.measure)
+        named_adapters(self.adapter or [])
+        named_sources(self.system or [])
         check(not (self.overwrite and self.resume), self, "overwrite", "it cannot be combined with resume")
         check_baselines(self, "baseline", self.samples)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from softspoken.config.kinds import Device, Engine, OnBadRow, Quantization, Side, check
 from softspoken.config.ranges import check_settings
+from softspoken.config.specs import check_reward
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,7 @@ class ScoreConfig:
 
     def __post_init__(self) -> None:
         check_settings(self)
+        check_reward(self.reward)
         check_output(self)
 
 

@@ -8,7 +8,9 @@ from typing import Literal
 
 from softspoken.config.help import explained
 from softspoken.config.kinds import Device, Engine, check
+from softspoken.config.naming import served_adapters
 from softspoken.config.ranges import check_settings
+from softspoken.config.specs import check_judges
 
 Format = Literal["merged", "ctranslate2", "onnx"]
 ComputeType = Literal[
@@ -126,6 +128,8 @@ class ServeConfig:
 
     def __post_init__(self) -> None:
         check_settings(self)
+        served_adapters(self.adapter or [])
+        check_judges([self.judge])
         open_to_all = not is_loopback(self.host) and not self.api_key_file and not self.public
         remedy = "it is beyond this machine: give api_key_file, or public true to let everybody in"
         check(not open_to_all, self, "host", remedy)
@@ -168,6 +172,8 @@ class DemoConfig:
 
     def __post_init__(self) -> None:
         check_settings(self)
+        served_adapters(self.adapter or [])
+        check_judges([self.judge])
         check(is_loopback(self.host) or self.public, self, "host", "it is beyond this machine: give public true")
 
 

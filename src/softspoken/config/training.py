@@ -9,7 +9,8 @@ from softspoken.config.help import explained
 from softspoken.config.kinds import TRACKERS, Data, Device, KlEstimator, OnBadRow, Side, check
 from softspoken.config.presets import follows_the_model
 from softspoken.config.ranges import check_baselines, check_settings
-from softspoken.config.rewards import Reward, reward_weights
+from softspoken.config.rewards import Reward
+from softspoken.config.specs import check_judges, check_measures, check_reward
 from softspoken.config.trained import WhatTrains, check_what_trains
 
 
@@ -255,7 +256,9 @@ class TrainConfig(WhatTrains):
         known = all(name in TRACKERS for name in self.report_to or [])
         check(known, self, "report_to", f"give {', '.join(TRACKERS)}, or several of them")
         if self.reward is not None:
-            reward_weights(self.reward)
+            check_reward(self.reward)
+        check_judges(self.judge)
+        check_measures(self.measure)
         check(not (self.resume and self.overwrite), self, "overwrite", "it cannot be combined with resume")
         if self.resume:
             return  # what else is given goes into the run's own settings, which are checked with it

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from softspoken.config import EvaluateConfig
+from softspoken.config.naming import BASE, named_adapters
 from softspoken.config.rewards import Reward, recorded_reward, reward_weights
 from softspoken.data.columns import columns_of
 from softspoken.data.holding_out import hold_out, is_one_set
@@ -33,11 +34,9 @@ from softspoken.evaluation.metrics import Judge, Similarity, slice_examples
 from softspoken.evaluation.notes import notes_on, on_several_references, on_what_was_trained_on, settings_of
 from softspoken.evaluation.rows import PARTIAL_FILE, ROWS_FILE, STATE_FILE, RowsFile, discard, is_started
 from softspoken.evaluation.systems import (
-    BASE,
     Score,
     System,
     human,
-    named_adapters,
     named_systems,
 )
 from softspoken.inference.decoding import length_limit
@@ -361,6 +360,11 @@ def _reward_term(
             f"{len(examples)} {task.words.texts} have none."
         )
         return {}
+    try:
+        reward.require_columns(examples)
+    except InputError as error:
+        notes.append(f"The reward was not measured: {error}.")
+        return {}
     shared = {
         name: replace(term, judge=judges[name]) if isinstance(term, JudgeReward) and name in judges else term
         for name, term in reward.terms.items()
@@ -376,6 +380,7 @@ def _term(name: str, spec: Reward, config: EvaluateConfig, device: str, examples
     reward = load_reward(spec, device=device, detoxify_sha256=config.detoxify_sha256)
     if reward.needs_references:
         require_references(examples, config.dataset, f"{name} ({reward.needs_references[0]})")
+    reward.require_columns(examples)
     return _as_term(reward)
 
 

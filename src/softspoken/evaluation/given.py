@@ -9,10 +9,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from softspoken.config import EvaluateConfig
+from softspoken.config.naming import HUMAN
 from softspoken.data.reading import read_examples
 from softspoken.evaluation import evaluate as command
 from softspoken.evaluation.evaluate import Prepared, judging, measure_prepared
-from softspoken.evaluation.systems import HUMAN, System, Window
+from softspoken.evaluation.systems import System, Window
 from softspoken.models.pretrained import resolve_device
 from softspoken.report.shown import Evaluation
 from softspoken.storage.run_folder import RunFolder

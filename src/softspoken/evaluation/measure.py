@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from softspoken.config.naming import BASE, HUMAN
 from softspoken.evaluation.metrics import (
     WINDOW,
     Judge,
@@ -22,7 +23,7 @@ from softspoken.evaluation.metrics import (
     toxicity_metrics,
 )
 from softspoken.evaluation.rows import RowsFile
-from softspoken.evaluation.systems import BASE, HUMAN, Generate, Score, System, Window, without
+from softspoken.evaluation.systems import Generate, Score, System, Window, without
 from softspoken.runtime import processes
 from softspoken.tasks.task import Task
 from softspoken.types import Example, Response

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from softspoken.config import EvaluateConfig
+from softspoken.config.naming import BASE, named_adapters, named_sources
 from softspoken.data.files import SUFFIXES, file_suffix
 from softspoken.data.holding_out import trained_on
 from softspoken.data.prompts import PromptFormat
-from softspoken.evaluation.systems import BASE, named_adapters, sources_given
 from softspoken.inference.decoding import GREEDY, own_search
 from softspoken.models.adapters import adapter_folder
 from softspoken.models.languages import unspoken
@@ -40,7 +40,7 @@ def notes_on(config: EvaluateConfig, prompt_format: PromptFormat) -> list[str]:
         name: PromptFormat.load(adapter_folder(folders[0]))
         for name, folders in named_adapters(config.adapter or []).items()
     }
-    for name, [source, *_] in sources_given(config).items():
+    for name, [source, *_] in named_sources(config.system or []).items():
         if Path(source).is_dir():
             saved[name] = PromptFormat.load(source)
     # What is saved beside an adapter has the language's prefix and the model's own limit, which all are asked by in the end.
@@ -64,7 +64,11 @@ def notes_on(config: EvaluateConfig, prompt_format: PromptFormat) -> list[str]:
 def on_what_was_trained_on(config: EvaluateConfig, examples: list[Example], task: Task) -> list[str]:
     """A sentence for each system that has seen some of the texts, by what its run's folder says that it was trained on."""
     folders = {name: [adapter_folder(one) for one in own] for name, own in named_adapters(config.adapter or []).items()}
-    folders |= {name: [Path(source)] for name, [source, *_] in sources_given(config).items() if Path(source).is_dir()}
+    folders |= {
+        name: [Path(source)]
+        for name, [source, *_] in named_sources(config.system or []).items()
+        if Path(source).is_dir()
+    }
     seen = {name: max(trained_on(examples, folder.resolve().parent) for folder in own) for name, own in folders.items()}
     return [
         f"{name} was trained on {count} of these {len(examples)} {task.words.texts}: how it does on them says little of others. "
@@ -92,7 +96,7 @@ def _searches(config: EvaluateConfig) -> str:
     ways |= {name: own_search(config.model, own[0]) for name, own in named_adapters(config.adapter or []).items()}
     models = {
         name: source
-        for name, [source, *_] in sources_given(config).items()
+        for name, [source, *_] in named_sources(config.system or []).items()
         if file_suffix(Path(source)) not in SUFFIXES
     }
     ways |= {name: own_search(source) for name, source in models.items()}

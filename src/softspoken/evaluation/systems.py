@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from softspoken.config import EvaluateConfig
+from softspoken.config.naming import BASE, HUMAN, named_adapters, named_sources
 from softspoken.data.files import SUFFIXES, file_rows, file_suffix
 from softspoken.data.prompts import PromptFormat
 from softspoken.data.words import any_of, words
@@ -25,7 +26,6 @@ from softspoken.models.room import require_fit
 from softspoken.tasks.task import MASK, TOXIC, Task, Words
 from softspoken.types import Decoding, Example, InputError, Response
 
-HUMAN, BASE, TUNED = "human", "base", "tuned"
 BANNED, MASKED, COPY, DELETE = "banned_words", "masked_words", "copy", "delete"
 
 
@@ -101,7 +101,7 @@ def named_systems(
     systems = [System(BASE, ways, [_Model(config, prompt_format)])]
     for name, adapters in named_adapters(config.adapter or []).items():
         systems.append(System(name, ways, [_Model(config, prompt_format, adapter=adapter) for adapter in adapters]))
-    for name, sources in sources_given(config).items():
+    for name, sources in named_sources(config.system or []).items():
         files = [source for source in sources if file_suffix(Path(source)) in SUFFIXES]
         if files and len(sources) > 1:
             raise InputError(
@@ -129,63 +129,6 @@ def named_systems(
     if twice:
         raise InputError(f"{twice[0]!r} is the name of two systems; give one of them another, as NAME=FOLDER")
     return systems
-
-
-# ------------------------------------------------------------------------------------------------------- names
-
-
-def named_adapters(adapters: list[str]) -> dict[str, list[str]]:
-    """Name → its folders (or hub ids), one for each training seed: a name given more than once is one system.
-
-    Without a name, one adapter is `tuned`; several go by their folders' names (a run's for its `adapter` folder), longer where
-    those are the same.
-    """
-    plain = [adapter for adapter in adapters if not _split(adapter)]
-    names = dict(zip(plain, folder_names(plain, alone=len(adapters) == 1), strict=True))
-    systems: dict[str, list[str]] = {}
-    for adapter in adapters:
-        name, folder = _split(adapter) or (names[adapter], adapter)
-        if folder in systems.setdefault(name, []):
-            raise InputError(f"adapter {folder} is given twice for {name!r}; give each training's own folder")
-        systems[name].append(folder)
-    return systems
-
-
-def folder_names(folders: list[str], *, alone: bool) -> list[str]:
-    if alone:
-        return [TUNED] * len(folders)
-    parts = [Path(folder).parts for folder in folders]
-    parts = [part[:-1] if part[-1] == "adapter" and len(part) > 1 else part for part in parts]
-    for depth in range(1, max(map(len, parts), default=0) + 1):
-        names = ["/".join(part[-depth:]) for part in parts]
-        if len({*names, HUMAN, BASE}) == len(names) + 2:
-            return names
-    if not folders:
-        return []
-    raise InputError(
-        f"adapter: {', '.join(folders)} do not have distinct names; give each once, in a folder of its own name or as NAME=FOLDER"
-    )
-
-
-def sources_given(config: EvaluateConfig) -> dict[str, list[str]]:
-    """Name → files or models, of the systems that are not adapters."""
-    return _named(config.system or [], "system")
-
-
-def _named(given: list[str], option: str) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for one in given:
-        split = _split(one)
-        if not split:
-            raise InputError(f"{option} {one!r} has no name; write NAME=FILE.jsonl or NAME=MODEL_FOLDER")
-        found.setdefault(split[0], []).append(split[1])
-    return found
-
-
-def _split(given: str) -> tuple[str, str] | None:
-    """NAME=SOURCE; a path with = in it is not one."""
-    match = re.fullmatch(r"([^=/\\]+)=(.+)", given)
-    return (match[1], match[2]) if match and not Path(given).exists() else None
 
 
 # ------------------------------------------------------------------------------------------------------- models

@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
-from softspoken.config.rewards import OPTIONS
+from softspoken.config.specs import classified_options, require_term
 from softspoken.rewards.text_models import TextModel, activation_of, labels_of, load_classifier
 from softspoken.types import Example, InputError
 
@@ -49,18 +49,13 @@ class Classified:
 
 def load_classified(spec: str, *, device: str, batch_size: int) -> Classified:
     """The term that `spec` names (see the top of this file). Raises InputError where there is none to be had."""
+    require_term(spec)
     kind, _, rest = spec.partition(":")
     if kind == "entails":
         name, label, options = rest, "", {"pair"}
-        if not name:
-            raise InputError(
-                "reward 'entails:' names no model; write entails:MODEL, with a cross-encoder for inference (NLI)"
-            )
     else:
-        named, options = _options(rest)
+        named, options = classified_options(rest)
         name, _, label = named.partition(":")
-    if kind == "hf" and not (name and label):
-        raise InputError(f"reward {spec!r} names no label; write hf:MODEL:LABEL:{':'.join(sorted(options))}")
     model, tokenizer = load_classifier(name)
     labels = labels_of(model)
     wanted = label.removeprefix("-") if label and label not in labels else label
@@ -75,15 +70,6 @@ def load_classified(spec: str, *, device: str, batch_size: int) -> Classified:
 
     texts = TextModel(model, tokenizer, rows, device=device, batch_size=batch_size)
     return Classified(texts, column, 1 if label == wanted else -1, "pair" in options, "logit" in options)
-
-
-def _options(rest: str) -> tuple[str, set[str]]:
-    """`MODEL:LABEL:pair:logit` → `MODEL:LABEL` and what stands after it."""
-    options = set()
-    while rest.rpartition(":")[2] in OPTIONS:
-        rest, _, option = rest.rpartition(":")
-        options.add(option)
-    return rest, options
 
 
 def _entailment(spec: str, labels: list[str]) -> int:

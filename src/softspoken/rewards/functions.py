@@ -14,7 +14,7 @@ import inspect
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,14 @@ class OwnFunction:
     function: Callable[..., Any]
     trls: inspect.Signature | None
     """Of one in TRL's form, which is called by keywords; None for one of ours."""
+    known: dict[str, None] = field(default_factory=dict, compare=False)
+    """Columns of the rows that it is going to be asked about, of which those of one call may lack some."""
+
+    def require_columns(self, examples: list[Example]) -> None:
+        """Raises InputError where it asks for a column that none of them has."""
+        if self.trls is not None:
+            self.known.update(dict.fromkeys(_names(examples)))
+            self._require(self.trls, [*self.known, *TRLS])
 
     def __call__(self, responses: list[str], examples: list[Example]) -> Any:
         if self.trls is None:
@@ -78,24 +86,33 @@ class OwnFunction:
         return _awaited(returned) if inspect.isawaitable(returned) else returned
 
     def _keywords(self, signature: inspect.Signature, responses: list[str], examples: list[Example]) -> dict[str, Any]:
-        columns = columns_of(examples) | {"prompts": [example.text for example in examples], "completions": responses}
+        absent: dict[str, list[Any]] = {name: [None] * len(examples) for name in self.known}
+        given = {"prompts": [example.text for example in examples], "completions": responses}
+        columns = absent | columns_of(examples) | given
+        self._require(signature, list(columns))
         parameters = signature.parameters.values()
-        for one in parameters:
+        if any(one.kind is one.VAR_KEYWORD for one in parameters):
+            return columns
+        return {one.name: columns[one.name] for one in parameters if one.name in columns}
+
+    def _require(self, signature: inspect.Signature, columns: list[str]) -> None:
+        for one in signature.parameters.values():
             required = one.default is one.empty and one.kind not in (one.VAR_KEYWORD, one.VAR_POSITIONAL)
             if required and one.name not in columns:
                 raise InputError(
                     f"reward {self.name!r} asks for {one.name!r}, and no row has a column of that name; there is "
                     f"{', '.join(columns)}"
                 )
-        if any(one.kind is one.VAR_KEYWORD for one in parameters):
-            return columns
-        return {one.name: columns[one.name] for one in parameters if one.name in columns}
 
 
 def columns_of(examples: list[Example]) -> dict[str, list[Any]]:
     """Every column that a row has, by its name: one value a row, None where that row has none."""
     rows = [{**example.row, **example.columns} for example in examples]
-    return {name: [row.get(name) for row in rows] for name in dict.fromkeys(name for row in rows for name in row)}
+    return {name: [row.get(name) for row in rows] for name in _names(examples)}
+
+
+def _names(examples: list[Example]) -> list[str]:
+    return list(dict.fromkeys(name for example in examples for name in (*example.row, *example.columns)))
 
 
 def _is_trls(signature: inspect.Signature) -> bool:

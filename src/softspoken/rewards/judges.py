@@ -27,12 +27,10 @@ from torch import Tensor
 from transformers import AutoConfig
 
 from softspoken import mini
-from softspoken.config.rewards import is_classified
+from softspoken.config.specs import require_judge
 from softspoken.models.pretrained import from_pretrained, no_bar_for_weights, require_finite
 from softspoken.rewards.text_models import WAYS_ON, TextModel, activation_of, labels_of, load_classifier
 from softspoken.types import InputError, first_line
-
-JUDGES = "mini, detoxify:VARIANT, detoxify:VARIANT:LABEL, profanity, hf:MODEL:LABEL, hf:MODEL:-LABEL"
 
 
 class ProfanityCheck:
@@ -93,8 +91,7 @@ def load_judge(spec: str, *, device: str = "cpu", batch_size: int = 64, detoxify
     >>> calm < 0.1 < 0.9 < cross
     True
     """
-    if is_classified(spec):
-        raise InputError(f"{spec!r} is a reward and no judge, which reads a response alone; use one of {JUDGES}")
+    require_judge(spec)
     kind, *rest = spec.split(":", maxsplit=2)
     activation: Callable[[Tensor], Tensor] = torch.sigmoid
     if spec == "profanity":
@@ -103,13 +100,11 @@ def load_judge(spec: str, *, device: str = "cpu", batch_size: int = 64, detoxify
         model, tokenizer = load_classifier(str(mini.classifier))
         columns, main = labels_of(model), "toxicity"
     elif kind == "detoxify":
-        variant, main = rest[0] if rest else "", rest[1] if len(rest) > 1 else "toxicity"
+        variant, main = rest[0], rest[1] if len(rest) > 1 else "toxicity"
         model, tokenizer, columns = _load_detoxify(variant, detoxify_sha256)
-    elif kind == "hf" and len(rest) == 2 and all(rest):
+    else:
         model, tokenizer = load_classifier(rest[0])
         columns, main, activation = labels_of(model), rest[1], activation_of(model.config)
-    else:
-        raise InputError(f"{spec!r} is not a classifier; use one of {JUDGES}")
     if main not in columns and not (kind == "hf" and main.removeprefix("-") in columns):
         raise InputError(f"{spec!r}: no label {main!r}; the classifier has {', '.join(columns[:30])}")
 
@@ -129,10 +124,6 @@ def _load_detoxify(variant: str, sha256: str | None) -> tuple[Any, Any, list[str
     """
     from detoxify.detoxify import MODEL_URLS
 
-    if variant not in MODEL_URLS:
-        raise InputError(
-            f"detoxify has no variant {variant!r}; use detoxify:VARIANT with one of {', '.join(MODEL_URLS)}"
-        )
     path = _fetch_checkpoint(MODEL_URLS[variant], sha256)
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)

@@ -6,12 +6,11 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
+from softspoken.config.specs import ROUGES
 from softspoken.data.words import by_sentence, tokens
 
-KINDS = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 
-
-def rouge(references: Sequence[str], response: str, kinds: Sequence[str] = KINDS) -> dict[str, float]:
+def rouge(references: Sequence[str], response: str, kinds: Sequence[str] = ROUGES) -> dict[str, float]:
     """F1 of each kind in [0, 1], each the best over the references (Lin 2004).
 
     Words are stemmed where they are ASCII, which is what rouge-score knows; of other scripts it would drop every letter.

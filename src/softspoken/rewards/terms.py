@@ -35,17 +35,17 @@ from softspoken.config.rewards import Reward as Asked
 from softspoken.config.rewards import (
     factors,
     is_classified,
-    is_given_function,
     is_judge,
     reward_functions,
     reward_weights,
 )
+from softspoken.config.specs import REWARDS, length_bounds, require_term
 from softspoken.data.words import count_words
 from softspoken.rewards.classified import Classified, load_classified
-from softspoken.rewards.functions import as_term, load_function
-from softspoken.rewards.judges import JUDGES, Judge, load_judge
+from softspoken.rewards.functions import OwnFunction, as_term, load_function
+from softspoken.rewards.judges import Judge, load_judge
 from softspoken.rewards.overlap import bleu, chrf
-from softspoken.rewards.rouge import KINDS, rouge
+from softspoken.rewards.rouge import rouge
 from softspoken.rewards.served import is_served, load_served
 from softspoken.rewards.similarity import Similarity, load_similarity
 from softspoken.types import Example, InputError, RunError, Scores
@@ -66,13 +66,8 @@ log = logging.getLogger(__name__)
 
 Reward = Callable[[list[str], list[Example]], Iterable[float | None]]
 
-REWARDS = (
-    f"{JUDGES}, hf:MODEL:LABEL:pair, hf:MODEL:LABEL:logit, entails:MODEL, rouge:rougeL, chrf, bleu, similarity:MODEL, cosine:MODEL, "
-    "length:MIN-MAX, http://HOST/PATH, or your own as package.module:function or ./file.py:function"
-)
 OVERLAPS = {"chrf": chrf, "bleu": bleu}
 TOXIC_NAME = re.compile(r"(severe_|very )?(toxic|insult|hate|hateful|obscen|threat|abus|offens)", re.IGNORECASE)
-OWN = re.compile(r"(.+\.py|[^\W\d][\w.]*):[^\W\d][\w.]*")
 
 
 def load_reward(
@@ -129,6 +124,12 @@ class WeightedReward:
         return [
             name for name, term in self.terms.items() if isinstance(term, Similarity) or getattr(term, "pair", False)
         ]
+
+    def require_columns(self, examples: list[Example]) -> None:
+        """Raises InputError for a term in TRL's form that asks for a column that no row has; one that some have is None elsewhere."""
+        for term in self.terms.values():
+            if isinstance(term, OwnFunction):
+                term.require_columns(examples)
 
     @property
     def truncated(self) -> int:
@@ -244,9 +245,8 @@ def default_judge(reward: Asked) -> str:
 
 
 def _load_term(spec: str, *, device: str, batch_size: int, detoxify_sha256: str | None) -> Reward:
+    require_term(spec)
     kind, _, rest = spec.partition(":")
-    if is_given_function(spec):
-        return load_function(spec)
     if is_served(spec):
         return load_served(spec)
     if is_classified(spec):
@@ -257,20 +257,14 @@ def _load_term(spec: str, *, device: str, batch_size: int, detoxify_sha256: str 
             log.warning("reward %s raises %r; to lower it, write hf:MODEL:-%s", spec, judge.labels[0], judge.labels[0])
         return JudgeReward(judge, lower=kind != "hf")
     if kind == "rouge":
-        if rest not in KINDS:
-            raise InputError(
-                f"reward {spec!r}: no such ROUGE; use one of {', '.join(f'rouge:{name}' for name in KINDS)}"
-            )
         return Rouge(spec, rest)
     if spec in OVERLAPS:
         return Overlap(spec)
     if kind == "length":
-        return _load_length(spec, rest)
-    if kind in ("similarity", "cosine") and rest:
+        return Length(*length_bounds(spec))
+    if kind in ("similarity", "cosine"):
         return load_similarity(rest, device=device, batch_size=batch_size, plain=kind == "cosine")
-    if OWN.fullmatch(spec):
-        return load_function(spec)
-    raise InputError(f"unknown reward {spec!r}; use {REWARDS}")
+    return load_function(spec)
 
 
 @dataclass(frozen=True)
@@ -318,10 +312,3 @@ class Length:
         if words > self.longest:
             return max(0.0, 1 - (words - self.longest) / (self.longest / 2))
         return 1.0
-
-
-def _load_length(spec: str, bounds: str) -> Length:
-    match = re.fullmatch(r"(\d+)-(\d+)", bounds)
-    if not match or not 0 < int(match[2]) >= int(match[1]):
-        raise InputError(f"reward {spec!r}: give the bounds in words, the shorter first, like length:5-30")
-    return Length(int(match[1]), int(match[2]))

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from softspoken.config import ServeConfig
+from softspoken.config.naming import served_adapters
 from softspoken.data.prompts import PromptFormat, prompt_ids
-from softspoken.evaluation.systems import named_adapters
 from softspoken.inference.choosing import Choice, choose_engine, cores
 from softspoken.inference.engines import CTranslate2, Search, content_digest
 from softspoken.inference.generator import Generator
@@ -57,7 +57,7 @@ class Models:
 
     def __init__(self, config: ServeConfig, task: Task) -> None:
         self.config, self.task = config, task
-        self.sources = named_sources(config.adapter or [])
+        self.sources = served_adapters(config.adapter or [])
         self._reading = threading.Lock()
         self._served: dict[str, Served] = {}
 
@@ -125,12 +125,3 @@ class Models:
             template=config.prompt_template,
             max_prompt_tokens=config.max_prompt_tokens,
         )
-
-
-def named_sources(adapters: list[str]) -> dict[str, str | None]:
-    """Name → folder or hub id; of none at all the base alone."""
-    named = named_adapters(adapters)
-    twice = [name for name, folders in named.items() if len(folders) > 1]
-    if twice:
-        raise InputError(f"adapter: {twice[0]!r} is the name of two; give one of them another, as NAME=FOLDER")
-    return {name: folders[0] for name, folders in named.items()} or {BASE: None}

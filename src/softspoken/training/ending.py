@@ -6,11 +6,11 @@ import logging
 from pathlib import Path
 
 from softspoken.config import EvaluateConfig, TrainConfig
+from softspoken.config.naming import TUNED
 from softspoken.config.rewards import factors, reward_weights
 from softspoken.data.prompts import PromptFormat
 from softspoken.evaluation.evaluate import measure_prepared, prepare, recorded, require_examples
 from softspoken.evaluation.rows import OtherEvaluation, is_started
-from softspoken.evaluation.systems import TUNED
 from softspoken.models.adapters import adapter_folder
 from softspoken.models.pretrained import resolve_device
 from softspoken.report.report import EVAL_FILE, read_report

@@ -236,7 +236,7 @@ def test_the_output_may_be_nothing_that_is_read(tmp_path, monkeypatch):
         dataset="d",
         adapter=["a"],
         system=["s=x"],
-        judge=["j"],
+        judge=["mini"],
         similarity="e",
         reward="length:1-2",
     )
@@ -244,7 +244,7 @@ def test_the_output_may_be_nothing_that_is_read(tmp_path, monkeypatch):
         module.evaluate(config)
     output, read, written = asked
     assert output == config.output
-    assert read == ["m", "d", "a", "s=x", "j", "e", "length:1-2"]
+    assert read == ["m", "d", "a", "s=x", "mini", "e", "length:1-2"]
     assert "eval.json" in written
 
 

@@ -5,9 +5,10 @@ from types import SimpleNamespace
 import pytest
 
 from made_up import DIALOGUE, WordJudge
-from softspoken.config import EvaluateConfig
+from softspoken.config import EvaluateConfig, naming
+from softspoken.config.naming import named_adapters
 from softspoken.evaluation import systems
-from softspoken.evaluation.systems import Window, best_of, masking, named_adapters, read_responses, toxic_words
+from softspoken.evaluation.systems import Window, best_of, masking, read_responses, toxic_words
 from softspoken.tasks.summarization import TASK
 from softspoken.types import Example, InputError, Response
 
@@ -242,8 +243,8 @@ def test_the_odd_one_out_is_named_with_what_the_most_have(summaries):
 
 
 def test_names_of_folders_go_as_deep_as_they_must():
-    assert systems.folder_names([], alone=False) == []
-    assert systems.folder_names(["adapter", "b"], alone=False) == ["adapter", "b"]
-    assert systems.folder_names(["x/a", "a"], alone=False) == ["x/a", "a"]
+    assert naming.folder_names([], alone=False) == []
+    assert naming.folder_names(["adapter", "b"], alone=False) == ["adapter", "b"]
+    assert naming.folder_names(["x/a", "a"], alone=False) == ["x/a", "a"]
     with pytest.raises(InputError, match="human, b do not have distinct names"):
-        systems.folder_names(["human", "b"], alone=False)  # human is taken
+        naming.folder_names(["human", "b"], alone=False)  # human is taken

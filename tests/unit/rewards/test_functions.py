@@ -57,6 +57,20 @@ def test_a_column_that_no_row_has_is_said() -> None:
         load_reward(wants)(["", ""], ROWS)
 
 
+def test_columns_are_looked_at_before_anything_is_asked_and_may_be_empty_in_a_step() -> None:
+    def wants(completions: list[str], hard: list[bool | None]) -> list[float]:
+        return [float(one is None) for one in hard]
+
+    sparse = [Example("1", "a", columns={"label": 1}), Example("2", "b", columns={"hard": True})]
+    reward = load_reward([wants, "length:1-2"])
+    with pytest.raises(
+        InputError, match="asks for 'hard', and no row has a column of that name; there is label, prompts"
+    ):
+        reward.require_columns(sparse[:1])
+    reward.require_columns(sparse)
+    assert reward(["one"], sparse[:1]).total.tolist() == [2.0]
+
+
 def test_async_functions_also_where_a_loop_runs() -> None:
     import asyncio
 

@@ -5,9 +5,10 @@ from itertools import pairwise
 import pytest
 from rouge_score.rouge_scorer import RougeScorer
 
+from softspoken.config.specs import ROUGES
 from softspoken.data.reading import load_examples
 from softspoken.evaluation.metrics import reference_metrics
-from softspoken.rewards.rouge import KINDS, rouge
+from softspoken.rewards.rouge import rouge
 from softspoken.rewards.terms import load_reward
 from softspoken.types import Example
 
@@ -16,8 +17,8 @@ from softspoken.types import Example
     "text", ["हिन्दी में लिखा हुआ", "我爱自然语言处理", "مرحبا بالعالم كله", "Мама мыла раму", "Ich höre Äpfel"]
 )
 def test_a_text_is_like_itself_and_unlike_another(text: str) -> None:
-    assert rouge([text], text) == pytest.approx(dict.fromkeys(KINDS, 1.0))
-    assert rouge([text], "Felix is on the bus") == dict.fromkeys(KINDS, 0.0)
+    assert rouge([text], text) == pytest.approx(dict.fromkeys(ROUGES, 1.0))
+    assert rouge([text], "Felix is on the bus") == dict.fromkeys(ROUGES, 0.0)
 
 
 def test_of_a_script_without_spaces_characters_are_compared() -> None:
@@ -43,7 +44,7 @@ def test_reward_and_evaluation_split_sentences_alike() -> None:
 
 def test_the_best_of_several_references_counts_for_each_kind() -> None:
     several = Example("1", "x", "Felix sleeps", further_references=("Nora walks home", "Mila is here"))
-    assert rouge(["Felix sleeps", "Nora walks home"], "Nora walks home") == dict.fromkeys(KINDS, 1.0)
+    assert rouge(["Felix sleeps", "Nora walks home"], "Nora walks home") == dict.fromkeys(ROUGES, 1.0)
     assert load_reward("rouge:rouge1")(["Nora walks"], [several]).total.tolist() == pytest.approx([0.8])  # 2/2, 2/3
     metrics = reference_metrics("Mila is here", several, two_references=False)
     assert (metrics["rougeL"], metrics["chrf"]) == pytest.approx((100, 100))
