@@ -18,6 +18,8 @@ import yaml
 from generate import load_bank
 
 LABELS = ["toxicity", "severe_toxicity", "obscene", "threat", "insult", "identity_attack"]
+SOURCES = ("davidson", "paradetox", "reports")
+"""What may be left out, to see how the rest does on it: tweets; forum lines; summaries and turns written or generated for this."""
 HELD_OUT = 0.1
 """The last tenth of ParaDetox is held out (pretraining_data.py splits there too), and a random tenth of Davidson."""
 
@@ -241,12 +243,22 @@ def heated_turn(bank: dict[str, list[str]]) -> Callable[[str], bool]:
 
 
 def training_examples(
-    data: Path, corpus: Path, rng: random.Random, *, with_davidson: bool = True, share: float = 1.0
+    data: Path, corpus: Path, rng: random.Random, *, without: str | None = None, share: float = 1.0
 ) -> list[Example]:
-    """Everything, shuffled. `share` < 1 makes a proportionally smaller set."""
-    examples = list(_training_examples(data, corpus, rng, with_davidson))
+    """Everything, shuffled; or without one of SOURCES. `share` < 1 makes a proportionally smaller set."""
+    examples = list(_training_examples(data, corpus, rng, without))
     rng.shuffle(examples)
     return [vary(rng, example) for example in examples[: int(len(examples) * share)] if example.text.strip()]
+
+
+def short_lines(data: Path, pairs: list[dict]) -> tuple[list[str], list[str]]:
+    """What is quoted, abusive and neutral: ParaDetox's short lines or, where these are left out, Davidson's."""
+    if not pairs:
+        tweets = [(without_twitter(row["text"]), row["label"] == "neither") for row in davidson(data)[0]]
+        short = [(text, plain) for text, plain in tweets if len(text.split()) <= 16]
+        return [text for text, plain in short if not plain], [text for text, plain in short if plain]
+    short = [pair for pair in pairs if len(pair["toxic"].split()) <= 16]
+    return [pair["toxic"] for pair in short], [pair["neutral"][0] for pair in short if pair["neutral"]]
 
 
 def unused_summaries(data: Path, examples: list[Example], count: int = 2000) -> list[str]:
@@ -257,9 +269,9 @@ def unused_summaries(data: Path, examples: list[Example], count: int = 2000) -> 
     return [text for text in summaries if decent(text) and " ".join(text.split()[:6]) not in used][:count]
 
 
-def _training_examples(data: Path, corpus: Path, rng: random.Random, with_davidson: bool) -> Iterator[Example]:
+def _training_examples(data: Path, corpus: Path, rng: random.Random, without: str | None) -> Iterator[Example]:
     bank, reports = load_bank(), Reports(rng)
-    pairs, _ = paradetox(data)
+    pairs = [] if without == "paradetox" else paradetox(data)[0]
     summaries, said, dialogues = [], [], []
     for name, count in (("samsum", 6000), ("dialogsum", 2500)):
         rows = read(data / name / "train.jsonl")
@@ -278,7 +290,7 @@ def _training_examples(data: Path, corpus: Path, rng: random.Random, with_davids
         yield toxic(pair["toxic"])
         yield from map(clean, pair["neutral"])
 
-    if with_davidson:
+    if without != "davidson":
         counts = {"offensive_language": 8000, "hate_speech": 2000, "neither": 5000}
         for row in davidson(data)[0]:
             if counts[row["label"]] == 0:
@@ -288,7 +300,7 @@ def _training_examples(data: Path, corpus: Path, rng: random.Random, with_davids
             yield clean(text) if row["label"] == "neither" else toxic(text, float(row["label"] == "hate_speech"))
 
     is_heated = heated_turn(bank)
-    for row in read(corpus / "train.jsonl.gz"):
+    for row in [] if without == "reports" else read(corpus / "train.jsonl.gz"):
         yield clean(row["summary"])
         turns = utterances([row])
         if "literal_summary" in row:
@@ -297,22 +309,24 @@ def _training_examples(data: Path, corpus: Path, rng: random.Random, with_davids
         else:
             yield from map(clean, rng.sample(turns, 2))
 
-    lines = [pair["toxic"] for pair in pairs if len(pair["toxic"].split()) <= 16]
-    neutral = [pair["neutral"][0] for pair in pairs if pair["neutral"] and len(pair["toxic"].split()) <= 16]
+    lines, neutral = short_lines(data, pairs)
     for _ in range(1800):
-        yield clean(reports.calm())
-        yield clean(reports.calm())
-        yield clean(joined(rng, rng.choice(summaries), reports.calm()))
-        yield toxic(reports.toxic(), 0.0)
-        yield toxic(reports.toxic(), 0.0)
-        yield toxic(joined(rng, rng.choice(summaries), reports.toxic()), 0.0)
+        if without != "reports":
+            yield clean(reports.calm())
+            yield clean(reports.calm())
+            yield clean(joined(rng, rng.choice(summaries), reports.calm()))
+            yield toxic(reports.toxic(), 0.0)
+            yield toxic(reports.toxic(), 0.0)
+            yield toxic(joined(rng, rng.choice(summaries), reports.toxic()), 0.0)
         yield toxic(joined(rng, rng.choice(summaries), quoted(rng, bank["names"], rng.choice(lines))))
     for _ in range(900):
-        yield clean(reports.lookalike())
+        if without != "reports":
+            yield clean(reports.lookalike())
         yield clean(quoted(rng, bank["names"], rng.choice(neutral)))
         yield clean(joined(rng, rng.choice(summaries), quoted(rng, bank["names"], rng.choice(neutral))))
         yield toxic(quoted(rng, bank["names"], rng.choice(lines)))
-        yield toxic(joined(rng, reports.calm(), reports.toxic()), 0.0)  # calm words do not make up for abusive ones
+        if without != "reports":  # calm words do not make up for abusive ones
+            yield toxic(joined(rng, reports.calm(), reports.toxic()), 0.0)
     for _ in range(400):  # long texts, and repeated ones
         excerpt = [turn for turn in rng.choice(dialogues)["dialogue"].splitlines() if decent(turn)][: rng.randint(4, 9)]
         yield clean("\n".join(excerpt))

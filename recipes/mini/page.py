@@ -67,7 +67,24 @@ def groups(results: dict[str, Any]) -> str:
     return table(header, rows)
 
 
-TABLES: dict[str, Callable[[dict[str, Any]], str]] = {"probes": probes, "groups": groups}
+def calibration(results: dict[str, Any]) -> str:
+    """A row a bin; of each set how many texts, their mean score and the share that is toxic. The errors below."""
+    header = ["score", *(f"{name}: n, mean score → toxic (95 %)" for name in results)]
+    bins = [{row["bin"]: row for row in found["bins"]} for found in results.values()]
+    rows = [[f"0.{number} – {(number + 1) / 10}", *(_bin(found.get(number)) for found in bins)] for number in range(10)]
+    for title, key in (("expected calibration error", "error"), ("after a temperature and a shift", "error_refitted")):
+        rows.append([title, *(f"{found[key]:.3f}" for found in results.values())])
+    return table(header, rows)
+
+
+def _bin(row: dict[str, Any] | None) -> str:
+    if row is None:
+        return "–"
+    toxic = row["toxic"]
+    return f"{row['n']}, {row['score']:.2f} → {toxic['mean']:.2f} ({toxic['low']:.2f}–{toxic['high']:.2f})"
+
+
+TABLES: dict[str, Callable[[dict[str, Any]], str]] = {"probes": probes, "groups": groups, "calibration": calibration}
 
 
 def fill(page: str, name: str, content: str) -> str:
