@@ -12,7 +12,7 @@ project = "softspoken"
 author = "the softspoken authors"
 version = release = version_of("softspoken")
 
-extensions = ["myst_nb", "sphinx.ext.autodoc", "reference"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "reference", "ports"]
 exclude_patterns = ["_ext"]
 nitpicky = True
 nitpick_ignore_regex = [
@@ -30,10 +30,15 @@ nb_execution_timeout = 300
 nb_execution_raise_on_error = True
 nb_execution_in_temp = True
 nb_merge_streams = True
-os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.update(
-    TRANSFORMERS_VERBOSITY="error", DATASETS_VERBOSITY="error", HF_DATASETS_DISABLE_PROGRESS_BARS="1", COLUMNS="100"
+    PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    HF_HUB_OFFLINE="1",
+    TRANSFORMERS_VERBOSITY="error",
+    DATASETS_VERBOSITY="error",
+    TQDM_DISABLE="1",  # a bar has no place on a page
+    PYTHONWARNINGS="ignore",
+    COLUMNS="100",
+    TTY_COMPATIBLE="0",
 )
 
 autodoc_member_order = "bysource"
@@ -44,6 +49,6 @@ html_theme = "furo"
 html_title = "softspoken"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
-html_show_sphinx = False
+html_show_sphinx = html_show_copyright = False
 html_copy_source = False
 html_theme_options = {"navigation_with_keys": True}

@@ -1,26 +1,23 @@
-"""The task in CONTRIBUTING.md, as a user would have it: trained, evaluated, and reported without its file."""
+"""The task in docs/howto/tasks.md, as a user would have it: trained, evaluated, and reported without its file."""
 
 import json
 import re
 import shutil
 import sys
 from pathlib import Path
-from textwrap import dedent
 
 from softspoken.config import TrainConfig
 from softspoken.report.report import write_report
 from softspoken.train import train
 
-CONTRIBUTING = Path(__file__).parents[2] / "CONTRIBUTING.md"
+PAGE = Path(__file__).parents[2] / "docs/howto/tasks.md"
 
 
-def test_the_task_in_contributing_trains_and_is_reported_in_its_own_words(tiny_t5, tmp_path):
-    found = re.search(
-        r"    # simplify\.py\n(.*?)\n    softspoken train", CONTRIBUTING.read_text(encoding="utf-8"), re.DOTALL
-    )
+def test_the_task_of_the_page_trains_and_is_reported_in_its_own_words(tiny_t5, tmp_path):
+    found = re.search(r"```python\n# simplify\.py\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     assert found
     file = tmp_path / "simplify.py"
-    file.write_text(dedent(found[1]), encoding="utf-8")
+    file.write_text(found[1], encoding="utf-8")
     data = tmp_path / "sentences.jsonl"
     rows = [{"normal": f"They commenced operations {n}.", "simple": f"They began {n}."} for n in range(4)]
     data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

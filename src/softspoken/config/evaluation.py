@@ -24,7 +24,7 @@ class EvaluateConfig:
     """folder for eval.json, eval_rows.jsonl and report.html"""
     task: str = "summarization"
     """what is to be done, which says how examples are asked and judged: summarization, detoxification, translation, or a Python
-    file of your own (CONTRIBUTING.md)"""
+    file of your own (docs/howto/tasks.md)"""
     model: str = "mini"
     """base model: hub id, local folder, or mini"""
     adapter: list[str] | None = None

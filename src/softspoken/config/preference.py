@@ -25,7 +25,7 @@ class DpoConfig(WhatTrains):
     """hub id, local file (JSON, JSONL, CSV, TSV, Parquet) or folder of datasets.save_to_disk, with a text and two responses a row"""
     task: str = "summarization"
     """what is to be done, which says how examples are asked: summarization, detoxification, translation, or a Python file of your own
-    (CONTRIBUTING.md)"""
+    (docs/howto/tasks.md)"""
     model: str = "mini"
     """hub id, local folder, or mini"""
     adapter: str | None = None

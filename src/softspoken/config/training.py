@@ -29,7 +29,7 @@ class TrainConfig(WhatTrains):
 
     task: str = "summarization"
     """what is to be done, which says how examples are asked and judged: summarization, detoxification, translation, or a Python
-    file of your own (CONTRIBUTING.md)"""
+    file of your own (docs/howto/tasks.md)"""
     model: str = "mini"
     """hub id, local folder, or mini (the embedded summarizer)"""
     adapter: str | None = None

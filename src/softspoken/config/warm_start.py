@@ -23,7 +23,7 @@ class SftConfig(WhatTrains):
     """folder to write the model to (or the adapter, where one is trained)"""
     task: str = "summarization"
     """what is to be done, which says how examples are asked and judged: summarization, detoxification, translation, or a Python
-    file of your own (CONTRIBUTING.md)"""
+    file of your own (docs/howto/tasks.md)"""
     model: str = "mini"
     """hub id, local folder, or mini"""
     dataset: Data = "mini"

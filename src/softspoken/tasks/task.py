@@ -196,7 +196,7 @@ def _from_file(path: Path) -> Task:
     found = getattr(module_of_file(path, "task"), "TASK", None)
     if not isinstance(found, Task):
         raise InputError(
-            f"task {path} has no TASK made by softspoken.tasks.task.Task; CONTRIBUTING.md shows a whole one"
+            f"task {path} has no TASK made by softspoken.tasks.task.Task; docs/howto/tasks.md shows a whole one"
         )
     return found
 

@@ -1,10 +1,12 @@
 """The command reference is written from the parsers: here only that no command is without its page, and that a flag reads as it does."""
 
+import re
 import sys
 from pathlib import Path
 
 import pytest
 
+import softspoken
 from softspoken.cli.commands import CONFIGS
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -15,6 +17,12 @@ def test_every_command_has_a_page():
     del pages["index"]
     assert sorted(pages) == sorted(CONFIGS)
     assert [name for name, text in pages.items() if f"```{{softspoken-command}} {name}\n" not in text] == []
+
+
+def test_every_public_name_is_in_the_reference():
+    text = "".join((DOCS / f"reference/{page}.md").read_text(encoding="utf-8") for page in ("python", "configs"))
+    named = re.findall(r"(?:auto\w+:: softspoken\.|softspoken-config} )(\w+)$", text, flags=re.MULTILINE)
+    assert sorted(named) == sorted({*softspoken.__all__} - {"__version__"})
 
 
 def test_help_is_shown_as_it_is(monkeypatch):
