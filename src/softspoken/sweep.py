@@ -153,7 +153,7 @@ def _recorded(train: dict[str, Any]) -> dict[str, Any]:
 
 def _require_optuna() -> None:
     if importlib.util.find_spec("optuna") is None:
-        raise InputError("sweep needs Optuna, which is not installed: pip install optuna")
+        raise InputError("sweep needs Optuna, which is not installed; pip install 'softspoken[sweep]'")
 
 
 def _study(config: SweepConfig, plan: Plan, task: Task, folder: Path) -> Any:

@@ -85,7 +85,7 @@ def test_mlflow_keeps_what_was_logged(folder, tmp_path, monkeypatch):
 def test_what_is_not_installed_or_not_known_is_one_sentence(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(
-        InputError, match="report_to mlflow needs mlflow-skinny, which is not installed: pip install mlflow"
+        InputError, match="report_to mlflow needs mlflow-skinny, which is not installed; pip install 'softspoken"
     ):
         require_boards(TrainConfig(report_to=["mlflow"]))
     with pytest.raises(

@@ -127,7 +127,7 @@ def load(
 ) -> CTranslate2:
     """The model that `save` writes for transformers and `digest` names, converted or from the cache. Raises Unsupported."""
     _options(generation)  # first: a conversion takes its time
-    folder = _kept(save, digest, compute_type, _package())
+    folder = _kept(save, digest, compute_type, package())
     return opened(folder, generation, tokenizer, device=device, workers=workers)
 
 
@@ -135,7 +135,7 @@ def opened(
     folder: Path, generation: GenerationConfig, tokenizer: Any, *, device: str = "cpu", workers: int = 1
 ) -> CTranslate2:
     """What a conversion wrote to `folder`. Raises Unsupported."""
-    ctranslate2 = _package()
+    ctranslate2 = package()
     options = _options(generation)
     try:
         translator = ctranslate2.Translator(
@@ -162,9 +162,18 @@ def opened(
     )
 
 
+def package() -> Any:
+    """Raises Unsupported where it is not installed."""
+    try:
+        import ctranslate2
+    except ImportError as error:
+        raise Unsupported(f"CTranslate2 is not installed ({INSTALL})") from error
+    return ctranslate2
+
+
 def convert(model: Path, output: Path, compute_type: str) -> None:
     """The folder of a whole model → one of CTranslate2's. Raises Unsupported for a family that it does not know."""
-    ctranslate2 = _package()
+    ctranslate2 = package()
     converter = ctranslate2.converters.TransformersConverter(str(model), trust_remote_code=False)
     try:
         converter.convert(str(output), quantization=compute_type, force=True)
@@ -191,14 +200,6 @@ def cache_folder() -> Path:
 
 
 # ----------------------------------------------------------------------------------------------------------- inside
-
-
-def _package() -> Any:
-    try:
-        import ctranslate2
-    except ImportError as error:
-        raise Unsupported(f"CTranslate2 is not installed ({INSTALL})") from error
-    return ctranslate2
 
 
 def _options(generation: GenerationConfig) -> dict[str, Any]:

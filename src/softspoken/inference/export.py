@@ -8,7 +8,8 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import fmean
 
@@ -20,7 +21,7 @@ from softspoken.data.reading import load_examples
 from softspoken.hub import push, require_pushable
 from softspoken.inference.choosing import SELF_CHECK, differing
 from softspoken.inference.decoding import limit_of
-from softspoken.inference.engines import CTranslate2, Search, Unsupported, convert, opened
+from softspoken.inference.engines import CTranslate2, Search, Unsupported, convert, opened, package
 from softspoken.inference.generator import Generator, to_its_end
 from softspoken.models.generation import end_ids
 from softspoken.report.card import TUNED, evaluation_beside, export_card, results_index
@@ -49,6 +50,9 @@ def export(config: ExportConfig) -> Path:
     task = load_task(config.task or "summarization")
     if config.format == "onnx":
         _refuse_onnx()
+    if config.format == "ctranslate2":
+        with _unsupported():
+            package()  # before a model is loaded
     if config.push_to_hub:
         require_pushable(config.push_to_hub)
     with RunFolder(config.output, replace=config.overwrite) as folder:
@@ -119,11 +123,9 @@ def _by_transformers(folder: Path) -> Decode:
 def _write_ctranslate2(generator: Generator, folder: Path, config: ExportConfig) -> str:
     model, converted = folder / "model", folder / "converted"
     generator.save_pretrained(model)
-    try:
+    with _unsupported():
         convert(model, converted, config.compute_type)
         engine = opened(converted, generator.generation_config, generator.tokenizer)
-    except Unsupported as reason:
-        raise InputError(f"format ctranslate2 cannot be written: {reason}; give merged") from reason
     for file in converted.iterdir():
         file.replace(folder / file.name)
     converted.rmdir()
@@ -131,6 +133,14 @@ def _write_ctranslate2(generator: Generator, folder: Path, config: ExportConfig)
     generator.tokenizer.save_pretrained(folder)
     generator.prompt_format.save(folder)
     return _difference(generator, engine, config) if config.check_limit else "It was not compared with the model."
+
+
+@contextmanager
+def _unsupported() -> Iterator[None]:
+    try:
+        yield
+    except Unsupported as reason:
+        raise InputError(f"format ctranslate2 cannot be written: {reason}; give merged") from reason
 
 
 def _difference(generator: Generator, engine: CTranslate2, config: ExportConfig) -> str:

@@ -18,7 +18,7 @@ def load_quantized(model: str, quantization: str, dtype: torch.dtype, device: to
     compute in `dtype`. Raises InputError where bitsandbytes is not installed, or says no."""
     if importlib.util.find_spec("bitsandbytes") is None:
         raise InputError(
-            f"quantization {quantization} needs bitsandbytes, which is not installed: pip install bitsandbytes, or leave it out"
+            f"quantization {quantization} needs bitsandbytes, which is not installed; pip install 'softspoken[quantize]', or leave it out"
         )
     from transformers import BitsAndBytesConfig
 

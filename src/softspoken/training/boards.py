@@ -31,7 +31,7 @@ def require_boards(config: TrainConfig) -> None:
         package = TRACKERS[name]
         if importlib.util.find_spec(name) is None:
             raise InputError(
-                f"report_to {name} needs {package}, which is not installed: pip install {package}, or leave it out"
+                f"report_to {name} needs {package}, which is not installed; pip install 'softspoken[track]', or leave it out"
             )
 
 

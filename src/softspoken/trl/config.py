@@ -187,7 +187,7 @@ class PPOConfig:
                 f"PPOConfig.kl_penalty {self.kl_penalty!r} is not known: give one of {', '.join(KL_PENALTIES)}"
             )
         if self.log_with == "wandb" and find_spec("wandb") is None:
-            raise InputError("PPOConfig.log_with 'wandb' needs that package: pip install wandb")
+            raise InputError("PPOConfig.log_with 'wandb' needs that package; pip install 'softspoken[track]'")
         if self.push_to_hub_if_best_kwargs and "repo_id" not in self.push_to_hub_if_best_kwargs:
             raise InputError("PPOConfig.push_to_hub_if_best_kwargs has no repo_id; say where to push to")
         self.total_ppo_epochs = ceil(self.steps / self.batch_size)

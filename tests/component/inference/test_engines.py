@@ -123,7 +123,7 @@ def test_without_the_package_it_is_torch(generator: Generator, monkeypatch: pyte
     def missing() -> None:
         raise Unsupported("CTranslate2 is not installed")
 
-    monkeypatch.setattr(engines, "_package", missing)
+    monkeypatch.setattr(engines, "package", missing)
     assert choose_engine(generator, "auto").why == "CTranslate2 cannot be used: CTranslate2 is not installed"
 
 

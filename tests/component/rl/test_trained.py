@@ -263,7 +263,7 @@ def test_more_last_layers_than_there_are(tiny_t5):
 
 def test_a_quantized_base_without_bitsandbytes_is_one_sentence(tiny_t5, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(InputError, match="quantization 8bit needs bitsandbytes, which is not installed: pip install"):
+    with pytest.raises(InputError, match="quantization 8bit needs bitsandbytes, which is not installed; pip install"):
         load_policy(config_for(tiny_t5, quantization="8bit"))
 
 
