@@ -82,7 +82,8 @@ def train(
     evaluation, report) and return it. Raises InputError before anything is written if something it needs is missing.
 
     `on_step` is called with each Step, `on_evaluate` with those that were evaluated (eval_every), `on_end` with the folder when all is
-    written. A callback that returns False ends the training there, as patience does: what was trained is evaluated and reported.
+    written. A callback that returns False ends the training there, as patience does: what was trained is evaluated and reported. Of
+    several processes the first alone calls them.
 
     >>> config = softspoken.TrainConfig(steps=2, batch_size=4, max_examples=8, eval_limit=0, output="runs/tiny")
     >>> run = softspoken.train(config, on_step=lambda step: print(step.number))
@@ -99,10 +100,12 @@ def train(
             except StopIteration as end:
                 path: Path = end.value
                 break
+            if not processes.first():
+                continue
             said = [on_step(step) if on_step else None]
             said += [on_evaluate(step)] if on_evaluate and step.evaluation else []
             answer = None if all(one is not False for one in said) else False
-    if on_end:
+    if on_end and processes.first():
         on_end(path)
     return path
 
@@ -288,12 +291,15 @@ def _learn(
             reward.clear_cache()
             done = Step(step, config.steps, metrics, *_said(rollout, scores), evaluation=figures)
             left: BaseException | None = None
+            enough = False
             try:
-                if (yield done) is False and not watched.ended:
-                    watched = replace(watched, ended="a callback returned False", ended_step=step)
+                enough = (yield done) is False
             except BaseException as error:  # whoever looped over the steps has left
                 left = error
-            asked = int(processes.largest(stop.asked or 0))  # whoever was asked, all stop at the same step
+            # Whichever process was asked or has had enough, all stop at the same step.
+            asked, enough = map(max, zip(*processes.gather([stop.asked or 0, enough]), strict=True))
+            if enough and not watched.ended:
+                watched = replace(watched, ended="a callback returned False", ended_step=step)
             due = asked or left or watched.ended or watched.best_step == step or step % config.save_every == 0
             if (due or step == config.steps) and is_good(watched, asked or left):  # 6 evaluate and checkpoint when due
                 tracker.sync()

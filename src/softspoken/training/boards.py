@@ -15,6 +15,7 @@ from typing import Any
 from softspoken.config import TrainConfig
 from softspoken.config.kinds import TRACKERS
 from softspoken.data.reading import record_of
+from softspoken.runtime import processes
 from softspoken.storage.run_folder import RunFolder
 from softspoken.types import InputError, first_line
 
@@ -43,8 +44,8 @@ class Boards:
         self.open: dict[str, Any] = {}
 
     def __enter__(self) -> Boards:
-        """Raises InputError for one that cannot be started, before the first step."""
-        for name in self.config.report_to or []:
+        """Raises InputError for one that cannot be started, before the first step. Of several processes the first alone has them."""
+        for name in self.config.report_to or [] if processes.first() else []:
             try:
                 with _aside():
                     self.open[name] = _started(name, self.config, self.folder)

@@ -16,7 +16,8 @@ from softspoken.cli.main import main
 from softspoken.evaluation.evaluate import evaluate
 from softspoken.runtime import processes
 from softspoken.train import train
-from softspoken.types import RunError
+from softspoken.training import boards
+from softspoken.types import RunError, Step
 from worlds import in_processes, lines
 
 # ------------------------------------------------------------------------------------------------- shares and exchange
@@ -177,6 +178,53 @@ def test_a_checkpoint_of_two_goes_on_with_three(settings: dict[str, Any], tmp_pa
     folder = tmp_path / "half" / "adapter"
     weights = load_file(folder / "adapter_model.safetensors") | load_file(folder / "value_head.safetensors")
     of_the_same_steps(whole, (lines(tmp_path / "half" / "metrics.jsonl"), weights))
+
+
+RANKED_TASK = '''"""The first process sees its second evaluation get worse, another one its first: what the first sees, all go by."""
+from softspoken.runtime import processes
+from softspoken.tasks.task import Objective, Task
+
+SEEN = {0: [0.5, 0.9, 0.1, 0.1], 1: [0.5, 0.1, 0.9, 0.9]}
+
+def letters(response, example):
+    return {"letters": SEEN[processes.rank()].pop(0)}
+
+TASK = Task(name="ranked", objective=Objective("letters", "higher"), reward="helpers_reward:letters", metrics=letters)
+'''
+
+
+@pytest.mark.parametrize("ended_by", ["patience", "callback"])
+def test_evaluations_trackers_and_callbacks_are_the_firsts_and_all_stop_at_the_same_step(
+    ended_by: str, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "ranked.py").write_text(RANKED_TASK)
+    given = settings | {"task": str(tmp_path / "ranked.py"), "eval_every": 1, "eval_every_limit": 1, "steps": 3}
+    given |= {"save_every": 1, "report_to": ["tensorboard"], "patience": 1 if ended_by == "patience" else None}
+
+    def work() -> Any:
+        opened: list[str] = []
+        seen: list[int] = []
+        boards._started = lambda name, *_: opened.append(name) or Board()  # type: ignore[func-returns-value]
+
+        def look(step: Step) -> bool | None:
+            seen.append(step.number)
+            return False if ended_by == "callback" and step.number == 2 else None
+
+        train(TrainConfig(output=str(tmp_path / "run"), **given), on_step=look)
+        return [opened, seen]
+
+    assert in_processes(2, work, limit=60) == [[["tensorboard"], [1, 2]], [[], []]]
+    end = json.loads((tmp_path / "run" / "end.json").read_text())
+    assert (end["step"], end["kept"], end["start"]["letters"]) == (2, 1, 0.5)
+    assert [row["eval/letters"] for row in lines(tmp_path / "run" / "metrics.jsonl")] == [0.9, 0.1]
+
+
+class Board:
+    def log(self, metrics: dict[str, float], step: int) -> None:
+        pass
+
+    def finish(self) -> None:
+        pass
 
 
 def test_the_first_alone_writes(settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
