@@ -102,7 +102,7 @@ def overload(given: Any, work: Path, texts: list[str]) -> dict[str, Any]:
     """Ten times as many new clients a second as it answers with 64 that wait."""
     bodies = bodies_of(texts, False)
     with _ours(given, work) as (port, process):
-        capacity = load(port, "/v1/generate", bodies, clients=64, seconds=given.seconds).rate
+        capacity = load(port, "/v1/generate", bodies, clients=64, seconds=3 * given.seconds).rate
         before = _memory(process)
         seen = arrivals(port, "/v1/generate", bodies, rate=10 * capacity, seconds=6 * given.seconds)
         found = {**_figures(seen), "capacity": capacity, "memory_before": before, "memory_after": _memory(process)}

@@ -13,6 +13,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+KEPT_SECONDS = 2.0
+"""For which an idle connection is used again: a server may close one that has been idle for some seconds, at any moment."""
+
 
 @dataclass
 class Seen:
@@ -69,19 +72,23 @@ def load(port: int, path: str, bodies: list[bytes], *, clients: int, seconds: fl
 
 
 def arrivals(port: int, path: str, bodies: list[bytes], *, rate: float, seconds: float) -> Seen:
-    """So many new clients a second, whatever becomes of those before them; what is begun is waited for."""
+    """So many requests a second, whatever becomes of those before them; what is begun is waited for. Connections are kept."""
     seen, draw = Seen(), random.Random(0)
+    idle: list[tuple[float, asyncio.StreamReader, asyncio.StreamWriter]] = []
 
     async def client(body: bytes) -> None:
         before = time.perf_counter()
-        head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         try:
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            fresh = idle and before - idle[-1][0] < KEPT_SECONDS
+            reader, writer = idle.pop()[1:] if fresh else await asyncio.open_connection("127.0.0.1", port)
             writer.write(head.encode() + body)
-            answer = await reader.read()
-            writer.close()
+            answer = (await reader.readuntil(b"\r\n\r\n")).lower()
+            await reader.readexactly(int(answer.partition(b"content-length:")[2].split(b"\r\n")[0]))
             seen.answers.setdefault(int(answer.split(b" ", 2)[1]), []).append(time.perf_counter() - before)
-        except (OSError, IndexError):
+            if answer.startswith(b"http/1.1") and b"connection: close" not in answer:
+                idle.append((time.perf_counter(), reader, writer))
+        except (OSError, EOFError):
             seen.lost += 1
 
     async def all_of_them() -> None:
@@ -91,6 +98,8 @@ def arrivals(port: int, path: str, bodies: list[bytes], *, rate: float, seconds:
             clients.append(asyncio.create_task(client(draw.choice(bodies))))
         seen.seconds = time.perf_counter() - start
         await asyncio.gather(*clients)
+        for *_, writer in idle:
+            writer.close()
 
     asyncio.run(all_of_them())
     return seen

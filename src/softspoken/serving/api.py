@@ -137,6 +137,10 @@ class Service:
 
     # ------------------------------------------------------------------------------------------------- in the loop
 
+    def require_room(self) -> None:
+        """Raises Shed where there is none for one text."""
+        self.batcher.require_room(1, self.config.deadline)
+
     async def generate(self, request: Request, asked: GenerateRequest) -> GenerateAnswer:
         start = time.perf_counter()
         search = self._search(asked)
@@ -347,8 +351,7 @@ def create_app(config: ServeConfig, models: Models, guard: Guard | None, keys: K
     @app.exception_handler(Shed)
     async def on_shed(request: Request, shed: Shed) -> JSONResponse:
         service.observed.sheds.labels(shed.status).inc()
-        again = f"{shed.reason}; ask again in {shed.retry_after} s"
-        return JSONResponse({"error": again}, shed.status, {"Retry-After": str(shed.retry_after)})
+        return JSONResponse({"error": str(shed)}, shed.status, {"Retry-After": str(shed.retry_after)})
 
     @app.exception_handler(HTTPException)
     async def on_http(request: Request, error: HTTPException) -> JSONResponse:
@@ -362,7 +365,7 @@ def create_app(config: ServeConfig, models: Models, guard: Guard | None, keys: K
     async def on_invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         return JSONResponse({"error": _sentence(error)}, 422)
 
-    return Gate(app, config, keys, service.observed)
+    return Gate(app, config, keys, service.observed, service.require_room)
 
 
 def _sentence(error: RequestValidationError) -> str:

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
+import sys
+import threading
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,16 +22,24 @@ GATHER, LONGEST_GATHER, GLANCE = 0.1, 0.05, 0.002
 and how often it looks: whoever was just answered asks again, and half a batch takes nearly as long as a whole one."""
 MARGIN = 0.7
 """The share of a deadline that the expected wait may take: the speed that is expected may fall."""
+COMPUTES = 10
+"""The nice value of threads that compute."""
 SMOOTHING = 0.2
 """The weight of the latest batch in what is known of the speed."""
+
+
+def give_way() -> None:
+    """The thread that calls, and those that it will start, compute when those that answer have nothing to do."""
+    if sys.platform == "linux":  # elsewhere threads of a process share its priority
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), COMPUTES)
 
 
 class Shed(Exception):
     """Not taken on, or not in time."""
 
     def __init__(self, status: int, reason: str, retry_after: float) -> None:
-        super().__init__(reason)
-        self.status, self.reason, self.retry_after = status, reason, max(1, math.ceil(retry_after))
+        self.status, self.retry_after = status, max(1, math.ceil(retry_after))
+        super().__init__(f"{reason}; ask again in {self.retry_after} s")
 
 
 @dataclass(eq=False)
@@ -71,7 +82,7 @@ class Batcher:
         self.speed = 0.0
         """Cost done a second by one worker while it works; 0 before the first batch."""
         self.batch_seconds = 0.0
-        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="worker")
+        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="worker", initializer=give_way)
         self._came = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._running = self._reserved = 0
@@ -81,9 +92,8 @@ class Batcher:
 
     # ---------------------------------------------------------------------------------------------------- taking on
 
-    @contextmanager
-    def room(self, cost: int, seconds: float) -> Iterator[None]:
-        """Inside it so much is held free, until it is submitted. Raises Shed where it would not fit, or not be done within `seconds`."""
+    def require_room(self, cost: int, seconds: float) -> None:
+        """Raises Shed where so much would not fit, or not be done within `seconds`."""
         if self.draining:
             raise Shed(503, "the server is shutting down", seconds)
         ahead = self._ahead()
@@ -93,6 +103,11 @@ class Batcher:
             raise Shed(
                 503, f"it would take longer than the {seconds:g} seconds that a request may", self.expected_wait(0)
             )
+
+    @contextmanager
+    def room(self, cost: int, seconds: float) -> Iterator[None]:
+        """Inside it so much is held free, until it is submitted. Raises as `require_room`."""
+        self.require_room(cost, seconds)
         self._reserved += cost
         try:
             yield

@@ -19,6 +19,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from softspoken.config import ServeConfig
 from softspoken.config.serving import is_loopback
+from softspoken.serving.batching import Shed
 from softspoken.serving.keys import Keys
 from softspoken.serving.observed import Observed
 
@@ -35,15 +36,20 @@ BODY_SECONDS = 10.0
 WRITE_SECONDS = 30.0
 """For a client to take an answer."""
 HEAD_BYTES = 16_384
+WORK_PATHS = ("/v1/generate", "/v1/score")
 OPEN_PATHS = ("/health", "/ready", "/docs", "/redoc", "/openapi.json")
 """What needs no key: probes, and what says how to ask."""
 
 
 class Gate:
-    """ASGI: who may come in, and how much they may bring."""
+    """ASGI: who may come in, and how much they may bring. Where there is no room for one text more, work is refused here, before
+    its body is read: at ten times the requests that can be answered, refusing them must cost next to nothing."""
 
-    def __init__(self, app: App, config: ServeConfig, keys: Keys | None, observed: Observed) -> None:
-        self.app, self.config, self.keys, self.observed = app, config, keys, observed
+    def __init__(
+        self, app: App, config: ServeConfig, keys: Keys | None, observed: Observed, require_room: Callable[[], None]
+    ) -> None:
+        """`require_room` raises Shed."""
+        self.app, self.config, self.keys, self.observed, self.require_room = app, config, keys, observed, require_room
         self.loopback_alone = keys is None and is_loopback(config.host)
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
@@ -56,6 +62,13 @@ class Gate:
         if refused:
             await _answer(counted, *refused)
             return
+        if scope["path"] in WORK_PATHS:
+            try:
+                self.require_room()
+            except Shed as shed:
+                self.observed.sheds.labels(shed.status).inc()
+                await _answer(counted, shed.status, str(shed), shed.retry_after)
+                return
         await self.app(scope, _bounded(receive, self.config.most_body_bytes), counted)
 
     def _refusal(self, path: str, method: str, headers: dict[str, str]) -> tuple[int, str] | None:
@@ -117,9 +130,10 @@ class _Counted:
         await asyncio.wait_for(self.send(message), WRITE_SECONDS)
 
 
-async def _answer(send: Send, status: int, reason: str) -> None:
+async def _answer(send: Send, status: int, reason: str, retry_after: int | None = None) -> None:
     body = json.dumps({"error": reason}).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    headers += [(b"retry-after", str(retry_after).encode())] if retry_after else []
     headers += [(b"www-authenticate", b"Bearer")] if status == 401 else []
     headers += [(b"connection", b"close")] if status == 413 else []  # its body is not read
     await send({"type": "http.response.start", "status": status, "headers": headers})

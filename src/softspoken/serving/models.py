@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from softspoken.config import ServeConfig
@@ -15,6 +15,7 @@ from softspoken.inference.engines import CTranslate2, Search, content_digest
 from softspoken.inference.generator import Generator
 from softspoken.models.adapters import adapter_folder
 from softspoken.models.pretrained import prompt_format_for, resolve_device
+from softspoken.serving.batching import give_way
 from softspoken.tasks.task import Task
 from softspoken.types import Example, InputError, Response
 
@@ -58,15 +59,15 @@ class Models:
     def __init__(self, config: ServeConfig, task: Task) -> None:
         self.config, self.task = config, task
         self.sources = served_adapters(config.adapter or [])
-        self._reading = threading.Lock()
+        self._reading = ThreadPoolExecutor(1, thread_name_prefix="reading", initializer=give_way)
+        """One thread, whose engines' threads give way as it does."""
         self._served: dict[str, Served] = {}
 
     def load(self) -> None:
         """Raises InputError for the first that cannot be had."""
-        for name in self.sources:
-            self._served[name] = self._read(name)
-            choice = self._served[name].choice
-            log.info("%s is decoded by %s: %s", name, choice.engine, choice.why)
+        for name, served in zip(self.sources, self._reading.map(self._read, self.sources), strict=True):
+            self._served[name] = served
+            log.info("%s is decoded by %s: %s", name, served.choice.engine, served.choice.why)
 
     @property
     def workers(self) -> int:
@@ -90,10 +91,12 @@ class Models:
 
     def reload(self, name: str | None) -> dict[str, Served]:
         """Read one, or all, again from where they lie; all are in order before the first takes its place."""
-        with self._reading:
-            names = list(self.sources) if name is None else [self[name].name]
-            fresh = {one: self._read(one) for one in names}
-            self._served = {**self._served, **fresh}
+        return self._reading.submit(self._reload, name).result()
+
+    def _reload(self, name: str | None) -> dict[str, Served]:
+        names = list(self.sources) if name is None else [self[name].name]
+        fresh = {one: self._read(one) for one in names}
+        self._served = {**self._served, **fresh}
         return fresh
 
     def _read(self, name: str) -> Served:

@@ -292,6 +292,10 @@ def test_what_does_not_fit_is_shed_at_once_and_what_does_is_answered(running: Ru
             assert [one.result()[0] for one in late] == [429] * 10  # while nothing else is answered: at once
             status, answer, headers = running.ask("POST", "/v1/generate", {"texts": ["Leon: late"]})
             assert status == 429
+            head = b"POST /v1/score HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n"
+            with socket.create_connection(("127.0.0.1", running.port), timeout=30) as asking:
+                asking.sendall(head)  # and no body: it is not waited for
+                assert asking.recv(1 << 12).startswith(b"HTTP/1.1 429")
             assert re.fullmatch(r"there are 4 texts waiting, of 4 at most; ask again in \d+ s", answer["error"])
             assert int(headers["retry-after"]) >= 1
         finally:
