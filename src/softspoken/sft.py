@@ -25,6 +25,7 @@ from transformers import (
 )
 
 from softspoken.config import SftConfig
+from softspoken.config.kinds import require_config
 from softspoken.data.labels import ended, label_ids
 from softspoken.data.prompts import PromptFormat, prompt_ids
 from softspoken.data.reading import name_of, read_examples, require_references
@@ -67,6 +68,7 @@ def sft(config: SftConfig) -> Path:
     >>> (adapter / "adapter_model.safetensors").is_file()
     True
     """
+    require_config(config, SftConfig, "sft")
     require_place(config.output, [config.model, name_of(config.dataset)])
     go_on = "--resume true"
     with RunFolder(config.output, replace=config.overwrite, add=config.resume, go_on=go_on) as folder:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from softspoken.config import TrainConfig
+from softspoken.config.kinds import require_config
 from softspoken.data.batches import one_ahead, padding_share, prompt_batches, require_a_batch
 from softspoken.data.holding_out import TRAINED_ON, digests
 from softspoken.data.prompts import PromptFormat
@@ -60,7 +61,7 @@ from softspoken.training.start import (
 from softspoken.training.stopping import end, forget_end, start_figures
 from softspoken.training.validation import Validation, held_out, validation_of
 from softspoken.training.watch import Watched, after_evaluation, after_step, is_good
-from softspoken.types import Example, Rollout, RunError, Scores, Step
+from softspoken.types import Example, InputError, Rollout, RunError, Scores, Step
 
 log = logging.getLogger(__name__)
 
@@ -92,6 +93,9 @@ def train(
     >>> (run / "adapter" / "adapter_model.safetensors").is_file()
     True
     """
+    for name, callback in (("on_step", on_step), ("on_evaluate", on_evaluate), ("on_end", on_end)):
+        if not (callback is None or callable(callback)):
+            raise InputError(f"{name} {callback!r} cannot be used: give a function")
     answer: bool | None = None
     with closing(_running(config)) as running:
         while True:
@@ -128,6 +132,7 @@ Running = Generator[Step, "bool | None", Path]
 
 
 def _running(config: TrainConfig) -> Running:
+    require_config(config, TrainConfig, "train")
     resumed = config.resume is not None
     with processes.joined(config.device), folder_of(config) as folder:
         changes: Changes = {}
@@ -153,7 +158,8 @@ def _run(config: TrainConfig, task: Task, folder: RunFolder, changes: Changes) -
     require_boards(config)
     if config.push_to_hub:
         require_pushable(config.push_to_hub)
-    examples, apart = held_out(training_examples(config, task), config)
+    examples, held = training_examples(config, task)
+    examples, apart = held_out(examples, config)
     require_a_batch(
         examples[: sum(sizes(len(examples), config))] if config.focus != "none" else examples, config.batch_size
     )
@@ -167,7 +173,7 @@ def _run(config: TrainConfig, task: Task, folder: RunFolder, changes: Changes) -
     reward.require_columns([*examples, *apart])
     validation = validation_of(config, task, apart, reward, judges_of(config, task))
     examples, focus = focus_on(config, task, examples, folder.path)
-    yield from _learn(config, task, prompt_format, folder, examples, focus, reward, validation, changes)
+    yield from _learn(config, task, prompt_format, folder, examples, held, focus, reward, validation, changes)
     if config.eval_limit != 0:
         evaluate_run(evaluation_of(config, task, prompt_format, folder.path), folder)
     card = model_card(folder.path)
@@ -186,6 +192,7 @@ def _learn(
     prompt_format: PromptFormat,
     folder: RunFolder,
     examples: list[Example],
+    held: int,
     focus: str | None,
     reward: WeightedReward,
     validation: Validation | None,
@@ -202,7 +209,7 @@ def _learn(
     watched = reopened(Watched(**progress.watched), changes)
     require_steps_left(config, progress.step, changes)
     if not folder.has(CONFIG_FILE):
-        say_how_it_begins(config, len(examples))
+        say_how_it_begins(config, len(examples), held)
     # The first file of all: what is stopped before it is begun anew, and what is stopped after it gone on with.
     if changes or not folder.has(CONFIG_FILE):
         folder.write(CONFIG_FILE, record(config, task, changes, progress.step, folder.path / CONFIG_FILE))

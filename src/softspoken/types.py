@@ -40,6 +40,11 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
+def counted(number: int, one: str, several: str) -> str:
+    """1 text, 2 texts."""
+    return f"{number} {one if number == 1 else several}"
+
+
 class InputError(ValueError):
     """Something the user gave cannot be used: one sentence that names the field, row or file, and the remedy."""
 
@@ -259,7 +264,7 @@ class Comparison:
 @dataclass(frozen=True)
 class EvalReport:
     dataset: dict[str, Any]
-    """`id`, `split`, `n`."""
+    """`id`, `split` (None of a file, which is one set), `n`, and of how many independent `groups` they are."""
     judges: list[str]
     systems: list[SystemResult]
     comparisons: list[Comparison] = field(default_factory=list)

@@ -73,7 +73,7 @@ INSIDE = {
         "pretrained": {"families", "generation"},
         "languages": set(),
         "adapters": {"pretrained"},
-        "trained": {"families"},
+        "trained": {"families", "adapters"},
         "quantized": {"families", "pretrained"},
         "room": {"pretrained", "adapters"},
     },

@@ -24,6 +24,14 @@ Engine = Literal["auto", "ctranslate2", "torch"]
 KlEstimator = Literal["k1", "k2", "k3", "k3_unweighted"]
 
 
+def require_config(config: Any, kind: type, function: str) -> None:
+    """Raises InputError where a function that takes a configuration was given something else."""
+    if not isinstance(config, kind):
+        raise InputError(
+            f"{function} takes a {kind.__name__}, not a {type(config).__name__}; make one with softspoken.{kind.__name__}(…)"
+        )
+
+
 def check(condition: bool, config: Any, field: str, remedy: str) -> None:
     """Raise InputError that names the field, its value and the remedy, unless the condition holds."""
     if not condition:

@@ -160,6 +160,13 @@ def check_number(field: str, value: float, bounds: Mapping[str, Bounds], owner: 
         raise InputError(f"{owner}{field} {value!r} cannot be used: {bounds[field].remedy(value)}")
 
 
+def name_or_path(field: str, given: Any) -> str:
+    """As text. Raises InputError for what is neither."""
+    if (text := _text(given)) is _NO:
+        raise InputError(f"{field} {given!r} cannot be used: give a hub id or a path")
+    return str(text)
+
+
 def _as(hint: Any, value: Any) -> Any:
     """`value` as one of the kinds that `hint` names. Raises ValueError where it is none of them."""
     for kind in _kinds(hint):

@@ -46,6 +46,12 @@ def hold_out(examples: Sequence[Example], share: float, seed: int, source: str) 
     )
 
 
+def group_names(examples: Sequence[Example]) -> list[str]:
+    """What each example's group is called, equal where two are not independent: rows of one text are not, whatever their ids."""
+    first: dict[str, str] = {}
+    return [example.group or f"id:{first.setdefault(example.text, example.id)}" for example in examples]
+
+
 def digests(examples: Sequence[Example]) -> list[str]:
     return [hashlib.sha256(example.text.encode()).hexdigest()[:16] for example in examples]
 

@@ -23,7 +23,7 @@ from softspoken.data.columns import (
 )
 from softspoken.data.files import SUFFIXES, file_rows, file_suffix
 from softspoken.hub import require_on_hub
-from softspoken.types import Example, InputError, first_line
+from softspoken.types import Example, InputError, counted, first_line
 
 if TYPE_CHECKING:
     from softspoken.config import Data
@@ -39,7 +39,7 @@ GIVEN = "rows given in Python"
 """What a dataset is called that has no name."""
 
 
-def read_examples(config: Any, task: Any, limit: int | None) -> list[Example]:
+def read_examples(config: Any, task: Any, limit: int | None, *, say: bool = True) -> list[Example]:
     """`load_examples` of what a command's configuration names, as its task has it."""
     return load_examples(
         config.dataset,
@@ -49,6 +49,7 @@ def read_examples(config: Any, task: Any, limit: int | None) -> list[Example]:
         on_bad_row=config.on_bad_row,
         limit=limit,
         cleaned=task.clean,
+        say=say,
     )
 
 
@@ -87,14 +88,15 @@ def load_examples(
     on_bad_row: OnBadRow = "error",
     limit: int | None = None,
     cleaned: bool = False,
+    say: bool = True,
 ) -> list[Example]:
     """All examples of a hub id, a local file or folder, `mini` (the embedded corpus), or rows given in Python.
 
-    A local file and a list hold one set: `split` does not apply to them. What was taken from which column is said, and what is
-    odd about the examples as a whole. Raises InputError for anything that cannot be read.
+    A local file and a list hold one set: `split` does not apply to them. `say` what was taken from which column, how many rows were
+    skipped, and what is odd about the examples as a whole. Raises InputError for anything that cannot be read.
     """
     reading = iterate_examples(
-        dataset, split, dataset_config=dataset_config, columns=columns, on_bad_row=on_bad_row, cleaned=cleaned
+        dataset, split, dataset_config=dataset_config, columns=columns, on_bad_row=on_bad_row, cleaned=cleaned, say=say
     )
     examples = list(islice(reading, limit))
     reading.close()
@@ -104,7 +106,7 @@ def load_examples(
     asked = columns and columns.reference
     if asked and not any(example.reference for example in examples):
         raise _no_reference(source, asked)
-    for oddity in oddities(examples):
+    for oddity in oddities(examples) if say else []:
         log.warning("%s: %s", source, oddity)
     return examples
 
@@ -136,8 +138,8 @@ def to_examples(
 ) -> Generator[Example, None, None]:
     """Check rows and take from them what `columns` say, `id`, `group` and `literal_summary`; all but the text may be absent.
 
-    With `say`, which columns were taken that neither the user named nor the task is said at the end. White space is the row's
-    own, unless the texts are to be `cleaned`.
+    With `say`, how many rows were skipped and which columns were taken that neither the user named nor the task is said at the end.
+    White space is the row's own, unless the texts are to be `cleaned`.
     """
     wanted = columns or Columns()
     skipped, failed, text = 0, False, ""
@@ -159,10 +161,21 @@ def to_examples(
         failed = True
         raise
     finally:  # also where a limit ends the reading early
-        if skipped:
-            log.warning("skipped %d bad rows of %s", skipped, source)
+        if say and skipped:
+            log.warning("skipped %s of %s", counted(skipped, "bad row", "bad rows"), source)
         if say and not failed and (found := _found(text, references, wanted)):
             log.info("%s: %s", source, found)
+
+
+def list_of_texts(given: Any, name: str = "texts") -> list[str]:
+    """What was given in Python, be it a list, an array of numpy's or a column of pandas'. Raises InputError for one text alone, whose
+    characters would be taken for texts, and for what is no text."""
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise InputError(f"{name} must be a list of texts; put the one text into a list")
+    texts = list(given)
+    if (wrong := next((place for place, text in enumerate(texts) if not isinstance(text, str)), None)) is not None:
+        raise InputError(f"{name}: entry {wrong + 1} is {texts[wrong]!r}, which is no text")
+    return texts
 
 
 def _no_reference(source: str, asked: str) -> InputError:

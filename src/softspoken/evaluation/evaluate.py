@@ -24,7 +24,7 @@ from softspoken.config import EvaluateConfig
 from softspoken.config.naming import BASE, named_adapters
 from softspoken.config.rewards import Reward, recorded_reward, reward_weights
 from softspoken.data.columns import columns_of
-from softspoken.data.holding_out import hold_out, is_one_set
+from softspoken.data.holding_out import group_names, hold_out, is_one_set
 from softspoken.data.prompts import PromptFormat
 from softspoken.data.reading import iterate_examples, name_of, read_examples, record_of, require_references
 from softspoken.evaluation import resampling
@@ -43,7 +43,7 @@ from softspoken.inference.decoding import length_limit
 from softspoken.models.adapters import adapter_folder, require_fitting
 from softspoken.models.cpu import tune_cpu
 from softspoken.models.pretrained import prompt_format_for, require_seq2seq, resolve_device
-from softspoken.models.room import require_fit
+from softspoken.models.room import fitting_of, require_fit
 from softspoken.report.measures import REWARD
 from softspoken.report.report import EVAL_FILE, REPORT_FILE, report_page
 from softspoken.report.report import read_report as read_report
@@ -54,7 +54,7 @@ from softspoken.runtime.progress import Speed, progress_bar
 from softspoken.storage.run_folder import RunFolder, passing_folder, require_place, stamps
 from softspoken.tasks.summarization import TASK as SUMMARIZATION
 from softspoken.tasks.task import Task, asked, load_task, reward_of, terms_of, told
-from softspoken.types import EvalReport, Example, InputError, one_line
+from softspoken.types import EvalReport, Example, InputError, counted, one_line
 
 log = logging.getLogger(__name__)
 
@@ -113,8 +113,11 @@ def evaluate(config: EvaluateConfig) -> EvalReport:
             raise
 
 
-def prepare(config: EvaluateConfig) -> Prepared:
-    """Open and check everything, before anything is written. Raises InputError for what cannot be had."""
+def prepare(config: EvaluateConfig, *, say: bool = True) -> Prepared:
+    """Open and check everything, before anything is written. Raises InputError for what cannot be had.
+
+    `say` what was taken from the dataset, and what is odd in it, unless that was done when it was read for the training.
+    """
     tune_cpu()
     task = load_task(config.task)
     adapters = [folder for folders in named_adapters(config.adapter or []).values() for folder in folders]
@@ -130,7 +133,7 @@ def prepare(config: EvaluateConfig) -> Prepared:
     for folder in (None, *folders):
         require_fit(config.model, folder, config.max_new_tokens)
     require_fitting(config.model, folders)  # the last one is put on hours after the first
-    examples = _examples(config, task)
+    examples = _examples(config, task, say)
     notes += on_several_references(examples, task)
     device = str(resolve_device(config.device))
     judges, terms, similarity = judging(config, task, examples, notes, device)
@@ -166,14 +169,16 @@ def judging(
     return judges, terms, similarity.cosine if similarity else None
 
 
-def _examples(config: EvaluateConfig, task: Task) -> list[Example]:
+def _examples(config: EvaluateConfig, task: Task, say: bool) -> list[Example]:
     if not config.held_out:
-        return read_examples(config, task, config.limit)
+        return read_examples(config, task, config.limit, say=say)
     if not is_one_set(config.dataset):
         raise InputError(
             f"held_out is for a local file or rows given in Python, which {name_of(config.dataset)} is not"
         )
-    held = hold_out(read_examples(config, task, None), config.held_out, config.seed, name_of(config.dataset))[1]
+    held = hold_out(read_examples(config, task, None, say=say), config.held_out, config.seed, name_of(config.dataset))[
+        1
+    ]
     return held[: config.limit]
 
 
@@ -188,7 +193,7 @@ def measure_prepared(prepared: Prepared, folder: RunFolder, *, resume: bool) -> 
         terms=prepared.terms,
         seed=config.seed,
         similarity=prepared.similarity,
-        dataset={"id": record_of(config.dataset), "split": config.split},
+        dataset={"id": record_of(config.dataset), "split": None if is_one_set(config.dataset) else config.split},
         config={name: value for name, value in recorded(config).items() if prepared.asks_models or name != "model"},
         files=prepared.files,
         notes=prepared.notes,
@@ -240,7 +245,8 @@ def evaluate_systems(
     is gone on with.
     """
     if len(examples) < FEW_EXAMPLES:
-        log.warning("only %d %s: differences between systems may well be chance", len(examples), task.words.texts)
+        only = counted(len(examples), task.words.text, task.words.texts)
+        log.warning("only %s: differences between systems may well be chance", only)
     if any(example.reference for example in examples):
         systems = [human(examples), *systems]
     made_of = {
@@ -262,10 +268,11 @@ def evaluate_systems(
                 measure(system, job)
         trainings = [(system.name, training) for system in systems for training in system.trainings]
         truncated = max((sum(rows.cut(name, "greedy", str(training))) for name, training in trainings), default=0)
-        groups = resampling.group_numbers([example.group or f"id:{example.id}" for example in examples])
+        groups = resampling.group_numbers(group_names(examples))
         samples = {(system.name, way): number for system in systems for way, number in system.ways.items()}
         results, comparisons = analyse(collect(rows, groups, samples, task.words.response), groups, slices, seed)
-        dataset = {"id": None, "split": None, **(dataset or {}), "n": len(examples), "truncated": truncated}
+        sizes = {"n": len(examples), "groups": int(groups.max()) + 1, "truncated": truncated}
+        dataset = {"id": None, "split": None, **(dataset or {}), **sizes}
         names = [judge.name for judge in judges]
         report = EvalReport(
             dataset,
@@ -290,7 +297,8 @@ def evaluate_systems(
 def _prompt_format(config: EvaluateConfig, task: Task, adapter: str | None) -> PromptFormat:
     """How every system is asked: as the user says, else as the first adapter was or, without one, the base."""
     folder = adapter_folder(adapter) if adapter else None
-    return prompt_format_for(config.model, folder, default=PromptFormat(task.template), **asked(task, config))
+    wanted = prompt_format_for(config.model, folder, default=PromptFormat(task.template), **asked(task, config))
+    return wanted if config.own_settings else fitting_of(wanted, config.model)
 
 
 def recorded(config: EvaluateConfig) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from softspoken.config import EvaluateConfig
 from softspoken.config.naming import HUMAN
-from softspoken.data.reading import read_examples
+from softspoken.data.reading import list_of_texts, read_examples
 from softspoken.evaluation import evaluate as command
 from softspoken.evaluation.evaluate import Prepared, judging, measure_prepared
 from softspoken.evaluation.systems import System, Window
@@ -56,16 +56,44 @@ def evaluate(
         if "output" not in settings:
             temporary = TemporaryDirectory(prefix="softspoken-")
             settings["output"] = str(Path(temporary.name) / "evaluation")
+        _require_all_used(texts, references, systems, settings)
         if texts is not None:
-            settings["dataset"] = _rows(texts, references)
+            settings["dataset"] = _rows(list_of_texts(texts), references)
         config = EvaluateConfig(**settings)
     report = command.evaluate(config) if systems is None else _of_responses(config, systems)
     return Evaluation.of(report, Path(config.output), temporary)
 
 
+NEEDS_MODELS = (
+    *("model", "adapter", "system", "baseline", "samples", "max_new_tokens", "prompt_template", "max_prompt_tokens"),
+    *("truncation_side", "source_language", "target_language", "own_settings", "quantization", "engine"),
+)
+"""Settings of models that answer, or of how they are asked."""
+
+
+def _require_all_used(texts: Any, references: Any, systems: Any, settings: Mapping[str, Any]) -> None:
+    """Raises InputError for what would make no difference beside the rest."""
+    if texts is None and references is not None:
+        raise InputError("references are to texts; give those as well, or a dataset that holds both")
+    if texts is not None and "dataset" in settings:
+        raise InputError("dataset and texts were both given; give one or the other")
+    if systems is None:
+        return
+    if not isinstance(systems, Mapping):
+        raise InputError(f"systems is a {type(systems).__name__}; give a dict of each system's name and its responses")
+    if lost := [name for name in NEEDS_MODELS if name in settings]:
+        raise InputError(
+            f"{lost[0]} is for models that answer, and systems are given as responses; give one or the other"
+        )
+
+
+def _listed(given: Any) -> Any:
+    """A column of pandas' or an array of numpy's as a list."""
+    return given.tolist() if hasattr(given, "tolist") else given
+
+
 def _rows(texts: Sequence[str], references: Sequence[Any] | None) -> list[dict[str, Any]]:
-    if isinstance(texts, str):
-        raise InputError("texts is one text; give a list of them")
+    references = _listed(references)
     if references is not None and len(references) != len(texts):
         raise InputError(
             f"references has {len(references)} entries for {len(texts)} texts; give one, or a list of several, for each"
@@ -77,11 +105,6 @@ def _rows(texts: Sequence[str], references: Sequence[Any] | None) -> list[dict[s
 
 def _of_responses(config: EvaluateConfig, systems: Mapping[str, Responses]) -> Any:
     """No model is loaded but what judges."""
-    for field in ("adapter", "system", "baseline"):
-        if getattr(config, field):
-            raise InputError(
-                f"{field} needs a model to answer, and systems are given as responses; give one or the other"
-            )
     task, notes = load_task(config.task), list[str]()
     examples = read_examples(config, task, config.limit)
     judges, terms, similarity = judging(config, task, examples, notes, str(resolve_device(config.device)))
@@ -98,6 +121,7 @@ def _system(name: str, responses: Responses, count: int) -> System:
         raise InputError(
             f"systems: {name!r} cannot be the name of a system; give a text other than {HUMAN!r}, which the references are"
         )
+    responses = _listed(responses)
     if isinstance(responses, str) or not isinstance(responses, Sequence) or len(responses) != count:
         number = (
             "text"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ from softspoken.data.prompts import PromptFormat
 from softspoken.inference.decoding import GREEDY, own_search
 from softspoken.models.adapters import adapter_folder
 from softspoken.models.languages import unspoken
-from softspoken.models.room import most_read
 from softspoken.tasks.task import Task
 from softspoken.types import Example
 
@@ -43,9 +41,7 @@ def notes_on(config: EvaluateConfig, prompt_format: PromptFormat) -> list[str]:
     for name, [source, *_] in named_sources(config.system or []).items():
         if Path(source).is_dir():
             saved[name] = PromptFormat.load(source)
-    # What is saved beside an adapter has the language's prefix and the model's own limit, which all are asked by in the end.
-    most = most_read(config.model)
-    asked = unspoken(replace(prompt_format, max_prompt_tokens=int(min(prompt_format.max_prompt_tokens, most))))
+    asked = unspoken(prompt_format)  # what is saved beside an adapter has the language's prefix
     others = {
         name: own.template for name, own in saved.items() if own and settings_of(unspoken(own)) != settings_of(asked)
     }

@@ -83,7 +83,7 @@ def _generate(
         columns=columns,
         on_bad_row=config.on_bad_row,
         cleaned=prompt_format.clean,
-        say=as_json and total is None,
+        say=total is None,
     )
     first = next(examples, None)  # input that cannot be read is said before the model is loaded
     if first is None:

@@ -19,10 +19,11 @@ from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessorList, NoBadWordsLogitsProcessor
 
 from softspoken.config import TrainConfig
+from softspoken.config.ranges import BOUNDS, check_number, name_or_path
 from softspoken.data.batches import on_device
 from softspoken.data.columns import Columns
 from softspoken.data.prompts import PromptFormat, prompt_ids
-from softspoken.data.reading import to_examples
+from softspoken.data.reading import list_of_texts, to_examples
 from softspoken.inference.decoding import generation_config_of, limit_of, plain_config
 from softspoken.inference.engines import Search
 from softspoken.models.adapters import adapter_folder, tokenizer_source, with_adapter
@@ -83,9 +84,9 @@ class Generator:
     @classmethod
     def from_pretrained(
         cls,
-        model: str = "mini",
+        model: str | Path = "mini",
         *,
-        adapter: str | None = None,
+        adapter: str | Path | None = None,
         device: str = "auto",
         dtype: torch.dtype = torch.float32,
         max_new_tokens: int | None = None,
@@ -102,20 +103,25 @@ class Generator:
         has a prompt format, the task's template. `prompt_format` takes the place of all. With `plain`, nothing of how the generation
         config searches is taken over: greedy is greedy. `quantization` (8bit, 4bit) rounds the base's weights, as in training.
         """
-        folder = adapter_folder(adapter) if adapter else None
+        base, folder = (
+            name_or_path("model", model),
+            adapter_folder(name_or_path("adapter", adapter)) if adapter else None,
+        )
+        if max_new_tokens is not None:
+            check_number("max_new_tokens", max_new_tokens, BOUNDS)
         known = load_task(task) if task else None
         default = PromptFormat(known.template, clean=known.clean, strip=known.strip) if known else None
-        prompt_format = prompt_format or prompt_format_for(model, folder, default=default)
+        prompt_format = prompt_format or prompt_format_for(base, folder, default=default)
         prompt_format = replace(
             prompt_format,
             source_language=source_language or prompt_format.source_language,
             target_language=target_language or prompt_format.target_language,
         )
         place = resolve_device(device)
-        require_seq2seq(model)  # first: a folder that is no model at all is not one that lacks a tokenizer
-        require_fit(model, folder)
-        seq2seq: Any = load_quantized(model, quantization, dtype, place) if quantization else load_seq2seq(model, dtype)
-        tokenizer = load_tokenizer(tokenizer_source(model, folder))
+        require_seq2seq(base)  # first: a folder that is no model at all is not one that lacks a tokenizer
+        require_fit(base, folder)
+        seq2seq: Any = load_quantized(base, quantization, dtype, place) if quantization else load_seq2seq(base, dtype)
+        tokenizer = load_tokenizer(tokenizer_source(base, folder))
         generation = generation_config_of(folder, seq2seq.generation_config, max_new_tokens)
         generation = plain_config(generation) if plain else generation
         require_room_to_answer(seq2seq.config, limit_of(generation))
@@ -123,7 +129,7 @@ class Generator:
         # generate() fills what is not set from the model's own: the same, so that it is what this object says and no more; and
         # what the model's own save_pretrained writes begins and ends as this one does.
         seq2seq.generation_config = copy.deepcopy(generation)
-        whole: Any = with_adapter(seq2seq, folder, model) if folder else seq2seq
+        whole: Any = with_adapter(seq2seq, folder, base) if folder else seq2seq
         if not quantization:  # whose rounded weights neither take a sum nor move
             whole = (_merged_where_exact(whole) if folder else whole).to(place)
         rows = whole.get_input_embeddings().num_embeddings, whole.config.get_text_config(decoder=True).vocab_size
@@ -303,14 +309,14 @@ class Summarizer(Generator):
     """
 
     @classmethod
-    def from_pretrained(cls, model: str = "mini", *, task: str | None = "summarization", **settings: Any) -> Generator:
+    def from_pretrained(
+        cls, model: str | Path = "mini", *, task: str | None = "summarization", **settings: Any
+    ) -> Generator:
         return super().from_pretrained(model, task=task, **settings)
 
 
 def _checked(texts: list[str], cleaned: bool) -> list[Example]:
-    if isinstance(texts, str):
-        raise InputError("texts must be a list of texts; put the one text into a list")
-    rows = ({"text": text} for text in texts)
+    rows = ({"text": text} for text in list_of_texts(texts))
     return list(to_examples(rows, source="texts", columns=Columns("text"), cleaned=cleaned))
 
 

@@ -6,7 +6,7 @@ import contextlib
 import json
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +102,7 @@ def with_adapter(seq2seq: Any, folder: Path, model: str, *, trainable: bool = Fa
     try:
         if trainable:
             require_no_prompt(folder)
-        with warnings.catch_warnings():
+        with quiet_peft():
             # An adapter of another model may fit in part: PEFT warns of weights it misses, and drops those it has no place for.
             warnings.filterwarnings("error", message=".*missing adapter keys")
             rows = saved_embeddings(folder)
@@ -125,6 +125,14 @@ def with_adapter(seq2seq: Any, folder: Path, model: str, *, trainable: bool = Fa
         raise InputError(
             f"adapter {folder} cannot be put on {model} ({first_line(error)[:200]}){_remedy(folder, model)}"
         ) from error
+
+
+@contextlib.contextmanager
+def quiet_peft() -> Iterator[None]:
+    """PEFT asks transformers by names that are going out of use, of which no user can do anything."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.* is deprecated", category=FutureWarning)
+        yield
 
 
 def require_no_prompt(folder: Path) -> None:

@@ -204,4 +204,7 @@ def resolve_device(device: str) -> torch.device:
         raise InputError(
             "device 'cuda' is not there: this machine (or this build of torch) has no CUDA; use cpu or auto"
         )
-    return torch.device(device)
+    try:
+        return torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise InputError(f"device {device!r} is none that torch knows; use auto, cpu, cuda or mps") from error

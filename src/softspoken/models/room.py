@@ -31,9 +31,9 @@ def fitting(prompt_format: PromptFormat, config: Any, tokenizer: Any) -> PromptF
     return replace(prompt_format, max_prompt_tokens=int(most))
 
 
-def most_read(model: str) -> float:
-    """The tokens of the longest prompt that the model reads, by its files; infinite for relative positions."""
-    return _most_read(from_pretrained(AutoConfig.from_pretrained, model), load_tokenizer(model))
+def fitting_of(prompt_format: PromptFormat, model: str) -> PromptFormat:
+    """The same by the model's files, before it is loaded: said once for all that then asks by it."""
+    return fitting(prompt_format, from_pretrained(AutoConfig.from_pretrained, model), load_tokenizer(model))
 
 
 def _most_read(config: Any, tokenizer: Any) -> float:

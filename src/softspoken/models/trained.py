@@ -16,6 +16,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from softspoken.config.trained import WhatTrains
+from softspoken.models.adapters import quiet_peft
 from softspoken.models.families import text_parts
 from softspoken.types import InputError, first_line
 
@@ -136,7 +137,8 @@ def add_adapter(model: Any, config: Any) -> Any:
 
     config.task_type = TaskType.SEQ_2_SEQ_LM
     parts = text_parts(model)
-    adapted = get_peft_model(model, config)
+    with quiet_peft():
+        adapted = get_peft_model(model, config)
     if hasattr(adapted.base_model, "update_and_allocate"):
         raise InputError(
             f"peft_config: {config.peft_type.value} changes its own shape while it trains, which is not done here; give peft_type LORA"

@@ -15,7 +15,9 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from softspoken.data.holding_out import is_one_set
 from softspoken.data.prompts import PromptFormat
+from softspoken.data.reading import is_given
 from softspoken.report.card import TUNED, results_index
 from softspoken.report.charts import Chart, Styles, distributions, plane, slice_chart, system_styles
 from softspoken.report.curves import curve_rows, curves, smoothing
@@ -46,6 +48,7 @@ from softspoken.types import (
     Interval,
     SliceResult,
     SystemResult,
+    counted,
     one_line,
     printable,
 )
@@ -290,7 +293,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         seconds = sum(step.get("time/step", 0.0) for step in metrics)
         algorithm = f"{str(config['algorithm']).upper().replace('_', ' ')}, " if "algorithm" in config else ""
         took = f" in {_duration(seconds)}" if seconds else ""
-        facts.append(("Trained", f"{algorithm}{len(metrics)} steps{took}"))
+        facts.append(("Trained", f"{algorithm}{counted(len(metrics), 'step', 'steps')}{took}"))
         facts += _ended(run.end, int(metrics[-1]["step"]), config.get("steps"))
     if "reward" in config:
         facts.append(("Reward", reward_in_words(config["reward"])))
@@ -304,10 +307,11 @@ def _ended(end: dict[str, Any] | None, done: int, steps: Any) -> list[tuple[str,
 
 
 def evaluated_on(report: EvalReport) -> str:
+    words, name = task_of(report).words, report.dataset["id"] or "an unnamed set"
     split = f", {report.dataset['split']}" if report.dataset.get("split") else ""
-    if share := report.config.get("held_out"):
-        split = f", of which {100 * share:.3g} % were held out"
-    return f"{report.dataset['n']} {task_of(report).words.texts} of {report.dataset['id'] or 'an unnamed set'}{split}"
+    if report.config.get("held_out"):
+        split = ", held out from training"
+    return f"{counted(report.dataset['n'], words.text, words.texts)} of {name}{split}"
 
 
 def _duration(seconds: float) -> str:
@@ -372,6 +376,8 @@ def model_card(folder: Path) -> str:
         hub_ids=hub_ids,
         reward=reward_in_words(config.get("reward")),
         report=report,
+        one_set=is_given(config.get("dataset")) or is_one_set(config.get("dataset")),
+        evaluated_on=evaluated_on(report) if report else "",
         verdicts=verdicts(report) if report else [],
         remarks=remarks(report) if report else [],
         tables=system_tables(report) if report else [],

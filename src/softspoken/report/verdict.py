@@ -1,4 +1,4 @@
-"""What an evaluation shows, in words that its numbers decide: it can say that training did not work."""
+"""What an evaluation shows, in words that its numbers decide: it can say that no effect is shown."""
 
 from __future__ import annotations
 
@@ -31,11 +31,13 @@ from softspoken.report.measures import (
     written,
 )
 from softspoken.tasks.task import Guard, Measure
-from softspoken.types import Comparison, Decoding, EvalReport, Interval
+from softspoken.types import Comparison, Decoding, EvalReport, Interval, counted
 
 LENGTH_MARGIN = 0.25
 """Share by which the length may change without a remark."""
 FEW_EXAMPLES = 100
+FEWEST_GROUPS = 6
+"""Of fewer, no permutation test comes below 0.05 (2 of 2⁵ is 0.06), and a bootstrap's interval is too narrow to rule anything out."""
 BASE = "base"
 INTERVAL = "95 % interval "
 UNITS = {"points": " points", "share": " percentage points"}
@@ -88,7 +90,8 @@ def remarks(report: EvalReport) -> list[str]:
     n = report.dataset["n"]
     if n < FEW_EXAMPLES:
         found.append(
-            f"Only {n} {words.texts} were evaluated: differences between systems may well be chance. Use {FEW_EXAMPLES} or more."
+            f"Only {counted(n, words.text, words.texts)} {'was' if n == 1 else 'were'} evaluated: differences between systems may well be "
+            f"chance. Use {FEW_EXAMPLES} or more."
         )
     if report.dataset.get("truncated"):
         found.append(
@@ -143,10 +146,13 @@ def _verdict(report: EvalReport, name: str) -> Verdict:
     if any(sign < 0 for sign in signs):
         outcome, headline = "bad", "It made things worse"
     elif not any(sign > 0 for sign in signs):
-        outcome, headline = "bad", "It did not work"
-        if rewarded and all(toward(one, "higher") > 0 for one in rewarded):
-            still = f"{in_sentence(measure(task.objective.metric, report))} did not {DIRECTION[task.objective.better]}"
-            outcome, headline = "mixed", f"The reward rose; {still}"
+        outcome, headline = "bad", "No effect is shown"
+        if not _are_enough(report):
+            groups = "groups of " if _groups(report) < report.dataset["n"] else ""
+            outcome, headline = "mixed", f"Too few {groups}{task.words.texts} to tell"
+        elif rewarded and all(toward(one, "higher") > 0 for one in rewarded):
+            label = in_sentence(measure(task.objective.metric, report))
+            outcome, headline = "mixed", f"The reward rose; no {DIRECTION[task.objective.better]} in {label} is shown"
     elif not all(sign > 0 for sign in signs):
         outcome, headline = "mixed", "It worked only in part"
     elif any(is_lost(guard, difference) for guard, difference in pairs):
@@ -178,6 +184,16 @@ def _verdict(report: EvalReport, name: str) -> Verdict:
         _second_opinions(report, name) + weighed(report, name),
         _figures(report, name),
     )
+
+
+def _groups(report: EvalReport) -> int:
+    """How many of the texts are independent; an eval.json from before this was recorded says only how many there are."""
+    groups: int = report.dataset.get("groups", report.dataset["n"])
+    return groups
+
+
+def _are_enough(report: EvalReport) -> bool:
+    return _groups(report) >= FEWEST_GROUPS
 
 
 def _and(names: list[str]) -> str:
@@ -358,7 +374,9 @@ def _on_guard(
 ) -> str:
     known, responses = measure(guard.metric, report), task_of(report).words.responses
     margin = of_margin(guard, known)
-    if guard.better and all(toward(one, guard.better) > 0 for one in comparisons):
+    if not _are_enough(report):
+        opening = f"Whether the {responses} {guard.kept} cannot be told from so few"
+    elif guard.better and all(toward(one, guard.better) > 0 for one in comparisons):
         opening = f"The {responses} {guard.gained}"
     elif all(is_kept(guard, one.difference) for one in comparisons):
         worse = guard.better and any(toward(one, guard.better) < 0 for one in comparisons)

@@ -28,7 +28,8 @@ from transformers import AutoConfig
 
 from softspoken import mini
 from softspoken.config.specs import require_judge
-from softspoken.models.pretrained import from_pretrained, no_bar_for_weights, require_finite
+from softspoken.data.reading import list_of_texts
+from softspoken.models.pretrained import from_pretrained, no_bar_for_weights, require_finite, resolve_device
 from softspoken.rewards.text_models import WAYS_ON, TextModel, activation_of, labels_of, load_classifier
 from softspoken.types import InputError, first_line
 
@@ -65,7 +66,7 @@ class Judge:
         """The main one first, which is `toxicity` where the classifier has it and the spec names no other."""
 
     def __call__(self, texts: list[str]) -> dict[str, list[float]]:
-        rows = [row.tolist() for row in self.model(texts)]
+        rows = [row.tolist() for row in self.model(list_of_texts(texts))]
         scores = {label: [row[column] for row in rows] for column, label in enumerate(self.columns)}
         main = self.labels[0]
         if main not in scores:
@@ -92,6 +93,7 @@ def load_judge(spec: str, *, device: str = "cpu", batch_size: int = 64, detoxify
     True
     """
     require_judge(spec)
+    device = str(resolve_device(device))
     kind, *rest = spec.split(":", maxsplit=2)
     activation: Callable[[Tensor], Tensor] = torch.sigmoid
     if spec == "profanity":

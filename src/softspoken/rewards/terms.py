@@ -40,6 +40,7 @@ from softspoken.config.rewards import (
     reward_weights,
 )
 from softspoken.config.specs import REWARDS, length_bounds, require_term
+from softspoken.data.reading import list_of_texts
 from softspoken.data.words import count_words
 from softspoken.rewards.classified import Classified, load_classified
 from softspoken.rewards.functions import OwnFunction, as_term, load_function
@@ -102,8 +103,11 @@ class WeightedReward:
         A term that has no opinion on a response is NaN there and left out of its sum, which is NaN where none has one. Raises
         RunError, with the term's name and the text, for a term that fails or returns anything else than one finite number each.
         """
+        responses = list_of_texts(responses, "responses")
         if len(responses) != len(examples):
-            raise ValueError(f"{len(responses)} responses, {len(examples)} examples: one example for each response")
+            raise InputError(
+                f"there are {len(responses)} responses and {len(examples)} examples; give one for each response"
+            )
         terms = {name: _checked(name, term, responses, examples) for name, term in self.terms.items()}
         for name in [name for name in self.weights if name not in terms]:
             terms[name] = torch.stack([terms[factor] for factor in factors(name)]).prod(dim=0)

@@ -125,7 +125,7 @@ class Task:
     overview: tuple[str, ...] = ()
     """Metrics in the table of systems, after the objective and the guards."""
     purpose: str = "answers better by a measure of its own"
-    """What the adapter does, on its model card: "A LoRA adapter that …"."""
+    """What the adapter is to do, on its model card: "A LoRA adapter, trained to be one that …"."""
     tag: str = "text2text-generation"
     """The hub's name for the task."""
     sample: str = "This is a text."

@@ -80,7 +80,7 @@ def require_evaluation(config: TrainConfig, evaluation: EvaluateConfig) -> None:
 
 def evaluate_run(evaluation: EvaluateConfig, folder: RunFolder) -> None:
     """Unless a run that was stopped has it already, whole or in part."""
-    prepared = prepare(evaluation)
+    prepared = prepare(evaluation, say=not evaluation.held_out)  # of which the rest was trained on
     whole = folder.has(EVAL_FILE) and not is_started(folder.path)
     if processes.from_first(whole and read_report(folder.path).config == recorded(prepared.config)):
         return

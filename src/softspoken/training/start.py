@@ -22,13 +22,14 @@ from softspoken.data.reading import name_of, read_examples, record_of
 from softspoken.models.adapters import adapter_folder
 from softspoken.models.learning_rates import learning_rates
 from softspoken.models.pretrained import prompt_format_for
+from softspoken.models.room import fitting_of
 from softspoken.rewards.terms import default_judge, judge_term
 from softspoken.rl.policy import Policy
 from softspoken.runtime import processes
 from softspoken.storage.run_folder import RunFolder, passing_folder, require_place
 from softspoken.tasks.task import Task, asked, told
 from softspoken.training.resuming import Changes
-from softspoken.types import Example, InputError
+from softspoken.types import Example, InputError, counted
 
 log = logging.getLogger(__name__)
 
@@ -38,16 +39,18 @@ ADAPTER, MODEL = "adapter", "model"
 PACKAGES = ("softspoken", "torch", "transformers", "peft", "accelerate", "datasets", "tokenizers")
 
 
-def say_how_it_begins(config: TrainConfig, examples: int) -> None:
-    """What was decided for the user, once all that can be wrong has been looked at."""
+def say_how_it_begins(config: TrainConfig, examples: int, held: int) -> None:
+    """What was decided for the user, once all that can be wrong has been looked at; `held`: rows that are kept for the evaluation."""
     if taken := followed(config):
         settings = ", ".join(f"{name} {value:g}" for name, value in taken.items())
         preset = recommended(config.trained)
         log.info("%s is not mini: %s of the preset %s (docs/recommended.md)", config.model, settings, preset)
-    if share := holds_out(config):
+    if held:
+        kept = counted(held, "row is", "rows are")
+        trained = counted(examples, "row is", "rows are")
         log.info(
-            "%s: %d rows are trained on and %g %% are held out for the evaluation, whole groups of them (--eval_share, seed %d)",
-            *(name_of(config.dataset), examples, 100 * share, config.seed),
+            "%s: %s trained on, and %s held out for the evaluation, in whole groups (--eval_share %g, seed %d)",
+            *(name_of(config.dataset), trained, kept, holds_out(config), config.seed),
         )
 
 
@@ -57,12 +60,13 @@ def holds_out(config: TrainConfig) -> float:
     return config.eval_share if wanted else 0.0
 
 
-def training_examples(config: TrainConfig, task: Task) -> list[Example]:
+def training_examples(config: TrainConfig, task: Task) -> tuple[list[Example], int]:
+    """What is trained on, and how many of the set's rows are held out for the evaluation at the end."""
     share = holds_out(config)
     if not share:
-        return read_examples(config, task, config.max_examples)
-    rest, _ = hold_out(read_examples(config, task, None), share, config.seed, name_of(config.dataset))
-    return rest[: config.max_examples]
+        return read_examples(config, task, config.max_examples), 0
+    rest, held = hold_out(read_examples(config, task, None), share, config.seed, name_of(config.dataset))
+    return rest[: config.max_examples], len(held)
 
 
 def folder_of(config: TrainConfig) -> RunFolder:
@@ -128,7 +132,8 @@ def judges_of(config: TrainConfig, task: Task) -> list[str]:
 
 def prompt_format_of(config: TrainConfig, task: Task) -> PromptFormat:
     start = adapter_folder(config.adapter) if config.adapter else None
-    return prompt_format_for(config.model, start, default=PromptFormat(task.template), **asked(task, config))
+    wanted = prompt_format_for(config.model, start, default=PromptFormat(task.template), **asked(task, config))
+    return fitting_of(wanted, config.model)
 
 
 HIGH = 1e-3

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from transformers import GenerationConfig
 
 from softspoken.config import TrainConfig
+from softspoken.data.holding_out import group_names
 from softspoken.evaluation.measure import Term, response_metrics, term_metrics
 from softspoken.evaluation.metrics import judge_texts
 from softspoken.inference.decoding import generation_config_of, plain_config
@@ -29,27 +30,20 @@ def held_out(examples: list[Example], config: TrainConfig) -> tuple[list[Example
     all of their groups, so that no text of which another half is trained on is among them."""
     if not config.eval_every:
         return examples, []
-    groups: dict[str, int] = defaultdict(int)
-    for example in examples:
-        groups[_group(example)] += 1
+    names = group_names(examples)
+    sizes = Counter(names)
     taken: set[str] = set()
-    count = 0
-    for group in reversed(groups):
-        if count >= config.eval_every_limit:
+    for group in reversed(sizes):
+        if sum(sizes[one] for one in taken) >= config.eval_every_limit:
             break
         taken.add(group)
-        count += groups[group]
-    rest = [example for example in examples if _group(example) not in taken]
+    rest = [example for example, group in zip(examples, names, strict=True) if group not in taken]
     if len(rest) < config.batch_size:
         raise InputError(
             f"eval_every_limit {config.eval_every_limit} leaves {len(rest)} of {len(examples)} examples to train on, fewer than "
             f"batch_size {config.batch_size}; give a smaller one, or more examples"
         )
-    return rest, [example for example in examples if _group(example) in taken]
-
-
-def _group(example: Example) -> str:
-    return example.group or f"id:{example.id}"
+    return rest, [example for example, group in zip(examples, names, strict=True) if group in taken]
 
 
 @dataclass(frozen=True)

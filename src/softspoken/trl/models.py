@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForSeq2SeqLM, BitsAndBytesConfig, PreTrainedModel
 
 from softspoken.hub import hub_file
-from softspoken.models.adapters import adapter_folder, require_no_prompt
+from softspoken.models.adapters import adapter_folder, quiet_peft, require_no_prompt
 from softspoken.models.families import CACHE
 from softspoken.models.pretrained import from_pretrained, require_finite, resolve
 from softspoken.rl.policy import VALUE_HEAD_FILE
@@ -131,7 +131,8 @@ class AutoModelForSeq2SeqLMWithValueHead(PreTrainedModelWrapper):
         elif peft_config is not None:
             if getattr(model, "is_quantized", False):
                 model = prepare_model_for_kbit_training(model, **kbit_settings)
-            model = get_peft_model(model, peft_config)
+            with quiet_peft():
+                model = get_peft_model(model, peft_config)
         made = cls(model, **head_settings)
         if saved_head is not None:
             made.v_head.summary.load_state_dict(saved_head)
@@ -268,7 +269,8 @@ def _load(source: str, model_args: tuple, options: dict[str, Any], is_trainable:
     folder = adapter_folder(source)
     require_no_prompt(folder)
     base = _seq2seq(PeftConfig.from_pretrained(str(folder)).base_model_name_or_path, model_args, options)
-    adapted = PeftModel.from_pretrained(base, str(folder), is_trainable=is_trainable)
+    with quiet_peft():
+        adapted = PeftModel.from_pretrained(base, str(folder), is_trainable=is_trainable)
     require_finite(adapted, f"adapter {folder}")
     return adapted
 

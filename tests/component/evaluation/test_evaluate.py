@@ -101,7 +101,7 @@ def test_eval_json_is_as_the_design_says(rows, tmp_path):
     report = evaluate_systems(base_and_tuned(3), rows, judges, output=tmp_path, dataset={"id": "x", "split": "test"})
     saved = json.loads((tmp_path / "eval.json").read_text(encoding="utf-8"))
     assert read_report(tmp_path) == report
-    assert saved["dataset"] == {"id": "x", "split": "test", "n": 12, "truncated": 0}
+    assert saved["dataset"] == {"id": "x", "split": "test", "n": 12, "groups": 6, "truncated": 0}
     assert saved["judges"] == ["words", "other"]
     assert saved["rows"] == "eval_rows.jsonl"
     assert [(one["name"], one["decoding"], one["n"]) for one in saved["systems"]] == [

@@ -3,6 +3,8 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy
+import pandas
 import pytest
 
 import softspoken
@@ -73,14 +75,19 @@ def test_no_folder_is_left_behind():
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"texts": "one"}, "texts is one text; give a list of them"),
+        ({"texts": "one"}, "texts must be a list of texts; put the one text into a list"),
+        ({"texts": ["a", 1, "b"]}, "texts: entry 2 is 1, which is no text"),
+        ({"dataset": "mini"}, "dataset and texts were both given"),
+        ({"texts": None, "references": BASE}, "references are to texts; give those as well"),
+        ({"systems": [BASE]}, "systems is a list; give a dict of each system's name and its responses"),
         ({"references": ["a"]}, "references has 1 entries for 3 texts"),
         ({"systems": {"base": BASE[:2]}}, "systems: 'base' is 2 responses, and there are 3 texts"),
         ({"systems": {"base": "Tea"}}, "systems: 'base' is text, and there are 3 texts"),
         ({"systems": {"base": [["a"], ["b", "c"], ["d"]]}}, "to text 2; give each text as many"),
         ({"systems": {"base": ["a", None, "b"]}}, "to text 2; give each text as many"),
         ({"systems": {"human": BASE}}, "systems: 'human' cannot be the name of a system"),
-        ({"adapter": ["runs/a/adapter"]}, "adapter needs a model to answer"),
+        ({"adapter": ["runs/a/adapter"]}, "adapter is for models that answer, and systems are given as responses"),
+        ({"samples": 3}, "samples is for models that answer"),
         ({"seed": 1.5}, "seed 1.5 cannot be used: give a whole number"),
         ({"config": softspoken.EvaluateConfig(output="x")}, "takes an EvaluateConfig or lists and settings, not both"),
     ],
@@ -89,6 +96,12 @@ def test_what_cannot_be_used_is_one_sentence(given, words):
     with pytest.raises(InputError, match=r"^[^\n]*$") as caught:
         softspoken.evaluate(**{"texts": TEXTS, "systems": {"base": BASE}, **given})
     assert words in str(caught.value)
+
+
+def test_columns_of_pandas_and_arrays_of_numpy_are_lists():
+    asked = {"texts": pandas.Series(TEXTS), "references": numpy.array(BASE), "systems": {"base": pandas.Series(BASE)}}
+    report = softspoken.evaluate(**asked)
+    assert [(one.name, one.n) for one in report.systems] == [("human", 3), ("base", 3)]
 
 
 def test_frames_of_what_is_not_there_are_refused():

@@ -142,7 +142,7 @@ def test_one_none_and_wrong_input(tiny_t5: Path) -> None:
         summarizer(TEXTS[0])  # type: ignore[arg-type]
     with pytest.raises(InputError, match="row 2 has an empty 'text'"):
         summarizer(["Leon: hi", "  \n "])
-    with pytest.raises(InputError, match="row 1 has int 3"):
+    with pytest.raises(InputError, match="entry 1 is 3, which is no text"):
         summarizer([3])  # type: ignore[list-item]
 
 
@@ -435,7 +435,7 @@ def test_bad_rows_of_a_file_are_found_before_anything_is_written(
         )
     assert output.getvalue() == ""
     assert len(run(tiny_t5, "", file=str(file), on_bad_row="skip").splitlines()) == 40
-    assert "skipped 1 bad rows" in caplog.text
+    assert "skipped 1 bad row" in caplog.text
 
 
 @pytest.mark.parametrize(

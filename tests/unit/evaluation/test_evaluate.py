@@ -98,7 +98,7 @@ def test_eval_json_is_for_people_too_and_holds_numbers_alone(tmp_path, bars):
     assert "Grüße" in text
     saved = json.loads(text)
     assert (saved["notes"], saved["config"]) == (["Grüße"], {"seed": 3})
-    assert saved["dataset"] == {"id": "x", "split": None, "n": 4, "truncated": 0}
+    assert saved["dataset"] == {"id": "x", "split": None, "n": 4, "groups": 4, "truncated": 0}
     with pytest.raises(ValueError, match="not JSON compliant"):
         written(tmp_path, speaking("base"), config={"x": float("nan")})
     assert json.loads(written(tmp_path, speaking("base")))["config"] == {}

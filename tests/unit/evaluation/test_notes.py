@@ -30,7 +30,6 @@ def saved(tmp_path, monkeypatch):
     names = {str(tmp_path / name): f"way of {name}" for name in ("a", "b", "c", "c2", "d", "model")}
     monkeypatch.setattr(notes, "own_search", lambda model, adapter=None: names.get(adapter or model, GREEDY))
     monkeypatch.setattr(notes, "adapter_folder", lambda folder: folder)
-    monkeypatch.setattr(notes, "most_read", lambda model: 512)
     return tmp_path
 
 
@@ -56,9 +55,8 @@ def test_those_that_were_made_for_another_prompt_are_named(saved):
     )
 
 
-def test_a_marians_prefix_and_the_models_own_limit_are_no_other_prompt(saved, monkeypatch):
-    asked = PromptFormat("{text}", max_prompt_tokens=512, target_language="fra")
-    monkeypatch.setattr(notes, "most_read", lambda model: 128)
+def test_a_marians_prefix_is_no_other_prompt(saved):
+    asked = PromptFormat("{text}", max_prompt_tokens=128, target_language="fra")
     own = {
         "a": replace(asked, template=">>fra<< {text}", max_prompt_tokens=128),
         "b": replace(asked, max_prompt_tokens=64),

@@ -26,7 +26,7 @@ HIGHER = [compared("toxicity", (0.1, 0.05, 0.15)), LOWER[1]]
         (LOWER + LOST, "mixed", "Less toxic, at the price of quality"),
         (LOWER, "mixed", "Less toxic; quality was not measured"),
         (ONLY_GREEDY + KEPT, "mixed", "It worked only in part"),
-        (SAME + KEPT, "bad", "It did not work"),
+        (SAME + KEPT, "bad", "No effect is shown"),
         (HIGHER + KEPT, "bad", "It made things worse"),
     ],
 )
@@ -118,7 +118,7 @@ def test_the_verdict_speaks_of_the_users_own_reward():
 
 def test_a_reward_that_rose_is_no_failure_and_the_objective_is_still_named():
     [verdict] = verdicts(with_reward(*SAME, *RAISED, *KEPT))
-    assert (verdict.outcome, verdict.headline) == ("mixed", "The reward rose; toxicity did not fall")
+    assert (verdict.outcome, verdict.headline) == ("mixed", "The reward rose; no fall in toxicity is shown")
 
 
 def test_what_is_lost_beyond_chance_is_in_the_verdict_in_percentage_points():
@@ -208,7 +208,7 @@ def test_an_interval_that_the_permutation_test_does_not_bear_out_is_no_proof(p_v
     """As of dialogues that share one group, whose bootstrap has no width."""
     unsure = [replace(one, p_value=p_value) for one in LOWER]
     [verdict] = verdicts(report_with(*unsure, *KEPT))
-    assert verdict.headline == "It did not work"
+    assert verdict.headline == "No effect is shown"
     assert "No drop in toxicity" in verdict.sentences[0]
 
 
@@ -284,3 +284,21 @@ def test_a_figure_for_no_drop(comparison, figure):
     [verdict] = verdicts(report_with(comparison, *KEPT))
     first = verdict.figures[0]
     assert (first.value, first.label, first.interval, first.mark) == figure
+
+
+@pytest.mark.parametrize("size", [{"n": 5}, {"n": 200, "groups": 5}])
+def test_of_a_handful_nothing_is_found_neither_a_loss_nor_that_there_was_none(size):
+    """Of five that move alike, a bootstrap's interval has no width, and a permutation test's least p is 2 of 32."""
+    of_few = {"id": "x", "split": None, "truncated": 0, **size}
+    for guarded in (KEPT, LOST):
+        chance = [replace(one, p_value=0.0625) for one in (*LOWER, *guarded)]
+        [verdict] = verdicts(report_with(*chance, dataset=of_few))
+        groups = "groups of " if "groups" in size else ""
+        assert (verdict.outcome, verdict.headline) == ("mixed", f"Too few {groups}dialogues to tell")
+        assert "Whether the summaries stayed as good cannot be told from so few" in verdict.sentences[1]
+        assert all(word not in " ".join(verdict.sentences) for word in ("got worse", "summaries stayed as good, to"))
+
+
+def test_one_text_is_said_to_be_one():
+    [one, *_] = remarks(report_with(*LOWER, dataset={"id": "x", "split": None, "n": 1}))
+    assert one.startswith("Only 1 dialogue was evaluated:")

@@ -57,7 +57,7 @@ def test_no_responses_call_no_term() -> None:
 
 
 def test_needs_one_dialogue_for_each_response() -> None:
-    with pytest.raises(ValueError, match="2 responses, 1 examples"):
+    with pytest.raises(ValueError, match="2 responses and 1 examples"):
         WeightedReward({"a": constant(1.0, 1.0)}, {"a": 1.0})(["x", "y"], [about(None)])
 
 
