@@ -36,11 +36,13 @@ wheel: env
 	.work/wheel/bin/python -m pip install --quiet --disable-pip-version-check dist/*.whl
 	cd .work && wheel/bin/softspoken doctor
 
-# The tests with the oldest release of each library that pyproject.toml lets in.
+# The tests with the oldest release of each library that pyproject.toml lets in, those of the extras too.
+EXTRAS := ctranslate2 demo docs judges serve sweep track
 lowest: env
 	rm -rf .work/lowest && mkdir -p .work
 	$(BIN)/uv venv --quiet --python $(BIN)/python .work/lowest
-	$(BIN)/uv pip compile --quiet --resolution lowest-direct pyproject.toml --python .work/lowest --output-file .work/lowest.txt
+	$(BIN)/uv pip compile --quiet --resolution lowest-direct pyproject.toml $(EXTRAS:%=--extra %) --python .work/lowest \
+	  --output-file .work/lowest.txt
 	$(BIN)/uv pip install --quiet --python .work/lowest --constraints .work/lowest.txt --editable ".[dev]"
 	.work/lowest/bin/python -m pytest tests/unit tests/component
 

@@ -12,6 +12,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 from softspoken.cli.flags import parse
 
@@ -81,6 +82,40 @@ def test_the_wheel_trains_where_nothing_of_the_repository_is(dist: Path, tmp_pat
     )
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "run" / "report.html").is_file()
+
+
+# ------------------------------------------------------------------------------------------------------- the workflows
+
+WORKFLOWS = {
+    path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in ROOT.glob(".github/workflows/*.yml")
+}
+
+
+def test_actions_are_pinned_by_commit_and_say_which_version_that_is() -> None:
+    used = [
+        line.strip()
+        for path in ROOT.glob(".github/workflows/*.yml")
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if "uses: " in line and "uses: ./" not in line
+    ]
+    assert used
+    assert [line for line in used if not re.fullmatch(r"- uses: [\w./-]+@[0-9a-f]{40}  # v\d+\.\d+\.\d+", line)] == []
+
+
+def test_the_versions_of_python_that_are_promised_are_the_ones_tested() -> None:
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    promised = re.findall(r'"Programming Language :: Python :: (.+)"', project)
+    assert promised == WORKFLOWS["test"]["jobs"]["test"]["strategy"]["matrix"]["python"]
+    assert f'requires-python = ">={promised[0]}"' in project
+
+
+def test_a_release_is_tested_first_and_only_its_last_step_may_publish() -> None:
+    jobs = WORKFLOWS["release"]["jobs"]
+    assert jobs["test"]["uses"] == "./.github/workflows/test.yml"
+    assert (jobs["build"]["needs"], jobs["publish"]["needs"]) == ("test", "build")
+    assert WORKFLOWS["release"]["permissions"] == {"contents": "read"}
+    assert [name for name, job in jobs.items() if "permissions" in job] == ["publish"]
+    assert jobs["publish"]["permissions"] == {"id-token": "write"}
 
 
 # ------------------------------------------------------------------------------------------------------- the container
