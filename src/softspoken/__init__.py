@@ -97,6 +97,8 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module("softspoken.mini")
     if name not in _ROOMS:
         raise AttributeError(f"module 'softspoken' has no attribute {name!r}")
+    if "IPython" in sys.modules and "tqdm.auto" not in sys.modules:
+        importlib.import_module("softspoken.runtime.progress").quiet_tqdm()  # before a library imports it
     return getattr(importlib.import_module(f"softspoken.{_ROOMS[name]}"), name)
 
 

@@ -33,7 +33,14 @@ WIDTH = 120
 
 
 class Charts(list["Figure"]):
-    """Plotly figures, in the report's order; a notebook shows them below one another."""
+    """Plotly figures, in the report's order; a notebook shows them below one another, and some of them as well."""
+
+    def __getitem__(self, place: Any) -> Any:
+        found = super().__getitem__(place)
+        return Charts(found) if isinstance(place, slice) else found
+
+    def __repr__(self) -> str:
+        return f"{len(self)} chart{'s' * (len(self) != 1)}: {', '.join(figure.layout.title.text for figure in self)}"
 
     def _repr_html_(self) -> str:
         return "".join(figure.to_html(full_html=False, include_plotlyjs=not place) for place, figure in enumerate(self))
@@ -59,7 +66,8 @@ class Evaluation(EvalReport):
         return cls(**values, folder=folder, _kept=kept)
 
     def __repr__(self) -> str:
-        console = Console(file=io.StringIO(), width=WIDTH)
+        # In a notebook rich would show it there and then, leaving nothing to return, and Jupyter asks for colours.
+        console = Console(file=io.StringIO(), width=WIDTH, force_jupyter=False, color_system=None)
         print_table(self, console)
         return console.file.getvalue().rstrip()  # type: ignore[attr-defined]
 

@@ -57,6 +57,13 @@ def in_notebook() -> bool:
     return type(shell).__name__ == "ZMQInteractiveShell"
 
 
+def quiet_tqdm() -> None:
+    """Import it without its advice to install ipywidgets, once and for all: without them it is a bar of characters, which is no news."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import tqdm.auto  # noqa: F401
+
+
 class Bar:
     """One command's progress, however it is shown; rich keeps the count."""
 
@@ -95,21 +102,30 @@ class Bar:
 
     def add_task(self, description: str, *, total: float | None = None, completed: int = 0, **fields: Any) -> TaskID:
         task = self._bar.add_task(description, total=total, completed=completed, **fields)
-        if self._notebook:
-            with warnings.catch_warnings():  # without ipywidgets it is a bar of characters, which is no news
-                warnings.simplefilter("ignore")
-                from tqdm.auto import tqdm
-
-                self._widgets[task] = tqdm(total=total, initial=completed, desc=self._command, file=sys.stdout)
+        if self._notebook and total:
+            self._show(task)
         return task
+
+    def _show(self, task: TaskID) -> None:
+        """A notebook's bar: from the start where it is known how much there is to do, else once something is done."""
+        quiet_tqdm()
+        from tqdm.auto import tqdm
+
+        own = self._own(task)
+        self._widgets[task] = tqdm(total=own.total, initial=own.completed, desc=self._command, file=sys.stdout)
+
+    def _own(self, task: TaskID) -> Task:
+        return self._bar.tasks[self._bar.task_ids.index(task)]
 
     def advance(self, task: TaskID, advance: float = 1) -> None:
         self.update(task, advance=advance)
 
     def update(self, task: TaskID, **change: Any) -> None:
         self._bar.update(task, **change)
+        if self._notebook and task not in self._widgets and self._own(task).completed:
+            self._show(task)
         if (widget := self._widgets.get(task)) is not None:  # a bar without a total has no truth
-            own = self._bar.tasks[self._bar.task_ids.index(task)]
+            own = self._own(task)
             widget.set_postfix_str(self._figures(own), refresh=False)
             widget.update(own.completed - widget.n)
 

@@ -50,8 +50,22 @@ def test_it_prints_as_its_table_and_shows_as_html():
     assert "<b>mine</b>" not in html
     assert "<script" not in html
     figures = report.plot()
-    assert [figure.layout.title.text for figure in figures]
+    titles = [figure.layout.title.text for figure in figures]
+    assert titles
     assert "plotly" in figures._repr_html_()
+    assert repr(figures) == f"{len(titles)} charts: {', '.join(titles)}"
+    assert "plotly" in figures[:1]._repr_html_()
+
+
+def test_a_notebook_shows_it_once(monkeypatch):
+    report = softspoken.evaluate(texts=TEXTS, systems={"base": BASE, "mine": MINE})
+    displayed = []
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as Jupyter's kernels set it
+    monkeypatch.setattr("rich.jupyter.display", lambda *given: displayed.append(given))
+    assert "Decoded greedily" in repr(report)
+    assert "\x1b" not in repr(report)
+    assert displayed == []
 
 
 def test_several_responses_to_each_text_are_samples(tmp_path):

@@ -2,6 +2,7 @@
 where it was, a stop changes no digit, and what is saved is what was trained."""
 
 import math
+import warnings
 from dataclasses import replace
 
 import pytest
@@ -254,6 +255,14 @@ def test_what_peft_cannot_do_here_is_one_sentence(tiny_t5, settings, words):
 def test_settings_that_say_two_things_are_refused(changes, words):
     with pytest.raises(InputError, match=words):
         TrainConfig(**changes)
+
+
+def test_no_librarys_notice_comes_with_an_adapter(tiny_t5, tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_policy(config_for(tiny_t5)).save(tmp_path / "saved", 5)
+        load_policy(config_for(tiny_t5, adapter=str(tmp_path / "saved")))
+        Generator.from_pretrained(str(tiny_t5), adapter=str(tmp_path / "saved"), device="cpu")
 
 
 def test_more_last_layers_than_there_are(tiny_t5):

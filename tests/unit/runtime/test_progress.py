@@ -95,6 +95,18 @@ def test_in_a_notebook_it_is_tqdms_bar(monkeypatch: pytest.MonkeyPatch, capsys: 
     assert "reward 0.710" in out
 
 
+def test_in_a_notebook_what_has_nothing_to_do_has_no_bar(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An evaluation reads what it can before it knows its total, and often that is nothing."""
+    shell = type("ZMQInteractiveShell", (), {})()
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell, version_info=(8, 0)))
+    with progress_bar("evaluate", "{task.fields[what]}") as bar:
+        task = bar.add_task("", what="slices")
+        bar.update(task, what="loading")
+    assert capsys.readouterr().out == ""
+
+
 @pytest.mark.parametrize("total", [None, 0])
 def test_in_a_notebook_the_total_may_be_unknown(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], total: int | None
