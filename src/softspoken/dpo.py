@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from softspoken.config import DpoConfig, TrainConfig
+from softspoken.config.idle import say_what_is_idle
 from softspoken.config.kinds import require_config
 from softspoken.data.batches import prompt_batches, require_a_batch
 from softspoken.data.columns import columns_of_pairs, value_of
@@ -62,6 +63,7 @@ def dpo(config: DpoConfig) -> Path:
     True
     """
     require_config(config, DpoConfig, "dpo")
+    say_what_is_idle(config)
     require_place(config.output, [config.model, config.adapter, name_of(config.dataset)])
     with RunFolder(config.output, replace=config.overwrite, add=config.resume, go_on="--resume true") as folder:
         if config.resume and _is_finished(folder.path):

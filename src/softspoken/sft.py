@@ -25,6 +25,7 @@ from transformers import (
 )
 
 from softspoken.config import SftConfig
+from softspoken.config.idle import say_what_is_idle
 from softspoken.config.kinds import require_config
 from softspoken.data.labels import ended, label_ids
 from softspoken.data.prompts import PromptFormat, prompt_ids
@@ -69,6 +70,7 @@ def sft(config: SftConfig) -> Path:
     True
     """
     require_config(config, SftConfig, "sft")
+    say_what_is_idle(config)
     require_place(config.output, [config.model, name_of(config.dataset)])
     go_on = "--resume true"
     with RunFolder(config.output, replace=config.overwrite, add=config.resume, go_on=go_on) as folder:

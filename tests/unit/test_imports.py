@@ -45,6 +45,7 @@ INSIDE = {
         "rewards": set(),
         "specs": {"rewards"},
         "naming": set(),
+        "idle": set(),
         "trained": {"kinds"},
         "training": {"help", "kinds", "presets", "ranges", "rewards", "specs", "trained"},
         "warm_start": {"help", "kinds", "ranges", "trained"},

@@ -11,6 +11,9 @@ from softspoken.config.ranges import check_baselines, check_settings
 from softspoken.config.rewards import Reward
 from softspoken.config.specs import check_judges, check_measures, check_reward
 
+OF_ALL_ALIKE = ("prompt_template", "max_prompt_tokens", "truncation_side", "source_language", "target_language")
+"""Settings that every system is asked by."""
+
 
 @explained("""
     >>> softspoken.EvaluateConfig(output="evaluations/ab", adapter=["runs/a/adapter", "runs/b/adapter"]).judge is None
@@ -111,3 +114,6 @@ class EvaluateConfig:
         named_sources(self.system or [])
         check(not (self.overwrite and self.resume), self, "overwrite", "it cannot be combined with resume")
         check_baselines(self, "baseline", self.samples)
+        for name in OF_ALL_ALIKE:
+            remedy = "own_settings asks each system by its own: leave one of them out"
+            check(not self.own_settings or getattr(self, name) is None, self, name, remedy)

@@ -98,6 +98,15 @@ class ScoreConfig:
         check_settings(self)
         check_reward(self.reward)
         check_output(self)
+        reads = next(
+            (name for name in READS if getattr(self, name) != type(self).__dataclass_fields__[name].default), None
+        )
+        if self.serve and reads:
+            check(False, self, reads, "serve reads no file and writes none: leave one of them out")
+
+
+READS = ("file", "output", "response_column", "text_column", "reference_column")
+"""Settings of score that say what is read and where to write."""
 
 
 def check_output(config: GenerateConfig | ScoreConfig) -> None:

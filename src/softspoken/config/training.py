@@ -334,6 +334,12 @@ def _check_algorithm(config: TrainConfig) -> None:
     if algorithm == "dpo":
         check(config.kl_in == "loss", config, "kl_in", "dpo's loss holds the reference itself: give loss")
         check(config.kl_coef > 0, config, "kl_coef", "it is dpo's beta: give a number above 0 (0.1)")
+        check(
+            config.kl_controller == "fixed",
+            config,
+            "kl_controller",
+            "dpo's kl_coef is its beta, not a penalty: leave it out",
+        )
         check(config.kl_estimator is None, config, "kl_estimator", "dpo estimates no KL: leave it out")
         check(
             config.loss_normalization == "token",

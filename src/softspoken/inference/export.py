@@ -17,6 +17,7 @@ import torch
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from softspoken.config import ExportConfig
+from softspoken.config.idle import say_what_is_idle
 from softspoken.data.reading import load_examples
 from softspoken.hub import push, require_pushable
 from softspoken.inference.choosing import SELF_CHECK, differing
@@ -46,6 +47,7 @@ def export(config: ExportConfig) -> Path:
     >>> (folder / "model.safetensors").is_file()
     True
     """
+    say_what_is_idle(config)
     require_place(config.output, [config.model, config.adapter])
     task = load_task(config.task or "summarization")
     if config.format == "onnx":

@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 from softspoken.config import ServeConfig
+from softspoken.config.idle import say_what_is_idle
 from softspoken.config.serving import is_loopback
 from softspoken.models.cpu import tune_cpu
 from softspoken.models.pretrained import resolve_device
@@ -44,6 +45,7 @@ def prepared(config: ServeConfig) -> Any:
     from softspoken.serving.keys import Keys
     from softspoken.serving.models import Models
 
+    say_what_is_idle(config)
     keys = Keys.read(config.api_key_file) if config.api_key_file else None
     tune_cpu()
     guard = None
