@@ -84,6 +84,13 @@ def test_the_wheel_trains_where_nothing_of_the_repository_is(dist: Path, tmp_pat
     assert (tmp_path / "run" / "report.html").is_file()
 
 
+def test_every_extra_is_explained() -> None:
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8").partition("[project.optional-dependencies]\n")[2]
+    extras = re.findall(r"^(\w+) = \[", project.partition("\n[")[0], re.MULTILINE)
+    table = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs/howto/install.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(table) == sorted({*extras} - {"dev", "docs"})
+
+
 # ------------------------------------------------------------------------------------------------------- the workflows
 
 WORKFLOWS = {
