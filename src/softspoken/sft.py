@@ -155,11 +155,11 @@ class _OnlyNumbers(TrainerCallback):
             raise _broken(state.global_step, "the loss or its gradient is no finite number")
 
     def on_save(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
-        if found := not_finite(model):
+        if found := not_finite(model.named_parameters()):
             raise _broken(state.global_step, found)
 
     def on_train_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
-        if found := not_finite(model):
+        if found := not_finite(model.named_parameters()):
             raise _broken(state.global_step, found)
 
 

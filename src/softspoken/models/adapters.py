@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
+import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from softspoken.hub import require_on_hub
-from softspoken.models.pretrained import from_pretrained, require_finite, resolve
+from softspoken.models.pretrained import from_pretrained, not_finite, require_finite, resolve
 from softspoken.types import InputError, first_line
 
-EMBEDDINGS = (".shared.weight", ".embed_tokens.weight", ".lm_head.weight")
+log = logging.getLogger(__name__)
+
+EMBEDDINGS = (".shared.weight", ".embed_tokens.weight", ".lm_head.weight", ".base_layer.weight")
 
 
 def adapter_folder(adapter: str) -> Path:
@@ -61,45 +63,74 @@ def saved_embeddings(folder: Path) -> int | None:
 
 
 def require_fitting(model: str, folders: Sequence[Path]) -> None:
-    """Raises InputError for a LoRA adapter that has weights for which `model` has no place, by the files alone: what else may be
-    wrong with it is found when it is put on."""
-    from safetensors import SafetensorError, safe_open
+    """Raises InputError for an adapter that `with_adapter` could not put on `model`, before the model itself is loaded: weights that
+    are damaged, that have no place or another shape there, or that are not there for one of its places."""
+    for folder in folders:
+        with _said(folder, model):
+            weights, places = _read_weights(folder), _places(model, folder)
+            if places is not None:
+                _require_places(weights, places)
+        if found := not_finite(weights.items()):
+            raise InputError(f"the weights of adapter {folder} are damaged: {found}; fetch or train it again")
+
+
+def _read_weights(folder: Path) -> dict[str, torch.Tensor]:
+    from peft import load_peft_weights
+
+    return dict(load_peft_weights(str(folder), device="cpu"))
+
+
+def _places(model: str, folder: Path) -> dict[str, torch.Size] | None:
+    """Name → shape of each weight that an adapter of this configuration has on `model`, of which no weight is read; None where
+    that cannot be told without."""
+    from peft import PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict
     from transformers import AutoConfig, AutoModelForSeq2SeqLM
 
-    if not folders:
-        return
     config = from_pretrained(AutoConfig.from_pretrained, model)
-    with torch.device("meta"):
-        modules = dict(AutoModelForSeq2SeqLM.from_config(config, trust_remote_code=False).named_modules())
-    for folder in folders:
-        with (
-            contextlib.suppress(SafetensorError, OSError),
-            safe_open(folder / "adapter_model.safetensors", "pt") as file,
-        ):
-            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - a file
-            wrong = next((name for name in shapes if not _has_place(modules, name, shapes[name])), None)
-            if wrong:
-                raise InputError(
-                    f"adapter {folder} cannot be put on {model} (there is no place for its {wrong}){_remedy(folder, model)}"
-                )
+    own = PeftConfig.from_pretrained(str(folder))
+    own.inference_mode = True
+    try:
+        with torch.device("meta"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            seq2seq = AutoModelForSeq2SeqLM.from_config(config, trust_remote_code=False)
+            adapted = PeftModel(seq2seq, own) if own.is_prompt_learning else get_peft_model(seq2seq, own)
+            return {
+                name: weight.shape
+                for name, weight in get_peft_model_state_dict(adapted, save_embedding_layers=False).items()
+            }
+    except ValueError:  # it names modules that are not there
+        raise
+    except Exception as error:  # what a kind computes of the base's weights, say
+        log.debug("adapter %s is looked at when it is put on (%s)", folder, error)
+        return None
 
 
-def _has_place(modules: dict[str, torch.nn.Module], name: str, shape: tuple[int, ...]) -> bool:
-    """Whether a weight of this name and shape is no part of LoRA's, or belongs to a linear module that is there, in its size."""
-    found = re.fullmatch(r"base_model\.model\.(.+)\.lora_([AB])\.weight", name)
-    if not found:
-        return True
-    weight = getattr(modules.get(found[1]), "weight", None)
-    if weight is None or len(shape) != 2 or weight.dim() != 2:
-        return weight is not None
-    return shape[1] == weight.shape[1] if found[2] == "A" else shape[0] == weight.shape[0]
+def _require_places(weights: Mapping[str, torch.Tensor], places: Mapping[str, torch.Size]) -> None:
+    """Raises ValueError with the first that is wrong; embeddings may have been resized with the adapter."""
+    _require_a_place(weights, places)
+    for name, shape in places.items():
+        if name not in weights:
+            raise ValueError(f"it has no {name}")
+        if weights[name].shape != shape and not name.endswith(EMBEDDINGS):
+            raise ValueError(f"its {name} is {_sized(weights[name].shape)} where {_sized(shape)} is wanted")
+
+
+def _require_a_place(weights: Iterable[str], places: Container[str]) -> None:
+    """Raises ValueError for the first that has none; PEFT leaves it out in silence."""
+    dropped = [name for name in weights if name not in places and not name.endswith(EMBEDDINGS)]
+    if dropped:
+        raise ValueError(f"there is no place for its {dropped[0]}")
+
+
+def _sized(shape: torch.Size) -> str:
+    return " x ".join(map(str, shape)) or "a number"
 
 
 def with_adapter(seq2seq: Any, folder: Path, model: str, *, trainable: bool = False) -> Any:
     """`seq2seq`, loaded from `model`, as a PeftModel with all of the adapter on it; a part of it is an InputError."""
-    from peft import PeftModel, get_peft_model_state_dict, load_peft_weights
+    from peft import PeftModel, get_peft_model_state_dict
 
-    try:
+    with _said(folder, model):
         if trainable:
             require_no_prompt(folder)
         with quiet_peft():
@@ -109,14 +140,16 @@ def with_adapter(seq2seq: Any, folder: Path, model: str, *, trainable: bool = Fa
             if rows and rows != seq2seq.get_input_embeddings().num_embeddings:
                 seq2seq.resize_token_embeddings(rows, mean_resizing=False)  # the adapter brings the weights
             adapted = PeftModel.from_pretrained(seq2seq, str(folder), is_trainable=trainable)
-        placed = get_peft_model_state_dict(adapted, save_embedding_layers=False)
-        dropped = [
-            name for name in load_peft_weights(str(folder), device="cpu") if "lora_" in name and name not in placed
-        ]
-        if dropped:
-            raise ValueError(f"there is no place for its {dropped[0]}")
+        _require_a_place(_read_weights(folder), get_peft_model_state_dict(adapted, save_embedding_layers=False))
         require_finite(adapted, f"adapter {folder}")
-        return adapted
+    return adapted
+
+
+@contextlib.contextmanager
+def _said(folder: Path, model: str) -> Iterator[None]:
+    """Whatever goes wrong inside is an InputError; but for the machine's own errors, a full disk say."""
+    try:
+        yield
     except (InputError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # as in pretrained.from_pretrained

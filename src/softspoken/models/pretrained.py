@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -153,13 +153,13 @@ def no_bar_for_weights() -> Iterator[None]:
 
 def require_finite(module: torch.nn.Module, source: str) -> None:
     """Raises InputError for weights of which one is NaN or infinite: what comes of them is said nowhere, or where none expects it."""
-    if found := not_finite(module):
+    if found := not_finite(module.named_parameters()):
         raise InputError(f"the weights of {source} are damaged: {found}; fetch or train it again")
 
 
-def not_finite(module: torch.nn.Module) -> str | None:
+def not_finite(weights: Iterable[tuple[str, torch.Tensor]]) -> str | None:
     """Of the first weight that is NaN or infinite, which it is and how much of it; None where there is none."""
-    for name, weight in module.named_parameters():
+    for name, weight in weights:
         if not weight.is_floating_point() or weight.is_meta or not weight.numel():
             continue
         low, high = torch.aminmax(weight.detach())  # both are NaN where one is

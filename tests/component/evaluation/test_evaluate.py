@@ -2,6 +2,7 @@
 
 import gc
 import json
+import math
 import shutil
 import weakref
 from dataclasses import replace
@@ -610,20 +611,32 @@ def test_one_that_was_to_replace_another_is_gone_on_with(config, monkeypatch):
     assert {one.decoding for one in evaluate(replace(config, resume=True)).systems} == {None, "greedy", "sampled"}
 
 
-def test_an_adapter_of_another_model_is_said_before_anything_is_answered(config, adapter, tmp_path, monkeypatch):
-    """The second of two, with weights of another width, and one for a layer that is not there."""
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda weights, first: {**weights, first: torch.zeros(2, 17)}, r"its base_model.* is 2 x 17 where 2 x 16 is wanted"),
+        (lambda weights, first: {**weights, first.replace("block.0", "block.7"): weights[first].clone()}, "there is no place for its base_model"),
+        (lambda weights, first: {name: weights[name] for name in weights if name != first}, "it has no base_model"),
+        (lambda weights, first: {**weights, first: torch.full((2, 16), math.nan)}, "are damaged: base_model.* has 32 of 32 values"),
+        (lambda weights, first: None, "cannot be put on "),
+    ],
+    ids=["wider", "deeper", "shallower", "NaN", "damaged"],
+)  # fmt: skip
+def test_an_adapter_of_another_model_is_said_before_anything_is_answered(
+    change, says, config, adapter, tmp_path, monkeypatch
+):
+    """The second of two: with weights of another width, for a layer that is not there, without those of a layer that is."""
     weights = load_file(adapter / "adapter_model.safetensors")
     first = next(name for name in weights if name.endswith("lora_A.weight"))
-    wider = {**weights, first: torch.zeros(2, 17)}
-    deeper = {**weights, first.replace("block.0", "block.7"): weights[first].clone()}
     monkeypatch.setattr(Generator, "from_pretrained", lambda *arguments, **options: pytest.fail("nothing is loaded"))
-    for number, changed in enumerate((wider, deeper)):
-        other = shutil.copytree(adapter, tmp_path / f"other-{number}")
+    other = shutil.copytree(adapter, tmp_path / "other")
+    if changed := change(weights, first):
         save_file(changed, other / "adapter_model.safetensors")
-        with pytest.raises(
-            InputError, match=rf"adapter .*other-{number} cannot be put on .* no place for its base_model"
-        ):
-            evaluate(replace(config, adapter=[*config.adapter, f"other={other}"], output=str(tmp_path / "out")))
+    else:
+        whole = (other / "adapter_model.safetensors").read_bytes()
+        (other / "adapter_model.safetensors").write_bytes(whole[:-9])
+    with pytest.raises(InputError, match=rf"adapter .*other.*({says})"):
+        evaluate(replace(config, adapter=[*config.adapter, f"other={other}"], output=str(tmp_path / "out")))
     assert not (tmp_path / "out").exists()
 
 
