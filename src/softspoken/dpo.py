@@ -31,13 +31,13 @@ from softspoken.models.learning_rates import next_rate
 from softspoken.models.pretrained import prompt_format_for, require_seq2seq
 from softspoken.models.trained import read_peft_config
 from softspoken.rl import chosen
-from softspoken.rl.checkpoint import FOLDER, Progress, load_checkpoint, save_checkpoint
+from softspoken.rl.checkpoint import FOLDER, Progress, checkpoint_bytes, load_checkpoint, save_checkpoint
 from softspoken.rl.given import given_rollout
 from softspoken.rl.loading import load_policy
 from softspoken.rl.policy import Policy
 from softspoken.rl.tracking import METRICS_FILE, Tracker
 from softspoken.runtime.interrupt import Interrupted, finishing
-from softspoken.storage.run_folder import RunFolder, require_place
+from softspoken.storage.run_folder import RunFolder, require_place, require_room
 from softspoken.storage.unfinished import require_same, settings_of
 from softspoken.tasks.task import Task, asked, load_task
 from softspoken.training.measuring import Clock
@@ -96,6 +96,7 @@ def _train(config: DpoConfig, folder: RunFolder) -> None:
     require_target(policy.tokenizer, policy.seq2seq.generation_config)
     pairs = _encoded(pairs, policy, config.max_new_tokens)
     optimizer, scheduler = optimizer_of(policy, settings)
+    require_room(folder.path, checkpoint_bytes(policy.trainable().values(), best=False), "its checkpoints")
 
     folder.begin()
     if not folder.has(SETTINGS):

@@ -109,7 +109,7 @@ def _train(config: SftConfig, folder: RunFolder) -> None:
     if config.gradient_checkpointing:
         recompute_layers(base)
     rows = _examples(examples, tokenizer, prompt_format, generation, config.max_new_tokens)
-    require_room(folder.path, _checkpoint_bytes(model))
+    require_room(folder.path, _checkpoint_bytes(model), "its checkpoints")
 
     folder.begin()
     if not folder.has(SETTINGS):

@@ -166,7 +166,7 @@ def _run(config: TrainConfig, task: Task, folder: RunFolder, changes: Changes) -
     assert config.reward
     prompt_format = prompt_format_of(config, task)
     if config.eval_limit != 0:
-        require_evaluation(config, evaluation_of(config, task, prompt_format, folder.path))
+        require_evaluation(config, evaluation_of(config, task, prompt_format, folder.path), task)
     reward = load_reward(config.reward, device=config.device, detoxify_sha256=config.detoxify_sha256)
     if reward.needs_references:
         require_references([*examples, *apart], config.dataset, reward.needs_references[0])
@@ -202,7 +202,9 @@ def _learn(
     # The largest comes last: what is wrong with the rest is said in seconds.
     policy = load_policy(config, prompt_format)
     optimizer, scheduler = optimizer_of(policy, config)
-    require_room(folder.path, checkpoint_bytes(policy.trainable().values(), best=validation is not None))
+    require_room(
+        folder.path, checkpoint_bytes(policy.trainable().values(), best=validation is not None), "its checkpoints"
+    )
 
     folder.begin()
     progress = load_checkpoint(folder.path, policy, optimizer) or Progress(0, config.kl_coef, scheduler.state_dict())

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from softspoken.config import EvaluateConfig
-from softspoken.config.naming import BASE, named_adapters
+from softspoken.config.naming import BASE, named_adapters, named_sources
 from softspoken.config.rewards import Reward, recorded_reward, reward_weights
 from softspoken.data.columns import columns_of
 from softspoken.data.holding_out import group_names, hold_out, is_one_set
@@ -32,17 +32,26 @@ from softspoken.evaluation.analysis import analyse, collect
 from softspoken.evaluation.measure import Job, Term, forget, measure
 from softspoken.evaluation.metrics import Judge, Similarity, slice_examples
 from softspoken.evaluation.notes import notes_on, on_several_references, on_what_was_trained_on, settings_of
-from softspoken.evaluation.rows import PARTIAL_FILE, ROWS_FILE, STATE_FILE, RowsFile, discard, is_started
+from softspoken.evaluation.rows import (
+    PARTIAL_FILE,
+    ROWS_FILE,
+    STATE_FILE,
+    RowsFile,
+    discard,
+    is_started,
+    rows_bytes,
+)
 from softspoken.evaluation.systems import (
     Score,
     System,
     human,
+    is_model,
     named_systems,
 )
 from softspoken.inference.decoding import length_limit
 from softspoken.models.adapters import adapter_folder, require_fitting
 from softspoken.models.cpu import tune_cpu
-from softspoken.models.pretrained import prompt_format_for, require_seq2seq, resolve_device
+from softspoken.models.pretrained import prompt_format_for, read_seq2seq, require_seq2seq, resolve_device
 from softspoken.models.room import fitting_of, require_fit
 from softspoken.report.measures import REWARD
 from softspoken.report.report import EVAL_FILE, REPORT_FILE, report_page
@@ -51,7 +60,7 @@ from softspoken.rewards.terms import JudgeReward, WeightedReward, load_judge, lo
 from softspoken.runtime import processes
 from softspoken.runtime.interrupt import Interrupted
 from softspoken.runtime.progress import Speed, progress_bar
-from softspoken.storage.run_folder import RunFolder, passing_folder, require_place, stamps
+from softspoken.storage.run_folder import RunFolder, passing_folder, require_place, require_room, stamps
 from softspoken.tasks.summarization import TASK as SUMMARIZATION
 from softspoken.tasks.task import Task, asked, load_task, reward_of, terms_of, told
 from softspoken.types import EvalReport, Example, InputError, counted, one_line
@@ -97,6 +106,9 @@ def evaluate(config: EvaluateConfig) -> EvalReport:
             prepared = prepare(config)
             whole = config.resume and (folder.path / EVAL_FILE).exists() and not is_started(folder.path)
             before = _same(prepared, folder.path) if whole else None
+            if before is None and processes.first():
+                each = sum(len(system.trainings) * sum(system.ways.values()) for system in prepared.systems)
+                require_room(folder.path, rows_bytes(prepared.examples, each), "its rows")
             folder.begin()
             if processes.from_first(before is None):
                 return measure_prepared(prepared, folder, resume=config.resume)
@@ -132,7 +144,13 @@ def prepare(config: EvaluateConfig, *, say: bool = True) -> Prepared:
     folders = list(map(adapter_folder, adapters))
     for folder in (None, *folders):
         require_fit(config.model, folder, config.max_new_tokens)
-    require_fitting(config.model, folders)  # the last one is put on hours after the first
+    # The last of them has its turn hours after the first.
+    require_fitting(config.model, folders)
+    others = [
+        source for sources in named_sources(config.system or []).values() for source in sources if is_model(source)
+    ]
+    for model in dict.fromkeys([*([] if config.quantization else [config.model]), *others]):
+        read_seq2seq(model, dtype="auto")
     examples = _examples(config, task, say)
     notes += on_several_references(examples, task)
     device = str(resolve_device(config.device))
@@ -204,7 +222,7 @@ def measure_prepared(prepared: Prepared, folder: RunFolder, *, resume: bool) -> 
     return report
 
 
-def require_examples(config: EvaluateConfig) -> None:
+def require_examples(config: EvaluateConfig) -> list[Example]:
     """Raises InputError for a dataset, split, column or row that cannot be had: better before a training than after it."""
     reading = iterate_examples(
         config.dataset,
@@ -215,10 +233,11 @@ def require_examples(config: EvaluateConfig) -> None:
         say=False,
     )
     with contextlib.closing(reading):
-        if not sum(1 for _ in itertools.islice(reading, config.limit)):
+        if not (examples := list(itertools.islice(reading, config.limit))):
             raise InputError(
                 f"eval_dataset {name_of(config.dataset)!r} has no usable rows; give one with at least one row"
             )
+    return examples
 
 
 def evaluate_systems(

@@ -15,7 +15,7 @@ from typing import Any
 
 from softspoken.runtime import processes
 from softspoken.storage.run_folder import RunFolder
-from softspoken.types import InputError
+from softspoken.types import Example, InputError
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +25,15 @@ STATE_FILE = f".{ROWS_FILE}.state.json"
 Row = dict[str, Any]
 Span = tuple[int, int, str]
 """Where a window's rows begin and end in the file, in bytes, and their SHA-256."""
+
+
+ROW_BYTES = 600
+"""Of a row without its texts, as a rule: names, scores, metrics."""
+
+
+def rows_bytes(examples: list[Example], each: int) -> int:
+    """What `each` responses to each example take on the disk, of which every row has the example's own texts with it."""
+    return each * sum(ROW_BYTES + len(f"{example.text}{example.reference or ''}".encode()) for example in examples)
 
 
 class RowsFile:

@@ -102,7 +102,7 @@ def named_systems(
     for name, adapters in named_adapters(config.adapter or []).items():
         systems.append(System(name, ways, [_Model(config, prompt_format, adapter=adapter) for adapter in adapters]))
     for name, sources in named_sources(config.system or []).items():
-        files = [source for source in sources if file_suffix(Path(source)) in SUFFIXES]
+        files = [source for source in sources if not is_model(source)]
         if files and len(sources) > 1:
             raise InputError(
                 f"system {name!r} is given {len(sources)} times, which only models can be; give each file a name of its own"
@@ -129,6 +129,11 @@ def named_systems(
     if twice:
         raise InputError(f"{twice[0]!r} is the name of two systems; give one of them another, as NAME=FOLDER")
     return systems
+
+
+def is_model(source: str) -> bool:
+    """Of what --system names; anything else is a file of responses."""
+    return file_suffix(Path(source)) not in SUFFIXES
 
 
 # ------------------------------------------------------------------------------------------------------- models

@@ -29,7 +29,7 @@ from softspoken.report.card import TUNED, evaluation_beside, export_card, result
 from softspoken.report.report import read_report
 from softspoken.rewards.judges import load_judge
 from softspoken.rewards.rouge import rouge
-from softspoken.storage.run_folder import RunFolder, require_place
+from softspoken.storage.run_folder import RunFolder, require_place, require_room
 from softspoken.tasks.task import Task, load_task
 from softspoken.types import InputError, RunError
 
@@ -65,6 +65,8 @@ def export(config: ExportConfig) -> Path:
             max_new_tokens=config.max_new_tokens,
             task=config.task or "summarization",
         )
+        weights = sum(weight.numel() * weight.element_size() for weight in generator.model.parameters())
+        require_room(folder.path, weights * (2 if config.format == "ctranslate2" else 1), "what is written")
         folder.begin()
         with folder.replacing(".") as beside:
             written = _write_ctranslate2 if config.format == "ctranslate2" else _write_merged

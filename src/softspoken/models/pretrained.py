@@ -62,8 +62,20 @@ def load_tokenizer(model: str) -> Any:
 def load_seq2seq(model: str, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     """An encoder–decoder model in `dtype`, in evaluation mode (dropout off), whatever precision it is stored in."""
     require_seq2seq(model)
-    seq2seq = from_pretrained(AutoModelForSeq2SeqLM.from_pretrained, model, dtype=dtype).eval()
+    seq2seq = read_seq2seq(model, dtype=dtype).eval()
     keep_attention(seq2seq)
+    return seq2seq
+
+
+def read_seq2seq(model: str, **options: Any) -> PreTrainedModel:
+    """Raises InputError for a model some of whose weights its files lack: transformers makes them up."""
+    seq2seq: PreTrainedModel
+    seq2seq, found = from_pretrained(AutoModelForSeq2SeqLM.from_pretrained, model, **options, output_loading_info=True)
+    weights = {name for name, weight in seq2seq.named_parameters() if weight.requires_grad}
+    if missing := sorted(weights & {*found["missing_keys"]}):  # tables of sines are made, and never saved
+        raise InputError(
+            f"{model} is not a complete model: its files lack the weights of {missing[0]} ({len(missing)} such); save or fetch it again"
+        )
     return seq2seq
 
 

@@ -6,10 +6,10 @@ import importlib.util
 from typing import Any
 
 import torch
-from transformers import AutoModelForSeq2SeqLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from softspoken.models.families import keep_attention
-from softspoken.models.pretrained import from_pretrained, require_seq2seq
+from softspoken.models.pretrained import read_seq2seq, require_seq2seq
 from softspoken.types import InputError
 
 
@@ -28,8 +28,7 @@ def load_quantized(model: str, quantization: str, dtype: torch.dtype, device: to
         if quantization == "8bit"
         else {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": dtype}
     )
-    seq2seq = from_pretrained(
-        AutoModelForSeq2SeqLM.from_pretrained,
+    seq2seq = read_seq2seq(
         model,
         dtype=dtype,
         quantization_config=BitsAndBytesConfig(**settings),

@@ -298,13 +298,13 @@ def require_place(output: str, inputs: Sequence[str | None], writes: Sequence[st
                     raise InputError(f"output {output!r} is or holds {given!r}, which is read; give another folder")
 
 
-def require_room(path: Path, needed: int) -> None:
-    """Raises InputError where the disk of `path`, which need not be there yet, has fewer bytes left than will be written."""
+def require_room(path: Path, needed: int, what: str) -> None:
+    """Raises InputError where the disk of `path`, which need not be there yet, has fewer bytes left than `what` will take."""
     there = next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())
     free = shutil.disk_usage(there).free
     if free < needed:
         raise InputError(
-            f"output {path}: {free / 1e6:,.0f} MB are free on its disk, and checkpoints take {needed / 1e6:,.0f} MB; make room there, or give "
+            f"output {path}: {free / 1e6:,.0f} MB are free on its disk, and {what} will take {needed / 1e6:,.0f} MB; make room there, or give "
             "an output on another disk"
         )
 

@@ -9,16 +9,18 @@ from softspoken.config import EvaluateConfig, TrainConfig
 from softspoken.config.naming import TUNED
 from softspoken.config.rewards import factors, reward_weights
 from softspoken.data.prompts import PromptFormat
+from softspoken.data.reading import require_references
 from softspoken.evaluation.evaluate import measure_prepared, prepare, recorded, require_examples
-from softspoken.evaluation.rows import OtherEvaluation, is_started
+from softspoken.evaluation.rows import OtherEvaluation, is_started, rows_bytes
+from softspoken.evaluation.systems import both_ways
 from softspoken.models.adapters import adapter_folder
 from softspoken.models.pretrained import resolve_device
 from softspoken.report.report import EVAL_FILE, read_report
-from softspoken.rewards.terms import load_judge
+from softspoken.rewards.terms import load_judge, load_reward
 from softspoken.rl.policy import VALUE_HEAD_FILE
 from softspoken.runtime import processes
-from softspoken.storage.run_folder import RunFolder
-from softspoken.tasks.task import Task
+from softspoken.storage.run_folder import RunFolder, require_room
+from softspoken.tasks.task import Task, terms_of
 from softspoken.training.start import ADAPTER, MODEL, holds_out, judges_of
 
 log = logging.getLogger(__name__)
@@ -67,15 +69,20 @@ def _start_name(adapter: str) -> str:
     return "start" if (adapter_folder(adapter) / VALUE_HEAD_FILE).is_file() else "sft"
 
 
-def require_evaluation(config: TrainConfig, evaluation: EvaluateConfig) -> None:
+def require_evaluation(config: TrainConfig, evaluation: EvaluateConfig, task: Task) -> None:
     """Open what the evaluation after the training will need, and let it go again; the reward's own judges are opened anyway."""
     assert config.reward
-    require_examples(evaluation)
+    examples = require_examples(evaluation)
     device = str(resolve_device(config.device))
-    for spec in {*(evaluation.judge or [])} - {
-        factor for term in reward_weights(config.reward) for factor in factors(term)
-    }:
+    opened = {factor for term in reward_weights(config.reward) for factor in factors(term)}
+    for spec in {*(evaluation.judge or [])} - opened:
         load_judge(spec, device=device, detoxify_sha256=config.detoxify_sha256)
+    for name, spec in terms_of(task, config.measure).items():
+        reward = load_reward(spec, device=device, detoxify_sha256=config.detoxify_sha256)
+        if reward.needs_references:
+            require_references(examples, evaluation.dataset, f"{name} ({reward.needs_references[0]})")
+    each = 2 * sum(both_ways(evaluation.samples).values())  # of the base and what is trained; there may be others
+    require_room(Path(evaluation.output), rows_bytes(examples, each), "its evaluation")
 
 
 def evaluate_run(evaluation: EvaluateConfig, folder: RunFolder) -> None:

@@ -226,9 +226,11 @@ def test_an_evaluation_may_lie_beside_the_adapter_but_not_on_what_it_reads(tmp_p
 
 def test_a_disk_without_room_is_said_before_anything_is_made(tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1_000_000 * (path == tmp_path)))
-    require_room(tmp_path / "a/run", 1_000_000)
-    with pytest.raises(InputError, match="1 MB are free on its disk, and checkpoints take 2 MB; make room there"):
-        require_room(tmp_path / "a/run", 2_000_000)
+    require_room(tmp_path / "a/run", 1_000_000, "its checkpoints")
+    with pytest.raises(
+        InputError, match="1 MB are free on its disk, and its checkpoints will take 2 MB; make room there"
+    ):
+        require_room(tmp_path / "a/run", 2_000_000, "its checkpoints")
 
 
 def test_paths_in_what_is_given(tmp_path):
