@@ -41,6 +41,8 @@ def import_everything() -> None:
         "torch",
         "softspoken.train",
         "softspoken.sft",
+        "softspoken.dpo",
+        "softspoken.inference.export",
         "softspoken.rewards.terms",
         "softspoken.report.compare",
     ):

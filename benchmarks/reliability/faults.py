@@ -14,12 +14,14 @@ from typing import Any
 
 from benchmarks.records import Record
 from benchmarks.reliability import children
-from benchmarks.reliability.jobs import JOBS, OUT, damaged, fresh
+from benchmarks.reliability.jobs import JOBS, OUT, TINY, damaged, fresh
 from benchmarks.reliability.kills import enter
 from benchmarks.reliability.operations import watching
 
 SCORE = f"score ../inputs/rows.jsonl --device cpu --batch_size 1 --output {OUT}".split()
-COMMANDS = {**{name: job.begin for name, job in JOBS.items()}, "score": SCORE}
+DPO = f"dpo --dataset ../inputs/pairs.jsonl {TINY} --batch_size 5 --max_new_tokens 4 --lora_r 2 --save_every 2 --output {OUT}".split()
+EXPORT = f"export --model ../inputs/t5 --max_new_tokens 4 --output {OUT}".split()
+COMMANDS = {**{name: job.begin for name, job in JOBS.items()}, "score": SCORE, "dpo": DPO, "export": EXPORT}
 EVALUATION = {
     "load the judge": "softspoken.evaluation.evaluate:load_judge",
     "load the system": "softspoken.inference.generator:Generator.from_pretrained",
@@ -62,6 +64,19 @@ PHASES: dict[str, dict[str, str]] = {
         "score": "softspoken.rewards.score:Judging.lines",
         "write": "softspoken.storage.lines_file:LinesFile.writelines",
         "rename": "softspoken.storage.lines_file:LinesFile.finish",
+    },
+    "dpo": {
+        "read": "softspoken.dpo:read_pairs",
+        "load": "softspoken.dpo:load_policy",
+        "step": "softspoken.dpo:_step",
+        "checkpoint": "softspoken.dpo:save_checkpoint",
+        "save": "softspoken.rl.policy:Policy.save",
+    },
+    "export": {
+        "load": "softspoken.inference.generator:Generator.from_pretrained",
+        "write": "softspoken.inference.generator:Generator.save_pretrained",
+        "read again": "softspoken.inference.export:_by_transformers",
+        "card": "softspoken.inference.export:_card",
     },
 }
 NOT_HERE = 99

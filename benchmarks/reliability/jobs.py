@@ -55,7 +55,7 @@ CLOCKS = re.compile(r'"time/\w+": [^,}]+,? ?|\d+(\.\d+)? s/step|"(train_\w+_per_
 def make_inputs(work: Path) -> Path:
     """A T5 of width 16 with the embedded tokenizer, and a few dialogues."""
     folder = work / "inputs"
-    if (folder / "rows.jsonl").is_file():
+    if (folder / "pairs.jsonl").is_file():
         return folder
     torch.manual_seed(0)
     tokenizer = AutoTokenizer.from_pretrained(mini.path)
@@ -69,6 +69,8 @@ def make_inputs(work: Path) -> Path:
     tokenizer.save_pretrained(folder / "t5")
     PromptFormat(template="{dialogue}").save(folder / "t5")
     write_rows(folder / "rows.jsonl", ROWS)
+    pairs = ({"text": f"Nora: {n}?", "chosen": f"It is {n}.", "rejected": "No."} for n in range(ROWS))
+    (folder / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs), encoding="utf-8")
     return folder
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,7 @@ def write_page() -> None:
         Path(__file__).with_name("reliability.md.j2"),
         commits=", ".join(sorted(commits)),
         all_faults=len(faults.trials()),
+        tried=tried(parts),
         chain=kills.CHAIN,
         bound=f"{fuzz.BOUND:.0f}",
         memory=fuzz.MEMORY >> 20,
@@ -34,6 +36,20 @@ def write_page() -> None:
         said=sentences(parts["faults"]),
     )
     PAGE.write_text(text, encoding="utf-8")
+
+
+def tried(parts: dict[str, list[Record]]) -> str:
+    """How much of the aim, in words."""
+    seen = {one["command"]: one["size"] for one in parts["soak"]}
+    counts = [
+        (sum(one["kills"] for one in parts["kills"]), "kills"),
+        (len(parts["faults"]), "faults"),
+        (sum(one["inputs"] for one in parts["fuzz"]), "inputs"),
+        (seen.get("train", 0), "steps"),
+        (seen.get("generate", 0), "texts"),
+    ]
+    *most, last = [f"{count:,} {what}" for count, what in counts]
+    return f"{', '.join(most)} and {last}"
 
 
 def kills_table(records: list[Record]) -> str:
@@ -76,7 +92,7 @@ def sentences(records: list[Record]) -> list[tuple[str, list[str]]]:
     """Of each fault, what is said most often."""
     found = []
     for fault, some in _each(records, "fault", whole=False):
-        said = Counter(one["said"] for one in some if one["said"])
+        said = Counter(re.sub(r"^step \d+", "step N", one["said"]) for one in some if one["said"])
         found.append((fault[0].upper() + fault[1:], [sentence for sentence, _ in said.most_common(SENTENCES)]))
     return [one for one in found if one[1]]
 

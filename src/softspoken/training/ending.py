@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 from pathlib import Path
 
 from softspoken.config import EvaluateConfig, TrainConfig
@@ -86,7 +88,9 @@ def require_evaluation(config: TrainConfig, evaluation: EvaluateConfig, task: Ta
 
 
 def evaluate_run(evaluation: EvaluateConfig, folder: RunFolder) -> None:
-    """Unless a run that was stopped has it already, whole or in part."""
+    """Unless a run that was stopped has it already, whole or in part. Raises FileNotFoundError where what was trained is gone."""
+    if not any((folder.path / name).is_dir() for name in (ADAPTER, MODEL)):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder.path / ADAPTER))
     prepared = prepare(evaluation, say=not evaluation.held_out)  # of which the rest was trained on
     whole = folder.has(EVAL_FILE) and not is_started(folder.path)
     if processes.from_first(whole and read_report(folder.path).config == recorded(prepared.config)):
