@@ -84,7 +84,8 @@ def require_evaluation(config: TrainConfig, evaluation: EvaluateConfig, task: Ta
         if reward.needs_references:
             require_references(examples, evaluation.dataset, f"{name} ({reward.needs_references[0]})")
     each = 2 * sum(both_ways(evaluation.samples).values())  # of the base and what is trained; there may be others
-    require_room(Path(evaluation.output), rows_bytes(examples, each), "its evaluation")
+    if processes.first():  # which alone writes
+        require_room(Path(evaluation.output), rows_bytes(examples, each), "its evaluation")
 
 
 def evaluate_run(evaluation: EvaluateConfig, folder: RunFolder) -> None:
