@@ -5,12 +5,12 @@ The loss is that of `train --algorithm dpo`, the reference the frozen start; one
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +31,14 @@ from softspoken.models.learning_rates import next_rate
 from softspoken.models.pretrained import prompt_format_for, require_seq2seq
 from softspoken.models.trained import read_peft_config
 from softspoken.rl import chosen
-from softspoken.rl.checkpoint import FOLDER, Progress, checkpoint_bytes, load_checkpoint, save_checkpoint
+from softspoken.rl.checkpoint import Progress, checkpoint_bytes, load_checkpoint, save_checkpoint
 from softspoken.rl.given import given_rollout
 from softspoken.rl.loading import load_policy
 from softspoken.rl.policy import Policy
 from softspoken.rl.tracking import METRICS_FILE, Tracker
 from softspoken.runtime.interrupt import Interrupted, finishing
-from softspoken.storage.run_folder import RunFolder, require_place, require_room
-from softspoken.storage.unfinished import require_same, settings_of
+from softspoken.storage.run_folder import RunFolder, require_room
+from softspoken.storage.unfinished import begin, require_same, settings_file, to_its_end
 from softspoken.tasks.task import Task, asked, load_task
 from softspoken.training.measuring import Clock
 from softspoken.training.resuming import go_on_from
@@ -47,8 +47,6 @@ from softspoken.types import Example, InputError, RunError, Scores, UpdateStats
 
 log = logging.getLogger(__name__)
 
-SETTINGS = "dpo.json"
-"""There while a training is not at its end: the settings that it was started with."""
 CHOSEN, REJECTED = "chosen", "rejected"
 
 
@@ -64,20 +62,10 @@ def dpo(config: DpoConfig) -> Path:
     """
     require_config(config, DpoConfig, "dpo")
     say_what_is_idle(config)
-    require_place(config.output, [config.model, config.adapter, name_of(config.dataset)])
-    with RunFolder(config.output, replace=config.overwrite, add=config.resume, go_on="--resume true") as folder:
-        if config.resume and _is_finished(folder.path):
-            log.info("resume: the training in %s had come to its end", folder.path)
-            folder.begin()
-        else:
-            try:
-                _train(replace(config, peft_config=read_peft_config(config.peft_config)), folder)
-            except Interrupted as stopped:
-                if config.resume or folder.has(SETTINGS):
-                    stopped.go_on = "softspoken dpo … --resume true"
-                raise
-        folder.remove(FOLDER)
-        return folder.path
+    with_peft = replace(config, peft_config=read_peft_config(config.peft_config))
+    return to_its_end(
+        "dpo", config, [config.model, config.adapter, name_of(config.dataset)], partial(_train, with_peft)
+    )
 
 
 def _train(config: DpoConfig, folder: RunFolder) -> None:
@@ -88,7 +76,7 @@ def _train(config: DpoConfig, folder: RunFolder) -> None:
     require_a_batch(pairs, config.batch_size)
     rows = [[pair.text, pair.columns[CHOSEN], pair.columns[REJECTED]] for pair in pairs]
     if config.resume:
-        require_same(config, rows, folder.path / SETTINGS)
+        require_same(config, rows, folder.path / settings_file("dpo"))
     settings = training_of(config, len(pairs))
     start = adapter_folder(config.adapter) if config.adapter else None
     asking = prompt_format_for(config.model, start, default=PromptFormat(task.template), **asked(task, config))
@@ -98,9 +86,7 @@ def _train(config: DpoConfig, folder: RunFolder) -> None:
     optimizer, scheduler = optimizer_of(policy, settings)
     require_room(folder.path, checkpoint_bytes(policy.trainable().values(), best=False), "its checkpoints")
 
-    folder.begin()
-    if not folder.has(SETTINGS):
-        folder.write(SETTINGS, json.dumps(settings_of(config, rows), indent=1) + "\n")
+    begin(folder, "dpo", config, rows)
     progress = load_checkpoint(folder.path, policy, optimizer) or Progress(0, config.beta, scheduler.state_dict())
     go_on_from(progress.schedule, optimizer, scheduler)
     batches = prompt_batches(
@@ -132,7 +118,6 @@ def _train(config: DpoConfig, folder: RunFolder) -> None:
             )
     with folder.replacing(".") as beside:
         policy.save(beside, config.max_new_tokens)
-    folder.remove(SETTINGS)  # before the checkpoints: without it the training is at its end
 
 
 def _step(policy: Policy, optimizer: torch.optim.Optimizer, prompts: Any, settings: TrainConfig) -> UpdateStats:
@@ -255,8 +240,3 @@ def _encoded(pairs: list[Example], policy: Policy, max_new_tokens: int) -> list[
     if never:
         log.warning("left out %d tokens of the responses that this model can never write (suppress_tokens, say)", never)
     return [replace(pair, columns={kind: ids[kind][row] for kind in ids}) for row, pair in enumerate(pairs)]
-
-
-def _is_finished(path: Path) -> bool:
-    results = ("config.json", "adapter_config.json")
-    return not (path / SETTINGS).is_file() and any((path / name).is_file() for name in results)

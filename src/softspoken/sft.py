@@ -7,6 +7,7 @@ import json
 import logging
 import math
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,19 +46,16 @@ from softspoken.models.pretrained import (
 from softspoken.models.quantized import load_quantized
 from softspoken.models.room import fitting, require_fit, require_room_to_answer
 from softspoken.models.trained import prepared, read_peft_config, recompute_layers, without_cache
-from softspoken.runtime.interrupt import Interrupted, Stop, finishing
+from softspoken.runtime.interrupt import Stop, finishing
 from softspoken.runtime.progress import progress_bar
-from softspoken.storage.run_folder import RunFolder, require_place, require_room
-from softspoken.storage.unfinished import require_same, settings_of
+from softspoken.storage.run_folder import RunFolder, require_room
+from softspoken.storage.unfinished import CHECKPOINTS, begin, require_same, settings_file, to_its_end
 from softspoken.tasks.task import asked, load_task
 from softspoken.types import Example, RunError, first_line
 
 log = logging.getLogger(__name__)
 
-CHECKPOINTS = "checkpoints"
 KEEP = 2
-SETTINGS = "sft.json"
-"""There while a training is not at its end: the settings that it was started with."""
 
 
 def sft(config: SftConfig) -> Path:
@@ -71,21 +69,8 @@ def sft(config: SftConfig) -> Path:
     """
     require_config(config, SftConfig, "sft")
     say_what_is_idle(config)
-    require_place(config.output, [config.model, name_of(config.dataset)])
-    go_on = "--resume true"
-    with RunFolder(config.output, replace=config.overwrite, add=config.resume, go_on=go_on) as folder:
-        if config.resume and _is_finished(folder):
-            log.info("resume: the training in %s had come to its end", folder.path)
-            folder.begin()
-        else:
-            try:
-                _train(replace(config, peft_config=read_peft_config(config.peft_config)), folder)
-            except Interrupted as stopped:
-                if config.resume or folder.has(SETTINGS):
-                    stopped.go_on = "softspoken sft … --resume true"
-                raise
-        folder.remove(CHECKPOINTS)
-        return folder.path
+    with_peft = replace(config, peft_config=read_peft_config(config.peft_config))
+    return to_its_end("sft", config, [config.model, name_of(config.dataset)], partial(_train, with_peft))
 
 
 def _train(config: SftConfig, folder: RunFolder) -> None:
@@ -99,7 +84,7 @@ def _train(config: SftConfig, folder: RunFolder) -> None:
     examples = _with_references(examples, config)
     examples = _one_for_each_reference(examples)
     if config.resume:
-        require_same(config, _pairs(examples), folder.path / SETTINGS)
+        require_same(config, _pairs(examples), folder.path / settings_file("sft"))
     model: Any = _load(config)
     require_room_to_answer(model.config, config.max_new_tokens)
     generation = generation_to_save(model.generation_config, config.max_new_tokens)
@@ -111,9 +96,7 @@ def _train(config: SftConfig, folder: RunFolder) -> None:
     rows = _examples(examples, tokenizer, prompt_format, generation, config.max_new_tokens)
     require_room(folder.path, _checkpoint_bytes(model), "its checkpoints")
 
-    folder.begin()
-    if not folder.has(SETTINGS):
-        folder.write(SETTINGS, json.dumps(settings_of(config, _pairs(examples)), indent=1) + "\n")
+    begin(folder, "sft", config, _pairs(examples))
     bar, stopping = _Bar(), _StopWhenAsked()
     trainer = Seq2SeqTrainer(
         model=model,
@@ -134,7 +117,6 @@ def _train(config: SftConfig, folder: RunFolder) -> None:
     finally:
         bar.bar.stop()  # or what is said of a failure would be drawn over
     _save(trainer.model, generation, tokenizer, prompt_format, folder)
-    folder.remove(SETTINGS)  # before the checkpoints: without it the training is at its end
 
 
 def _load(config: SftConfig) -> Any:
@@ -219,13 +201,6 @@ def _last_whole(output: Path) -> Path | None:
             reason = first_line(error)
         log.warning("%s cannot be read (%s); going on from the checkpoint before it", checkpoint, reason)
     return None
-
-
-def _is_finished(folder: RunFolder) -> bool:
-    path = folder.path
-    return not (path / SETTINGS).is_file() and any(
-        (path / name).is_file() for name in ("config.json", "adapter_config.json")
-    )
 
 
 def _pairs(examples: list[Example]) -> list[list[Any]]:

@@ -36,7 +36,7 @@ MAY_IMPORT = FOUNDATION | {
 }
 INSIDE = {
     "runtime": {"interrupt": set(), "loading": set(), "own_code": set(), "processes": set(), "progress": {"processes"}},
-    "storage": {"run_folder": set(), "lines_file": {"run_folder"}, "unfinished": set()},
+    "storage": {"run_folder": set(), "lines_file": {"run_folder"}, "unfinished": {"run_folder"}},
     "config": {
         "kinds": set(),
         "ranges": set(),
