@@ -28,6 +28,9 @@ FEED_FORWARD = ("wo", "fc2", "down_proj")
 """What leaves a feed-forward layer, of which IA³ scales what goes in: T5's, BART's and kin, T5Gemma's."""
 ALL_LINEAR = ["all-linear"]
 LORA = "LORA"
+AT_THE_BASE = (True, "gaussian", "orthogonal", "mica")
+"""Initializations of LoRA that change nothing before the first step and leave the base as it is. PiSSA, OLoRA, LoftQ and CorDA move weights
+from the base into the adapter; EVA and LoRA-GA look at data first and, where PEFT has none, are others in silence."""
 
 
 def prepared(model: Any, config: WhatTrains) -> Any:
@@ -110,6 +113,11 @@ def add_from(model: Any, settings: Mapping[str, Any], *, scope: str) -> Any:
         raise InputError(f"peft_config: there is no peft_type {settings.get('peft_type')!r}; PEFT has {known}")
     if settings.get("bias", "none") != "none":
         raise InputError("peft_config: bias trains the base's own biases, so that no reference is left; give none")
+    if (init := settings.get("init_lora_weights", True)) not in AT_THE_BASE:
+        raise InputError(
+            f"peft_config: init_lora_weights {init!r} takes its start out of the base's weights, or out of data, so that the base is no "
+            "reference to it; give gaussian, orthogonal or mica, or leave it out"
+        )
     given = {name: value for name, value in settings.items() if name != "peft_type"}
     known_fields = PEFT_TYPE_TO_CONFIG_MAPPING[kind].__dataclass_fields__
     if "target_modules" in known_fields:

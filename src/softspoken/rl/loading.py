@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import PeftModel
@@ -22,7 +23,7 @@ from softspoken.models.room import fitting, require_fit, require_room_to_answer
 from softspoken.models.trained import LORA, prepared, recompute_layers
 from softspoken.rl.agreement import require_start
 from softspoken.rl.policy import START_ADAPTER, Policy
-from softspoken.types import InputError
+from softspoken.types import InputError, first_line
 
 
 def load_policy(config: TrainConfig, prompt_format: PromptFormat | None = None) -> Policy:
@@ -50,7 +51,7 @@ def load_policy(config: TrainConfig, prompt_format: PromptFormat | None = None) 
             weight.data = weight.data.float()
     if config.gradient_checkpointing:
         recompute_layers(seq2seq)
-    policy = Policy(model, tokenizer, prompt_format, config.tokens_per_microbatch, fast=config.fast)
+    policy = _policy(model, tokenizer, prompt_format, config)
     policy.recomputes = config.gradient_checkpointing
     if policy.not_allowed.sequences:
         raise InputError(
@@ -64,6 +65,21 @@ def load_policy(config: TrainConfig, prompt_format: PromptFormat | None = None) 
     elif config.peft_config:
         require_start(policy)
     return policy
+
+
+def _policy(
+    model: PeftModel | PreTrainedModel, tokenizer: Any, prompt_format: PromptFormat, config: TrainConfig
+) -> Policy:
+    try:
+        return Policy(model, tokenizer, prompt_format, config.tokens_per_microbatch, fast=config.fast)
+    except (InputError, ValueError) as error:
+        of_the_kind = not isinstance(error, InputError) or "compute their logits" in str(error)
+        if not (of_the_kind and isinstance(config.peft_config, dict) and isinstance(model, PeftModel)):
+            raise
+        kind = model.active_peft_config.peft_type.value
+        raise InputError(
+            f"peft_config: with {kind} this model cannot be sampled from as it is here ({first_line(error)[:200]}); give peft_type LORA"
+        ) from error
 
 
 def _load(config: TrainConfig) -> PreTrainedModel:

@@ -112,6 +112,7 @@ def _settings(config: TrainConfig) -> dict[str, Any]:
 def _aside() -> Iterator[None]:
     """What they print is no output of ours."""
     os.environ.setdefault("WANDB_SILENT", "true")
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")  # on import it sets its own
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
     with contextlib.redirect_stdout(sys.stderr):

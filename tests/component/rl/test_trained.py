@@ -230,7 +230,26 @@ def test_rank_stabilized_lora_is_scaled_by_the_root_of_its_rank(tiny_t5):
         ({"peft_type": "SORCERY"}, "there is no peft_type 'SORCERY'"),
         ({"peft_type": "LORA", "rank": 4}, "LORA has no setting 'rank'"),
         ({"peft_type": "LORA", "bias": "all"}, "bias trains the base's own"),
-        ({"peft_type": "LORA", "init_lora_weights": "pissa"}, "changes the model before it is trained"),
+        (
+            {"peft_type": "LORA", "init_lora_weights": "pissa"},
+            "takes its start out of the base's weights, or out of data",
+        ),
+        (
+            {"peft_type": "LORA", "init_lora_weights": "olora"},
+            "takes its start out of the base's weights, or out of data",
+        ),
+        (
+            {"peft_type": "LORA", "init_lora_weights": False},
+            "takes its start out of the base's weights, or out of data",
+        ),
+        ({"peft_type": "UNILORA"}, "changes the model before it is trained"),
+        ({"peft_type": "LORA", "init_lora_weights": "eva"}, "init_lora_weights 'eva' takes its start out"),
+        (
+            {"peft_type": "LORA", "init_lora_weights": "lora_ga"},
+            "init_lora_weights 'lora_ga' takes its start out",
+        ),
+        ({"peft_type": "POLY"}, "with POLY this model cannot be sampled from as it is here .*give peft_type LORA"),
+        ({"peft_type": "TRAINABLE_TOKENS"}, "with TRAINABLE_TOKENS this model cannot be sampled from as it is here"),
         ({"peft_type": "LORA", "target_modules": ["nowhere"]}, "cannot put LORA on this model .*nowhere"),
     ],
 )
@@ -238,6 +257,11 @@ def test_what_peft_cannot_do_here_is_one_sentence(tiny_t5, settings, words):
     with pytest.raises(InputError, match=words) as said:
         load_policy(config_for(tiny_t5, peft_config=settings))
     assert "\n" not in str(said.value)
+
+
+@pytest.mark.parametrize("init", [True, "gaussian", "orthogonal", "mica"])
+def test_what_starts_at_the_base_is_taken(tiny_t5, init):
+    load_policy(config_for(tiny_t5, peft_config={"peft_type": "LORA", "r": 2, "init_lora_weights": init}))
 
 
 @pytest.mark.parametrize(
