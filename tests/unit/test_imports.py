@@ -61,7 +61,7 @@ INSIDE = {
         "labels": set(),
         "columns": set(),
         "reading": {"files", "columns"},
-        "holding_out": {"reading"},
+        "holding_out": set(),
         "prompts": set(),
         "batches": {"prompts"},
     },

@@ -34,7 +34,7 @@ class EvaluateConfig:
     """adapters to compare with the base, as FOLDER or NAME=FOLDER; one is called tuned, several by their folders' names, and
     those of one NAME are trainings of one system with different seeds"""
     system: list[str] | None = None
-    """other systems, as NAME=FILE.jsonl (rows of id and summary, or what else the task calls a response;
+    """other systems, as NAME=FILE.jsonl (rows of id and response, as generate writes, or summary or what else the task calls one;
     several for each id are samples) or NAME=MODEL"""
     baseline: list[str] | None = None
     """what one would try before training: best_of_N (of N samples of the base, the best by the reward), banned_words (the base,

@@ -5,20 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from softspoken.data.reading import is_local
 from softspoken.types import Example, InputError
 
 TRAINED_ON = "trained_on.txt"
 """In a run's folder: a digest of each text that it was trained on, one a line."""
-
-
-def is_one_set(dataset: Any) -> bool:
-    """Whether it is a single set of rows, as a local file or a list is, rather than splits by name."""
-    if not isinstance(dataset, str):
-        return not isinstance(dataset, dict)
-    return dataset != "mini" and is_local(dataset) and not (Path(dataset) / "dataset_dict.json").is_file()
 
 
 def hold_out(examples: Sequence[Example], share: float, seed: int, source: str) -> tuple[list[Example], list[Example]]:

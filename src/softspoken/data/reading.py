@@ -41,6 +41,8 @@ GIVEN = "rows given in Python"
 
 def read_examples(config: Any, task: Any, limit: int | None, *, say: bool = True) -> list[Example]:
     """`load_examples` of what a command's configuration names, as its task has it."""
+    if say and config.split != type(config).__dataclass_fields__["split"].default and is_one_set(config.dataset):
+        log.warning("split %s makes no difference: %s is one set of rows", config.split, name_of(config.dataset))
     return load_examples(
         config.dataset,
         config.split,
@@ -323,6 +325,13 @@ def is_local(dataset: str) -> bool:
         or file_suffix(path) in SUFFIXES
         or dataset.count("/") > 1
     )
+
+
+def is_one_set(dataset: Any) -> bool:
+    """Whether it is a single set of rows, as a local file or a list is, rather than splits by name."""
+    if not isinstance(dataset, str):
+        return not isinstance(dataset, dict)
+    return dataset != "mini" and is_local(dataset) and not (Path(dataset) / "dataset_dict.json").is_file()
 
 
 def _given_rows(dataset: Any, split: str) -> Iterable[Mapping[str, Any]]:

@@ -24,9 +24,9 @@ from softspoken.config import EvaluateConfig
 from softspoken.config.naming import BASE, named_adapters, named_sources
 from softspoken.config.rewards import Reward, recorded_reward, reward_weights
 from softspoken.data.columns import columns_of
-from softspoken.data.holding_out import group_names, hold_out, is_one_set
+from softspoken.data.holding_out import group_names, hold_out
 from softspoken.data.prompts import PromptFormat
-from softspoken.data.reading import iterate_examples, name_of, read_examples, record_of, require_references
+from softspoken.data.reading import is_one_set, iterate_examples, name_of, read_examples, record_of, require_references
 from softspoken.evaluation import resampling
 from softspoken.evaluation.analysis import analyse, collect
 from softspoken.evaluation.measure import Job, Term, forget, measure

@@ -5,6 +5,7 @@ A system is named on the command line, and read or loaded when its turn comes; a
 
 from __future__ import annotations
 
+import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -25,6 +26,8 @@ from softspoken.models.pretrained import require_seq2seq
 from softspoken.models.room import require_fit
 from softspoken.tasks.task import MASK, TOXIC, Task, Words
 from softspoken.types import Decoding, Example, InputError, Response
+
+log = logging.getLogger(__name__)
 
 BANNED, MASKED, COPY, DELETE = "banned_words", "masked_words", "copy", "delete"
 
@@ -108,7 +111,9 @@ def named_systems(
                 f"system {name!r} is given {len(sources)} times, which only models can be; give each file a name of its own"
             )
         if files:
-            systems.append(read_responses(name, Path(files[0]), examples, task.words))
+            systems.append(
+                read_responses(name, Path(files[0]), examples, task.words, some=bool(config.limit or config.held_out))
+            )
         else:
             systems.append(System(name, ways, [_Model(config, prompt_format, model=source) for source in sources]))
     toxic = _toxic_words(config, task, examples, judge)
@@ -193,9 +198,14 @@ class _Responses:
 # -------------------------------------------------------------------------------------------------------- files
 
 
-def read_responses(name: str, path: Path, examples: list[Example], words: Words) -> System:
-    """Somebody else's responses: rows of `id` and the task's word for one, such as `summary`. Several for an id are samples; then
-    all ids have as many."""
+RESPONSE = "response"
+"""What every task's responses may be called in a file."""
+
+
+def read_responses(name: str, path: Path, examples: list[Example], words: Words, *, some: bool = False) -> System:
+    """Somebody else's responses: rows of `id` and the task's word for one, such as `summary`, or `response`, as `generate` writes without a
+    task. Several for an id are samples; then all ids have as many. Where `some` of the texts are evaluated, rows of others are left out, and
+    counted."""
     wanted = Counter(example.id for example in examples)
     twice = [example for example, count in wanted.items() if count > 1]
     if twice:
@@ -206,7 +216,8 @@ def read_responses(name: str, path: Path, examples: list[Example], words: Words)
     unknown: dict[str, None] = {}
     for number, row in enumerate(file_rows(path), start=1):
         identity = row.get("id")
-        identity, text = str(identity) if isinstance(identity, int) else identity, row.get(words.response)
+        identity = str(identity) if isinstance(identity, int) else identity
+        text = row.get(words.response, row.get(RESPONSE))
         if not isinstance(identity, str) or not isinstance(text, str):
             raise InputError(f"system {name!r}: row {number} of {path} needs text in 'id' and '{words.response}'")
         if identity in found:
@@ -214,6 +225,9 @@ def read_responses(name: str, path: Path, examples: list[Example], words: Words)
         else:
             unknown[identity] = None
     missing = [identity for identity, own in found.items() if not own]
+    if unknown and some:
+        log.info("system %s: %d of the ids in %s are not among what is evaluated", name, len(unknown), path)
+        unknown = {}
     if missing or unknown:
         parts = [
             f"{len(ids)} {what} (the first: {', '.join(ids[:3])})"

@@ -33,7 +33,7 @@ from softspoken.runtime.loading import importing
 from softspoken.runtime.progress import Speed, progress_bar
 from softspoken.storage.lines_file import LinesFile
 from softspoken.tasks.task import Task, asked, load_task
-from softspoken.types import InputError
+from softspoken.types import InputError, counted
 
 if TYPE_CHECKING:
     from softspoken.data.prompts import PromptFormat
@@ -100,7 +100,7 @@ def _generate(
             prompt_format=prompt_format,
             quantization=config.quantization,
         )
-    texts = task.words.texts if task else "texts"
+    text, texts = (task.words.text, task.words.texts) if task else ("text", "texts")
     use_engine(generator, config.engine)
     done = processes.from_first(file.begin(config.batch_size * WINDOW) if file else 0)
     left = islice(chain([first], examples), done, None)
@@ -119,9 +119,8 @@ def _generate(
     if truncated := sum(processes.gather(generator.truncated)):
         side = "end" if generator.prompt_format.truncation_side == "right" else "beginning"
         log.warning(
-            "%d %s were longer than %d tokens; their %s was cut off",
-            truncated,
-            texts,
+            "%s longer than %d tokens; the %s was cut off",
+            counted(truncated, f"{text} was", f"{texts} were"),
             generator.prompt_format.max_prompt_tokens,
             side,
         )

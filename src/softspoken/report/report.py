@@ -15,9 +15,8 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from softspoken.data.holding_out import is_one_set
 from softspoken.data.prompts import PromptFormat
-from softspoken.data.reading import is_given
+from softspoken.data.reading import is_given, is_one_set
 from softspoken.report.card import TUNED, results_index
 from softspoken.report.charts import Chart, Styles, distributions, plane, slice_chart, system_styles
 from softspoken.report.curves import curve_rows, curves, smoothing

@@ -17,9 +17,9 @@ from softspoken.config import TrainConfig
 from softspoken.config.idle import say_what_is_idle
 from softspoken.config.presets import followed, recommended
 from softspoken.config.rewards import recorded_reward, reward_weights
-from softspoken.data.holding_out import hold_out, is_one_set
+from softspoken.data.holding_out import hold_out
 from softspoken.data.prompts import PromptFormat
-from softspoken.data.reading import name_of, read_examples, record_of
+from softspoken.data.reading import is_one_set, name_of, read_examples, record_of
 from softspoken.models.adapters import adapter_folder
 from softspoken.models.learning_rates import learning_rates
 from softspoken.models.pretrained import prompt_format_for
@@ -43,9 +43,10 @@ PACKAGES = ("softspoken", "torch", "transformers", "peft", "accelerate", "datase
 def say_how_it_begins(config: TrainConfig, examples: int, held: int) -> None:
     """What was decided for the user, and what makes no difference, once all that can be wrong has been looked at; `held`: rows that are kept for the evaluation."""
     say_what_is_idle(config)
-    for name, rows in (("split", config.dataset), ("eval_split", config.eval_dataset or config.dataset)):
-        if vars(config)[name] not in (None, "train") and is_one_set(rows):
-            log.warning("%s %s makes no difference: %s is one set of rows", name, vars(config)[name], name_of(rows))
+    if held and config.eval_split:
+        log.warning(
+            "eval_split %s makes no difference: %s is one set of rows", config.eval_split, name_of(config.dataset)
+        )
     if taken := followed(config):
         settings = ", ".join(f"{name} {value:g}" for name, value in taken.items())
         preset = recommended(config.trained)

@@ -3,7 +3,8 @@
 import pytest
 from datasets import Dataset
 
-from softspoken.data.holding_out import TRAINED_ON, digests, hold_out, is_one_set, trained_on
+from softspoken.data.holding_out import TRAINED_ON, digests, hold_out, trained_on
+from softspoken.data.reading import is_one_set
 from softspoken.types import Example, InputError
 
 

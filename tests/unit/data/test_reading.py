@@ -15,8 +15,17 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from softspoken.config import EvaluateConfig
 from softspoken.data.columns import Columns
-from softspoken.data.reading import iterate_examples, load_examples, record_of, require_references, to_examples
+from softspoken.data.reading import (
+    iterate_examples,
+    load_examples,
+    read_examples,
+    record_of,
+    require_references,
+    to_examples,
+)
+from softspoken.tasks.summarization import TASK as SUMMARIZATION
 from softspoken.types import Example, InputError
 
 ROWS = [
@@ -310,3 +319,15 @@ def test_what_is_odd_about_all_of_them_is_said(caplog: pytest.LogCaptureFixture)
 def test_a_reference_column_that_is_nowhere() -> None:
     with pytest.raises(InputError, match=r"no row has text in the column 'gist' \(reference_column\)"):
         load_examples([{"text": "a"}], "any", columns=Columns(reference="gist"))
+
+
+def test_a_split_of_what_has_none_is_said_to_make_no_difference(tmp_path, caplog):
+    (tmp_path / "rows.jsonl").write_text('{"dialogue": "a", "summary": "b"}\n')
+    given = {"output": "x", "dataset": str(tmp_path / "rows.jsonl")}
+    for split, said in (
+        ("test", []),
+        ("validation", [f"split validation makes no difference: {given['dataset']} is one set of rows"]),
+    ):
+        caplog.clear()
+        assert len(read_examples(EvaluateConfig(**given, split=split), SUMMARIZATION, None)) == 1
+        assert caplog.messages == said

@@ -236,6 +236,22 @@ def test_a_row_without_an_id_and_a_text_is_named_by_its_number(row, tmp_path):
         read_responses("f", tmp_path / "f.jsonl", [Example("7", "x")], WORDS)
 
 
+def test_what_generate_writes_without_a_task_is_read(tmp_path):
+    (tmp_path / "f.jsonl").write_text('{"id": "7", "response": "S"}\n')
+    [load] = read_responses("f", tmp_path / "f.jsonl", [Example("7", "x")], WORDS).loads
+    assert load()(window([Example("7", "x")], "greedy", 1)) == [[Response("S")]]
+
+
+def test_of_a_part_of_the_texts_the_others_rows_are_left_out(summaries, caplog):
+    file = summaries(("a", "A"), ("b", "B"), ("c", "C"))
+    with caplog.at_level("INFO"):
+        [load] = read_responses("mine", file, ROWS[:1], WORDS, some=True).loads
+    assert load()(window(ROWS[:1], "greedy", 1)) == [[Response("A")]]
+    assert f"2 of the ids in {file} are not among what is evaluated" in caplog.text
+    with pytest.raises(InputError, match="of its ids are no"):
+        read_responses("mine", file, ROWS[:1], WORDS)
+
+
 def test_the_odd_one_out_is_named_with_what_the_most_have(summaries):
     rows = [Example(name, name) for name in "abc"]
     with pytest.raises(InputError, match="has 2 summaries for id 'b' and 1 for others"):
