@@ -36,6 +36,7 @@ from softspoken.rl.given import given_rollout
 from softspoken.rl.loading import load_policy
 from softspoken.rl.policy import Policy
 from softspoken.rl.tracking import METRICS_FILE, Tracker
+from softspoken.runtime import processes
 from softspoken.runtime.interrupt import Interrupted, finishing
 from softspoken.storage.run_folder import RunFolder, require_room
 from softspoken.storage.unfinished import begin, require_same, settings_file, to_its_end
@@ -63,9 +64,9 @@ def dpo(config: DpoConfig) -> Path:
     require_config(config, DpoConfig, "dpo")
     say_what_is_idle(config)
     with_peft = replace(config, peft_config=read_peft_config(config.peft_config))
-    return to_its_end(
-        "dpo", config, [config.model, config.adapter, name_of(config.dataset)], partial(_train, with_peft)
-    )
+    inputs = [config.model, config.adapter, name_of(config.dataset)]
+    with processes.joined(config.device):
+        return to_its_end("dpo", config, inputs, partial(_train, with_peft))
 
 
 def _train(config: DpoConfig, folder: RunFolder) -> None:
@@ -75,7 +76,7 @@ def _train(config: DpoConfig, folder: RunFolder) -> None:
     pairs = read_pairs(config, task)
     require_a_batch(pairs, config.batch_size)
     rows = [[pair.text, pair.columns[CHOSEN], pair.columns[REJECTED]] for pair in pairs]
-    if config.resume:
+    if config.resume and processes.first():
         require_same(config, rows, folder.path / settings_file("dpo"))
     settings = training_of(config, len(pairs))
     start = adapter_folder(config.adapter) if config.adapter else None
@@ -105,7 +106,7 @@ def _train(config: DpoConfig, folder: RunFolder) -> None:
             stats = _step(policy, optimizer, prompts, settings)
             tracker.log(step, _metrics(stats, scheduler.get_last_lr()[0]) | clock.times())
             next_rate(scheduler)
-            stopped_by = stop.asked
+            stopped_by = int(processes.largest(stop.asked or 0))  # whoever was asked, all stop at the same step
             if stopped_by or step % config.save_every == 0 or step == settings.steps:
                 tracker.sync()
                 save_checkpoint(folder, Progress(step, config.beta, scheduler.state_dict()), policy, optimizer)

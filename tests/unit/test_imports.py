@@ -32,7 +32,21 @@ MAY_IMPORT = FOUNDATION | {
     "dpo": {"storage", "training", "rl", "tasks", "models", "data"},
     "trl": {"rl", "models", "data"},
     "sweep": {"storage", "train", "training", "report", "tasks", "data"},
-    "cli": {"dpo", "sweep", "data", "tasks", "serving", "train", "sft", "evaluation", "inference", "rewards", "report"},
+    "estimating": {"rl", "models", "data"},
+    "cli": {
+        "estimating",
+        "dpo",
+        "sweep",
+        "data",
+        "tasks",
+        "serving",
+        "train",
+        "sft",
+        "evaluation",
+        "inference",
+        "rewards",
+        "report",
+    },
 }
 INSIDE = {
     "runtime": {"interrupt": set(), "loading": set(), "own_code": set(), "processes": set(), "progress": {"processes"}},
@@ -53,6 +67,7 @@ INSIDE = {
         "evaluation": {"help", "kinds", "naming", "ranges", "rewards", "specs"},
         "inference": {"kinds", "ranges", "specs"},
         "sweeping": {"help", "ranges"},
+        "estimating": {"kinds", "ranges", "trained", "training"},
         "serving": {"help", "kinds", "naming", "ranges", "specs"},
     },
     "data": {
@@ -175,6 +190,13 @@ INSIDE = {
         "start": {"resuming"},
         "ending": {"start"},
         "stopping": {"start", "validation", "watch"},
+    },
+    "estimating": {
+        "architectures": set(),
+        "tracing": set(),
+        "passes": {"tracing"},
+        "memory": {"architectures", "passes"},
+        "table": {"memory"},
     },
     "cli": {
         "faults": set(),

@@ -8,6 +8,7 @@ from typing import Literal
 from softspoken.config import (
     DemoConfig,
     DpoConfig,
+    EstimateConfig,
     EvaluateConfig,
     ExportConfig,
     GenerateConfig,
@@ -81,6 +82,7 @@ CONFIGS: dict[str, type] = {
     "serve": ServeConfig,
     "demo": DemoConfig,
     "doctor": DoctorConfig,
+    "estimate": EstimateConfig,
     "completion": CompletionConfig,
 }
 POSITIONAL = {
@@ -90,6 +92,7 @@ POSITIONAL = {
     "report": "dir",
     "compare": "runs",
     "sweep": "file",
+    "estimate": "model",
     "completion": "shell",
 }
 ALWAYS = {"summarize": {"task": "summarization"}}
@@ -101,6 +104,7 @@ USAGE = {
     "report": "DIR",
     "compare": "RUN RUN ... [--output FILE]",
     "sweep": "FILE.yaml [--OPTION VALUE ...]",
+    "estimate": "MODEL MODEL ... [--OPTION VALUE ...]",
     "completion": "bash|zsh|tcsh",
 }
 WITH_CONFIG_FILE = ("train", "sft", "dpo", "evaluate")
@@ -158,6 +162,10 @@ EXAMPLES = {
   softspoken export --adapter runs/demo/adapter --output models/calm
   softspoken export --adapter runs/demo/adapter --format ctranslate2 --compute_type int8 --output models/calm-int8
   softspoken export --model google/flan-t5-base --adapter runs/t5/adapter --output models/t5 --push_to_hub me/calm-t5""",
+    "estimate": """\
+  softspoken estimate flan-t5-base flan-t5-xl --dtype bfloat16
+  softspoken estimate google/flan-t5-xxl --dtype bfloat16 --quantization 4bit --memory 24
+  softspoken estimate models/mine --trained full --device cpu --max_prompt_tokens 256""",
     "doctor": """\
   softspoken doctor
   softspoken doctor --self_test false                       without the ten seconds of training""",

@@ -19,6 +19,7 @@ from softspoken.cli.flags import completion, parse
 from softspoken.config import (
     DemoConfig,
     DpoConfig,
+    EstimateConfig,
     EvaluateConfig,
     ExportConfig,
     GenerateConfig,
@@ -32,7 +33,11 @@ from softspoken.runtime import interrupt, processes
 from softspoken.runtime.loading import importing
 from softspoken.types import InputError, RunError, first_line, one_line
 
-SHARED_OUT = ("train", "evaluate", "generate", "summarize")
+SHARED_OUT = ("train", "dpo", "evaluate", "generate", "summarize", "score")
+ALONE = {
+    "sft": "transformers' Trainer would make other batches of the same texts for several, and so another model: start it without torchrun"
+}
+"""Why a command is one process's, where one would expect another."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,7 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         command, config = parse(sys.argv[1:] if argv is None else argv)
         if processes.size() > 1 and command not in SHARED_OUT:
-            raise InputError(f"{command} is one process's; {', '.join(SHARED_OUT)} can be shared out among several")
+            remedy = ALONE.get(command, f"{', '.join(SHARED_OUT)} can be shared out among several")
+            raise InputError(f"{command} is one process's; {remedy}")
         _quiet(debug)
         _run(command, config)
         sys.stdout.flush()
@@ -134,6 +140,8 @@ def _generate(config: GenerateConfig) -> None:
 
 def _score(config: ScoreConfig) -> None:
     if config.serve is not None:
+        if processes.size() > 1:
+            raise InputError("score --serve is one process's: start one for each port")
         with importing():
             from softspoken.rewards.server import serve
 
@@ -168,6 +176,14 @@ def _shown(findings: Iterable[Finding]) -> Iterator[Finding]:
     for finding in findings:
         print(f"{'✗' if finding.fails else '✓'} {finding.what:<10} {finding.found}", flush=True)
         yield finding
+
+
+def _estimate(config: EstimateConfig) -> None:
+    with importing():
+        from softspoken.estimating.memory import estimate
+        from softspoken.estimating.table import table
+
+    print(table(config, [estimate(config, model) for model in config.model]), end="")
 
 
 def _completion(config: CompletionConfig) -> None:
@@ -211,6 +227,7 @@ _COMMANDS: dict[str, Callable[[Any], None]] = {
     "report": _report,
     "compare": _compare,
     "doctor": _doctor,
+    "estimate": _estimate,
     "completion": _completion,
     "export": _export,
     "sweep": _sweep,

@@ -3,6 +3,7 @@
 The text under each field is the help a user sees. A field that belongs to several commands means the same in each.
 """
 
+from softspoken.config.estimating import EstimateConfig
 from softspoken.config.evaluation import EvaluateConfig
 from softspoken.config.inference import GenerateConfig, ScoreConfig
 from softspoken.config.kinds import Data, Device, KlEstimator, OnBadRow, Quantization, Side
@@ -17,6 +18,7 @@ __all__ = [
     "DemoConfig",
     "Device",
     "DpoConfig",
+    "EstimateConfig",
     "EvaluateConfig",
     "ExportConfig",
     "GenerateConfig",

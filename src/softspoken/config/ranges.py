@@ -65,10 +65,12 @@ BOUNDS: Mapping[str, Bounds] = {
     **dict.fromkeys(("max_new_tokens", "max_prompt_tokens", "lora_r", "lora_alpha", "last_layers", "ppo_epochs"), SIZE),
     **dict.fromkeys(("eval_limit", "warmup_steps", "min_response_chars", "samples", "eval_samples"), NONE_OR_MORE),
     **dict.fromkeys(("check_limit", "dynamic_sampling", "guard_samples"), NONE_OR_MORE),
-    **dict.fromkeys(("workers", "queue_size", "connections", "most_texts", "most_beams", "most_samples"), SIZE),
+    **dict.fromkeys(
+        ("processes", "workers", "queue_size", "connections", "most_texts", "most_beams", "most_samples"), SIZE
+    ),
     **dict.fromkeys(("most_text_chars", "most_body_bytes", "most_new_tokens"), COUNT),
     "port": Bounds(0, 65_535),
-    "deadline": POSITIVE,
+    **dict.fromkeys(("deadline", "memory"), POSITIVE),
     "guard_threshold": SHARE,
     "epochs": POSITIVE,
     # Below, the logits are divided into infinities.

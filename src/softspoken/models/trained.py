@@ -241,7 +241,7 @@ def train_last_layers(model: Any, count: int, *, scope: str) -> None:
     model.requires_grad_(False)
     names = text_parts(model)
     for part in ["decoder"] if scope == "decoder" else list(names):
-        layers = _layers(model.get_submodule(names[part]))
+        layers = layers_of(model.get_submodule(names[part]))
         if count > len(layers):
             raise InputError(
                 f"last_layers {count} is more than the {len(layers)} layers of the {part}; give at most those"
@@ -250,7 +250,7 @@ def train_last_layers(model: Any, count: int, *, scope: str) -> None:
     _say_how_many(model, f"the last {count} layers" if count > 1 else "the last layer")
 
 
-def _layers(part: nn.Module) -> nn.ModuleList:
+def layers_of(part: nn.Module) -> nn.ModuleList:
     """T5 calls them `block`, others `layers` or `layer`: the first list of modules, which holds them."""
     found = next((module for module in part.modules() if isinstance(module, nn.ModuleList)), None)
     if found is None:
@@ -270,7 +270,7 @@ def recompute_layers(model: Any) -> None:
     """
     names = text_parts(model)
     for name in names.values():
-        for layer in _layers(model.get_submodule(name)):
+        for layer in layers_of(model.get_submodule(name)):
             layer.forward = _Recomputed(layer.forward)
 
 

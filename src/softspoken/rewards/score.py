@@ -28,6 +28,7 @@ from softspoken.data.files import (
     parse_json_lines,
     saying_what_is_wrong,
 )
+from softspoken.runtime import processes
 from softspoken.runtime.loading import importing
 from softspoken.runtime.progress import Speed, progress_bar
 from softspoken.storage.lines_file import LinesFile
@@ -57,14 +58,19 @@ def score(config: ScoreConfig, input: TextIO, output: TextIO) -> None:
 
     `toxicity` is the classifier's own label of that name or, where it has none, the one that the spec names.
     """
-    if config.output is None:
-        _score(config, input, output, None)
-        return
+    if processes.size() > 1 and config.file == "-":
+        raise InputError("several processes cannot share standard input; give a file")
+    with processes.joined(config.device), _file(config) as file:
+        if not processes.from_first(file is not None and file.is_finished):
+            _score(config, input, output, file)
+
+
+def _file(config: ScoreConfig) -> AbstractContextManager[LinesFile | None]:
+    if config.output is None or not processes.first():
+        return nullcontext()
     inputs = [*([config.file] if config.file != "-" else []), config.reward]
     key = "toxicity" if is_judge(config.reward) else "score"
-    with LinesFile("score", asdict(config), inputs=inputs, key=key) as file:
-        if not file.is_finished:
-            _score(config, input, output, file)
+    return LinesFile("score", asdict(config), inputs=inputs, key=key)
 
 
 def _score(config: ScoreConfig, input: TextIO, output: TextIO, file: LinesFile | None) -> None:
@@ -78,18 +84,22 @@ def _score(config: ScoreConfig, input: TextIO, output: TextIO, file: LinesFile |
             _judging(config) if is_judge(config.reward) else _rewarding(config, lines=bool(start and not start[0].id))
         )
         window = 1 if source.isatty() else 8 * config.batch_size  # several batches, for sorting by length to pay
-        done = file.begin(window) if file else 0
+        done = processes.from_first(file.begin(window) if file else 0)
         left = islice(chain(start, given), done, None)
         where = file or output
         with progress_bar("score", Speed("lines"), output=None if file else output) as progress:
             task = progress.add_task("score", total=total, completed=done)
-            while asked := list(islice(left, window)):
-                where.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in scorer.lines(asked))
-                where.flush()
-                progress.advance(task, len(asked))
+            while asked := list(islice(left, window * processes.size())):
+                windows = [asked[start : start + window] for start in range(0, len(asked), window)]
+                made = [list(scorer.lines(own)) for own in processes.turns(windows)]  # each process takes one
+                for lines in processes.in_turn(made, len(windows)):
+                    where.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+                    where.flush()
+                    progress.advance(task, len(lines))
+                scorer.clear_cache()  # a window's scores come of its own batches, whoever scores it and wherever a stop was
     if file:
         file.finish()
-    if cut := scorer.truncated:
+    if cut := sum(processes.gather(scorer.truncated)):
         log.warning("%d lines were longer than %s takes%s and were cut", cut, config.reward, scorer.limit)
 
 
@@ -107,6 +117,9 @@ class Judging:
         for row, one in enumerate(asked):
             others = {label: round(scores[label][row], 6) for label in judge.labels if label != main}
             yield {**_id(one), "text": one.response, "toxicity": round(scores[main][row], 6), **others}
+
+    def clear_cache(self) -> None:
+        self.judge.clear_cache()
 
     @property
     def truncated(self) -> int:
@@ -128,6 +141,9 @@ class Rewarding:
         for row, (one, total) in enumerate(zip(asked, scores.total.tolist(), strict=True)):
             each = {name: _number(values[row]) for name, values in terms.items()}
             yield {**_id(one), "response": one.response, "score": _number(total), "terms": each}
+
+    def clear_cache(self) -> None:
+        self.reward.clear_cache()
 
     @property
     def truncated(self) -> int:

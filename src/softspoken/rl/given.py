@@ -10,7 +10,8 @@ from torch import Tensor
 from softspoken.config import TrainConfig
 from softspoken.data.batches import on_device
 from softspoken.rl.policy import Policy
-from softspoken.rl.rollout import read, reference_logprobs
+from softspoken.rl.rollout import own_rows, read, teacher_forced
+from softspoken.runtime import processes
 from softspoken.types import PromptBatch, Rollout
 
 
@@ -23,6 +24,7 @@ def given_rollout(
     Both log-probabilities are the frozen reference's: nothing sampled these.
     """
     prompts = on_device(prompts, policy.device)
+    own, reads_once = processes.share(len(prompts.examples)), config.fast and not policy.encoder_adapted
     ids = torch.full((len(labels), max(map(len, labels))), policy.pad_id)
     for row, label in enumerate(labels):
         ids[row, : len(label)] = torch.tensor(label)
@@ -39,9 +41,12 @@ def given_rollout(
         truncated=~(policy.ends(ids) & mask).any(dim=1),
         old_logprobs=blank,
         ref_logprobs=blank,
-        memory=read(policy, prompts, config) if config.fast and not policy.encoder_adapted else None,
+        memory=read(policy, prompts, config, own) if reads_once and own.start < own.stop else None,
+        own=own if reads_once and processes.size() > 1 else None,
     )
-    logprobs = reference_logprobs(policy, rollout, config)
+    with policy.reference():
+        logprobs, _ = teacher_forced(policy, rollout, config, own_rows(rollout, torch.arange(len(labels))))
+    processes.add_up([logprobs])  # of each process's own rows; 0 elsewhere
     return replace(rollout, old_logprobs=logprobs, ref_logprobs=logprobs)
 
 

@@ -52,7 +52,12 @@ def kept_bytes(device: torch.device) -> int:
 
 def width_of(memory: Memory) -> int:
     """Prompt tokens that a graph for these prompts has room for."""
-    return -(-memory.attention_mask.shape[1] // WIDTH) * WIDTH
+    return wide_enough(memory.attention_mask.shape[1])
+
+
+def wide_enough(tokens: int) -> int:
+    """The least width of a graph in which a prompt of so many tokens has room."""
+    return -(-tokens // WIDTH) * WIDTH
 
 
 def row_bytes(policy: Policy, memory: Memory, limit: int) -> int:

@@ -36,21 +36,12 @@ def load_policy(config: TrainConfig, prompt_format: PromptFormat | None = None) 
     seq2seq = _load(config)
     require_room_to_answer(seq2seq.config, config.max_new_tokens)
     generation_to_save(seq2seq.generation_config, config.max_new_tokens)
-    if config.fast:
-        _fuse_gelu(seq2seq)
-        if seq2seq.device.type == "cpu" and not config.quantization:
-            lay_out_columns(seq2seq.get_decoder())
+    if config.fast and seq2seq.device.type == "cpu" and not config.quantization:
+        lay_out_columns(seq2seq.get_decoder())
     tokenizer = load_tokenizer(tokenizer_source(config.model, start))
     prompt_format = speak(tokenizer, prompt_format or prompt_format_for(config.model, start), seq2seq.generation_config)
     prompt_format = fitting(prompt_format, seq2seq.config, tokenizer)
-    model = _with_start_adapter(seq2seq, start, config.model) if start else prepared(seq2seq, config)
-    if isinstance(model, PeftModel) and config.dtype != "float32":
-        _require_rounding(model, config.dtype)
-    for weight in model.parameters():
-        if weight.requires_grad:  # bfloat16 is too coarse for the sum of many small updates
-            weight.data = weight.data.float()
-    if config.gradient_checkpointing:
-        recompute_layers(seq2seq)
+    model = with_what_trains(seq2seq, config, start)
     policy = _policy(model, tokenizer, prompt_format, config)
     policy.recomputes = config.gradient_checkpointing
     if policy.not_allowed.sequences:
@@ -80,6 +71,24 @@ def _policy(
         raise InputError(
             f"peft_config: with {kind} this model cannot be sampled from as it is here ({first_line(error)[:200]}); give peft_type LORA"
         ) from error
+
+
+def with_what_trains(
+    seq2seq: PreTrainedModel, config: TrainConfig, start: Path | None = None
+) -> PeftModel | PreTrainedModel:
+    """The model of `config` with what trains of it, in float32, the adapter in the folder `start` or a fresh one, and its layers as they
+    are to be computed."""
+    if config.fast:
+        _fuse_gelu(seq2seq)
+    model = _with_start_adapter(seq2seq, start, config.model) if start else prepared(seq2seq, config)
+    if isinstance(model, PeftModel) and config.dtype != "float32":
+        _require_rounding(model, config.dtype)
+    for weight in model.parameters():
+        if weight.requires_grad:  # bfloat16 is too coarse for the sum of many small updates
+            weight.data = weight.data.float()
+    if config.gradient_checkpointing:
+        recompute_layers(seq2seq)
+    return model
 
 
 def _load(config: TrainConfig) -> PreTrainedModel:

@@ -114,9 +114,9 @@ class Policy:
         self.forbid(forbidden)
         self.has_start_adapter = START_ADAPTER in getattr(model, "peft_config", {})
         self.decoder, head = decoder_of(self.seq2seq), head_of(self.seq2seq)
-        self.encoder_adapted = _is_trained(self.seq2seq.get_encoder())
-        self.vocabulary_adapted = _is_trained(self.seq2seq.get_output_embeddings()) or (
-            head is not None and _is_trained(head)
+        self.encoder_adapted = is_trained(self.seq2seq.get_encoder())
+        self.vocabulary_adapted = is_trained(self.seq2seq.get_output_embeddings()) or (
+            head is not None and is_trained(head)
         )
         self.vocabulary_product = PackedProjection(head) if fast and can_pack(head) else head
         self.cross_attention = cross_attentions(self.decoder)
@@ -396,7 +396,7 @@ class Policy:
         self.value_head.load_state_dict(load_file(folder / VALUE_HEAD_FILE, device=str(self.device)))
 
 
-def _is_trained(module: nn.Module) -> bool:
+def is_trained(module: nn.Module) -> bool:
     """Whether its own weights train, an adapter lies in it, or a whole copy that an adapter trains (PEFT's modules_to_save)."""
     if any(weight.requires_grad for weight in module.parameters()):
         return True

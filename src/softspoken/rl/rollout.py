@@ -255,11 +255,14 @@ def reference_logprobs(policy: Policy, rollout: Rollout, config: TrainConfig) ->
 
 
 @torch.no_grad()
-def teacher_forced(policy: Policy, rollout: Rollout, config: TrainConfig) -> tuple[Tensor, Tensor]:
-    """Log-probabilities and values of all rows in one pass over their tokens, each [N, T] float32, 0 off the mask."""
-    every = torch.arange(len(rollout.responses))
+def teacher_forced(
+    policy: Policy, rollout: Rollout, config: TrainConfig, some: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Log-probabilities and values of all rows (or of `some` [n] int64 alone) in one pass over their tokens, each [N, T] float32, 0 off
+    the mask."""
+    every = torch.arange(len(rollout.responses)) if some is None else some
     if not len(every):
-        return rollout.old_logprobs, rollout.old_logprobs
+        return torch.zeros_like(rollout.old_logprobs), torch.zeros_like(rollout.old_logprobs)
 
     def run() -> tuple[Tensor, Tensor]:
         logprobs, values = torch.zeros_like(rollout.old_logprobs), torch.zeros_like(rollout.old_logprobs)

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from softspoken.data.reading import name_of, record_of
+from softspoken.runtime import processes
 from softspoken.runtime.interrupt import Interrupted
-from softspoken.storage.run_folder import RunFolder, require_place
+from softspoken.storage.run_folder import RunFolder, passing_folder, require_place
 from softspoken.types import InputError
 
 log = logging.getLogger(__name__)
@@ -30,10 +31,10 @@ def settings_file(command: str) -> str:
 
 def to_its_end(command: str, config: Any, inputs: list[str | None], train: Callable[[RunFolder], None]) -> Path:
     """`train` in the folder `config.output`, which is returned, unless it is to go on and had come to its end. `inputs` are what is read,
-    where nothing may be written. Its checkpoints go when all is written."""
+    where nothing may be written. Its checkpoints go when all is written. Of several processes the first has the folder."""
     require_place(config.output, inputs)
-    with RunFolder(config.output, replace=config.overwrite, add=config.resume, go_on="--resume true") as folder:
-        if config.resume and _is_finished(folder.path, command):
+    with _folder_of(config) as folder:
+        if processes.from_first(config.resume and _is_finished(folder.path, command)):
             log.info("resume: the training in %s had come to its end", folder.path)
             folder.begin()
         else:
@@ -46,6 +47,12 @@ def to_its_end(command: str, config: Any, inputs: list[str | None], train: Calla
             folder.remove(settings_file(command))  # before the checkpoints: without it the training is at its end
         folder.remove(CHECKPOINTS)
         return folder.path
+
+
+def _folder_of(config: Any) -> RunFolder:
+    if not processes.first():
+        return passing_folder()
+    return RunFolder(config.output, replace=config.overwrite, add=config.resume, go_on="--resume true")
 
 
 def begin(folder: RunFolder, command: str, config: Any, rows: list[list[Any]]) -> None:

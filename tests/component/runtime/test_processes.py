@@ -11,8 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from softspoken import EvaluateConfig, TrainConfig
+from softspoken import DpoConfig, EvaluateConfig, TrainConfig
 from softspoken.cli.main import main
+from softspoken.dpo import dpo
 from softspoken.evaluation.evaluate import evaluate
 from softspoken.runtime import processes
 from softspoken.train import train
@@ -227,6 +228,41 @@ class Board:
         pass
 
 
+@pytest.mark.parametrize(("count", "scope"), [(2, "decoder"), (3, "all")])
+def test_preferences_that_are_given_are_learned_as_by_one(
+    count: int, scope: Any, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    """Batches of two pairs: of three processes one has none."""
+    pairs = [
+        {"text": f"Nora: Tea{'!' * n}", "chosen": f"Tea at {n}.", "rejected": "No tea, you idiot."} for n in range(4)
+    ]
+
+    def work(output: Path) -> None:
+        config = DpoConfig(
+            output=str(output),
+            dataset=pairs,
+            model=settings["model"],
+            batch_size=2,
+            micro_batch_size=2,
+            schedule="constant",
+            learning_rate=1e-2,
+            adapter_scope=scope,
+            device="cpu",
+        )
+        dpo(config)
+
+    found = []
+    for number in (1, count):
+        in_processes(number, partial(work, tmp_path / str(number)))
+        found.append(load_file(tmp_path / str(number) / "adapter_model.safetensors"))
+    assert all((weight - found[1][name]).abs().max() <= 1e-5 for name, weight in found[0].items())
+    assert any(weight.abs().max() > 1e-3 for name, weight in found[0].items() if "lora_B" in name)
+    metrics = [lines(tmp_path / str(number) / "metrics.jsonl") for number in (1, count)]
+    for mine, other in zip(*metrics, strict=True):
+        timeless = [{name: value for name, value in row.items() if "time/" not in name} for row in (mine, other)]
+        assert timeless[1] == pytest.approx(timeless[0], abs=1e-4)
+
+
 def test_the_first_alone_writes(settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     temporary = tmp_path / "temporary"
     temporary.mkdir()
@@ -315,11 +351,38 @@ def test_what_is_wrong_for_all_the_first_says_at_once() -> None:
     assert first[2] == [line.replace("process 1: ", "") for line in second[2]]
 
 
-def test_a_command_for_one_process_says_so() -> None:
-    first, _ = in_processes(2, lambda: told(["score", "x.txt"]))
-    assert first[2] == [
-        "softspoken: error: score is one process's; train, evaluate, generate, summarize can be shared out among several"
-    ]
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (
+            ["export", "--output", "x"],
+            "export is one process's; train, dpo, evaluate, generate, summarize, score can be shared out",
+        ),
+        (["sft", "--output", "x"], "sft is one process's; transformers' Trainer would make other batches"),
+        (["score", "--serve", "127.0.0.1:0"], "score --serve is one process's"),
+        (["score"], "several processes cannot share standard input; give a file"),
+    ],
+)
+def test_a_command_for_one_process_says_so(argv: list[str], words: str) -> None:
+    first, _ = in_processes(2, lambda: told(argv))
+    assert first[0] == 2
+    assert first[2][0].startswith(f"softspoken: error: {words}")
+
+
+@pytest.mark.parametrize("reward", ["mini", "mini + 0.1*length:2-4"])
+def test_scores_are_shared_out_and_written_once_to_the_byte(reward: str, tmp_path: Path) -> None:
+    """Three windows of eight lines and some; a line that came before is judged anew, in its own batch."""
+    texts = ["You are an idiot.", "Fine, see you.", "What a stupid, stupid idea that was, you fool!", "Hm."]
+    (tmp_path / "texts.txt").write_text("".join(f"{texts[n % 4]}{'!' * (n % 5)}\n" for n in range(27)))
+
+    def work(count: int) -> Any:
+        argv = ["score", str(tmp_path / "texts.txt"), "--reward", reward, "--batch_size", "1", "--device", "cpu"]
+        return told([*argv, "--output", str(tmp_path / f"{count}.jsonl")])
+
+    for count in (1, 2):
+        assert {said[0] for said in in_processes(count, partial(work, count))} == {0}
+    assert (tmp_path / "2.jsonl").read_bytes() == (tmp_path / "1.jsonl").read_bytes()
+    assert len(lines(tmp_path / "2.jsonl")) == 27
 
 
 def test_generate_is_shared_out_and_written_once(settings: dict[str, Any], tmp_path: Path) -> None:

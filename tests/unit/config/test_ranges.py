@@ -15,6 +15,7 @@ from softspoken.cli import commands, flags
 from softspoken.config import (
     DemoConfig,
     DpoConfig,
+    EstimateConfig,
     EvaluateConfig,
     ExportConfig,
     GenerateConfig,
@@ -37,6 +38,7 @@ DEFAULTS: dict[str, Any] = {
     "score": ScoreConfig(),
     "export": ExportConfig(output="o"),
     "serve": ServeConfig(),
+    "estimate": EstimateConfig(model=["mini"]),
     "demo": DemoConfig(),
 }
 
