@@ -14,6 +14,7 @@ from benchmarks.effect import curve_page, figures, heated
 from benchmarks.effect.figures import WAYS, Figure, Results, Verdict, at_least, at_most, not_beyond_chance, shown, times
 from benchmarks.pages import MISSING, draw, fill
 from benchmarks.recipe import RECIPE
+from benchmarks.records import read_json
 
 HERE = Path(__file__).parent
 LOWER, LOWER_BY_OTHER, ROUGE_LOSS = 10, 3, 1.0
@@ -48,6 +49,8 @@ SYSTEMS = {
     "trl": "TRL 0.11.4, its own learning rate",
     "trl_our_rate": "TRL 0.11.4, the recipe's learning rate",
 }
+CARRIED = {"corpus": "embedded", "samsum": "heated SAMSum"}
+EMBEDDED = "12.5 million parameters"
 ANSWERED = "2967ada"
 """The last commit that can run sections 2 and 3."""
 COMMAND = "make -f benchmarks/effect/Makefile"
@@ -72,6 +75,7 @@ def page(results: Path, picture: str | None = None) -> str:
         trl=read(HERE / "results", TRL),
         choices=read(HERE / "results", CHOICES, "choices-"),
         curve=Results.read(results, "curve"),
+        carry=read_json(results / "carry.json"),
         picture=picture,
     )
 
@@ -83,6 +87,10 @@ def read(folder: Path, names: Iterable[str], prefix: str = "") -> dict[str, Resu
 
 def packages(versions: dict[str, str]) -> str:
     return ", ".join(f"{name} {versions[name]}" for name in ("torch", "transformers", "peft") if name in versions)
+
+
+def shown_number(value: float) -> str:
+    return figures.number(value, 2)
 
 
 def name_of(system: str) -> str:
