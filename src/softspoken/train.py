@@ -202,9 +202,9 @@ def _learn(
     # The largest comes last: what is wrong with the rest is said in seconds.
     policy = load_policy(config, prompt_format)
     optimizer, scheduler = optimizer_of(policy, config)
-    require_room(
-        folder.path, checkpoint_bytes(policy.trainable().values(), best=validation is not None), "its checkpoints"
-    )
+    if processes.first():  # which alone writes
+        needed = checkpoint_bytes(policy.trainable().values(), best=validation is not None)
+        require_room(folder.path, needed, "its checkpoints")
 
     folder.begin()
     progress = load_checkpoint(folder.path, policy, optimizer) or Progress(0, config.kl_coef, scheduler.state_dict())
