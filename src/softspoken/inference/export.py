@@ -5,8 +5,10 @@ The flow: load → write the folder (transformers' own; CTranslate2's is made of
 
 from __future__ import annotations
 
+import errno
 import importlib.metadata
 import logging
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -107,7 +109,9 @@ def _write_merged(generator: Generator, folder: Path, config: ExportConfig) -> s
 
 
 def _by_transformers(folder: Path) -> Decode:
-    """As anybody would read and ask what lies there."""
+    """As anybody would read and ask what lies there. Raises FileNotFoundError where it is gone: transformers looks on the hub then."""
+    if not folder.is_dir():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
     model = AutoModelForSeq2SeqLM.from_pretrained(folder, trust_remote_code=False).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     ends = set(end_ids(model.generation_config, tokenizer.eos_token_id))
