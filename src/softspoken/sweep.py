@@ -22,6 +22,7 @@ import yaml
 from scipy import stats
 
 from softspoken.config import SweepConfig, TrainConfig
+from softspoken.config.kinds import require_config
 from softspoken.config.rewards import recorded_reward
 from softspoken.data.reading import record_of
 from softspoken.report.report import EVAL_FILE, REPORT_FILE, read_report
@@ -61,6 +62,7 @@ def sweep(config: SweepConfig) -> Path:
     >>> (folder / "sweep.html").is_file(), len(list((folder / "runs").iterdir()))
     (True, 1)
     """
+    require_config(config, SweepConfig, "sweep")
     if processes.size() > 1:
         raise InputError(
             "sweep is one process's: its trainings come one after another; start it without torchrun or accelerate"

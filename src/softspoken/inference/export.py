@@ -20,6 +20,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from softspoken.config import ExportConfig
 from softspoken.config.idle import say_what_is_idle
+from softspoken.config.kinds import require_config
 from softspoken.data.reading import load_examples
 from softspoken.hub import push, require_pushable
 from softspoken.inference.choosing import SELF_CHECK, differing
@@ -49,6 +50,7 @@ def export(config: ExportConfig) -> Path:
     >>> (folder / "model.safetensors").is_file()
     True
     """
+    require_config(config, ExportConfig, "export")
     say_what_is_idle(config)
     require_place(config.output, [config.model, config.adapter])
     task = load_task(config.task or "summarization")

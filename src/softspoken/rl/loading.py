@@ -22,7 +22,7 @@ from softspoken.models.quantized import load_quantized
 from softspoken.models.room import fitting, require_fit, require_room_to_answer
 from softspoken.models.trained import LORA, prepared, recompute_layers
 from softspoken.rl.agreement import require_start
-from softspoken.rl.policy import START_ADAPTER, Policy
+from softspoken.rl.policy import START_ADAPTER, VALUE_HEAD_FILE, Policy
 from softspoken.types import InputError, first_line
 
 
@@ -55,6 +55,11 @@ def load_policy(config: TrainConfig, prompt_format: PromptFormat | None = None) 
             policy.keep_start()
     elif config.peft_config:
         require_start(policy)
+    made = start or Path(config.model)
+    if (
+        config.algorithm == "ppo" and (made / VALUE_HEAD_FILE).is_file()
+    ):  # by another run's critic, whose reward may have been another
+        policy.load_value_head(made)
     return policy
 
 

@@ -11,6 +11,7 @@ import torch
 from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedModel
@@ -44,7 +45,7 @@ from softspoken.models.trained import (
 )
 from softspoken.rl import numerics
 from softspoken.rl.agreement import require_agreement
-from softspoken.types import InputError, Memory, RunError
+from softspoken.types import InputError, Memory, RunError, first_line
 
 VALUE_HEAD_FILE = "value_head.safetensors"
 START_ADAPTER = "reference"
@@ -393,7 +394,14 @@ class Policy:
         )
 
     def load_value_head(self, folder: Path) -> None:
-        self.value_head.load_state_dict(load_file(folder / VALUE_HEAD_FILE, device=str(self.device)))
+        """As `save` left it. Raises InputError for a file that is damaged, or of another model."""
+        file = folder / VALUE_HEAD_FILE
+        try:
+            self.value_head.load_state_dict(load_file(file, device=str(self.device)))
+        except (SafetensorError, RuntimeError) as error:
+            raise InputError(
+                f"{file} is not the value head of this model ({first_line(error)[:200]}); take it away to begin with a fresh one"
+            ) from error
 
 
 def is_trained(module: nn.Module) -> bool:

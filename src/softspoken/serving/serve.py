@@ -9,6 +9,7 @@ from typing import Any
 
 from softspoken.config import ServeConfig
 from softspoken.config.idle import say_what_is_idle
+from softspoken.config.kinds import require_config
 from softspoken.config.serving import is_loopback
 from softspoken.models.cpu import tune_cpu
 from softspoken.models.pretrained import resolve_device
@@ -26,6 +27,7 @@ def serve(config: ServeConfig) -> None:
 
     >>> softspoken.serve(softspoken.ServeConfig(adapter=["runs/demo/adapter"], port=8000))  # doctest: +SKIP
     """
+    require_config(config, ServeConfig, "serve")
     server = prepared(config)
     server.run()
 
