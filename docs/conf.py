@@ -12,7 +12,7 @@ project = "softspoken"
 author = "the softspoken authors"
 version = release = version_of("softspoken")
 
-extensions = ["myst_nb", "sphinx.ext.autodoc", "reference", "ports"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "reference", "kernels"]
 exclude_patterns = ["_ext"]
 nitpicky = True
 nitpick_ignore_regex = [
@@ -26,18 +26,19 @@ myst_heading_anchors = 3
 
 # Tutorials are notebooks in Markdown, run when the site is built; one that fails, fails the build.
 nb_execution_mode = "force"
-nb_execution_timeout = 300
+nb_execution_timeout = 600
 nb_execution_raise_on_error = True
 nb_execution_in_temp = True
 nb_merge_streams = True
 os.environ.update(
     PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    PYTHONSTARTUP=str(HERE / "_ext/shell_cells.py"),
     HF_HUB_OFFLINE="1",
     TRANSFORMERS_VERBOSITY="error",
     DATASETS_VERBOSITY="error",
     TQDM_DISABLE="1",  # a bar has no place on a page
     PYTHONWARNINGS="ignore",
-    COLUMNS="100",
+    COLUMNS="88",
     TTY_COMPATIBLE="0",
 )
 
