@@ -189,7 +189,9 @@ def test_the_page_has_each_trial_and_escapes_what_is_the_users() -> None:
     assert "<b>" not in page
     for part in ("0.25", "0.2 to 0.3", "rougeL", "pruned", 'href="runs/x/report.html"', "toxicity"):
         assert part in page
-    assert "of one seed, with the 95 % interval over examples alone" in page  # of which nothing is known of another seed
+    assert (
+        "of one seed, with the 95 % interval over examples alone" in page
+    )  # of which nothing is known of another seed
     twice = [Row(3, {}, Interval(0.25, 0.2, 0.3), [], "complete", ["a.html", "b.html"])]
     assert "the mean over the seeds, with" in (page := sweep_page(twice, load_task("summarization"), None))
     assert "<p>1 trial;" in page
