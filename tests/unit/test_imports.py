@@ -49,7 +49,14 @@ MAY_IMPORT = FOUNDATION | {
     },
 }
 INSIDE = {
-    "runtime": {"interrupt": set(), "loading": set(), "own_code": set(), "processes": set(), "progress": {"processes"}},
+    "runtime": {
+        "addresses": set(),
+        "interrupt": set(),
+        "loading": set(),
+        "own_code": set(),
+        "processes": set(),
+        "progress": {"processes"},
+    },
     "storage": {"run_folder": set(), "lines_file": {"run_folder"}, "unfinished": {"run_folder"}},
     "config": {
         "kinds": set(),

@@ -13,6 +13,7 @@ from softspoken.config.kinds import require_config
 from softspoken.config.serving import is_loopback
 from softspoken.models.cpu import tune_cpu
 from softspoken.models.pretrained import resolve_device
+from softspoken.runtime.addresses import require_free
 from softspoken.tasks.task import load_task
 from softspoken.types import InputError
 
@@ -48,6 +49,7 @@ def prepared(config: ServeConfig) -> Any:
     from softspoken.serving.models import Models
 
     say_what_is_idle(config)
+    require_free(config.host, config.port)
     keys = Keys.read(config.api_key_file) if config.api_key_file else None
     tune_cpu()
     guard = None
