@@ -19,6 +19,8 @@ nitpick_ignore_regex = [
     ("py:(class|obj|data)", r"(?!softspoken\.\w+$).*")
 ]  # types in signatures that the site has no place for
 default_role = "literal"  # docstrings are written with single backticks
+autodoc_preserve_defaults = True
+smartquotes_action = "qe"  # a flag is no dash
 highlight_language = "none"  # what is indented without a name is a command with a remark beside it
 
 myst_enable_extensions = ["colon_fence", "deflist", "attrs_inline"]
@@ -52,4 +54,5 @@ html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_show_sphinx = html_show_copyright = False
 html_copy_source = False
+html_show_search_summary = False  # it would be fetched, which a page from disk may not
 html_theme_options = {"navigation_with_keys": True}
