@@ -83,7 +83,7 @@ def require_same(config: Any, rows: list[list[Any]], path: Path) -> None:
         return
     try:
         saved = dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise InputError(f"resume: {path} cannot be read ({error}); start again with --overwrite true") from error
     now = settings_of(config, rows)
     other = [name for name in now if saved.get(name) != now[name]]

@@ -106,7 +106,7 @@ def _saved(path: Path, examples: list[Example]) -> dict[str, Any]:
         text = processes.from_first(path.read_text(encoding="utf-8") if processes.first() else "")
         choice = dict(json.loads(text))
         rows, texts = [examples[row] for row in choice["rows"]], choice["texts"]
-    except (OSError, ValueError, TypeError, KeyError, IndexError) as error:
+    except (OSError, ValueError, TypeError, KeyError, IndexError, RecursionError) as error:
         raise InputError(
             f"resume: {path} cannot be read ({error}); restore it, or start again with --overwrite true"
         ) from error

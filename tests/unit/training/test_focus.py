@@ -75,7 +75,7 @@ def test_what_is_kept_says_how_it_was_chosen_and_a_run_that_goes_on_does_not_ran
     assert focus.focus_on(made_config(), task, EXAMPLES, tmp_path) == (EXAMPLES, None)
 
 
-@pytest.mark.parametrize("damage", ["{", "[]", '{"rows": [99], "texts": "x"}', '{"rows": [1]}'])
+@pytest.mark.parametrize("damage", ["{", "[]", "[" * 9000, '{"rows": [99], "texts": "x"}', '{"rows": [1]}'])
 def test_a_damaged_record_and_other_texts_are_named(tmp_path, damage):
     task = load_task("summarization")
     (tmp_path / focus.FOCUS_FILE).write_text(damage)
