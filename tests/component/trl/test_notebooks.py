@@ -178,27 +178,27 @@ def test_the_samsum_and_detoxify_shape(tiny_t5: Path, dialogue_texts: list[str],
     assert torch.equal(tuned.generate(input_ids=query, max_new_tokens=10, do_sample=False), mine)
 
 
-def test_ten_steps_on_a_summarizer_raise_what_is_rewarded():
+def test_eight_steps_on_a_summarizer_raise_what_is_rewarded():
     """An adapter on the embedded model; the reward is how many little words a summary has, as a model can learn it soon."""
     torch.manual_seed(0)
     tokenizer = AutoTokenizer.from_pretrained(mini.path)
     lora = LoraConfig(r=8, lora_alpha=16, target_modules=["q", "v"], task_type="SEQ_2_SEQ_LM")
     model = AutoModelForSeq2SeqLMWithValueHead.from_pretrained(str(mini.path), peft_config=lora)
-    config = PPOConfig(batch_size=16, mini_batch_size=16, ppo_epochs=4, learning_rate=1e-3, init_kl_coef=0.02)
+    config = PPOConfig(batch_size=8, mini_batch_size=8, ppo_epochs=2, learning_rate=3e-3, init_kl_coef=0.02)
     trainer = PPOTrainer(config, model, tokenizer=tokenizer)
     template = PromptFormat.load(mini.path).template
-    dialogues = sorted(load_examples("mini", split="train"), key=lambda dialogue: len(dialogue.text))[:16]
+    dialogues = sorted(load_examples("mini", split="train"), key=lambda dialogue: len(dialogue.text))[:8]
     queries = [torch.tensor(tokenizer.encode(template.format(dialogue=dialogue.text))) for dialogue in dialogues]
     means = []
-    for _ in range(10):
+    for _ in range(8):
         responses = trainer.generate(
-            queries, return_prompt=False, batch_size=16, max_new_tokens=16, do_sample=True, top_k=0, top_p=1.0
+            queries, return_prompt=False, batch_size=8, max_new_tokens=16, do_sample=True, top_k=0, top_p=1.0
         )
         texts = tokenizer.batch_decode(responses, skip_special_tokens=True)
         counts = [sum(word in ("to", "for", "the", "a") for word in text.lower().split()) for text in texts]
         stats = trainer.step(queries, responses, [torch.tensor(count / 2) for count in counts])
         means.append(stats["ppo/mean_scores"])
-    assert np.mean(means[-2:]) > np.mean(means[:3]) + 0.2, means
+    assert np.mean(means[-2:]) > np.mean(means[:3]) + 0.4, means
 
 
 def test_trl_s_own_t5_sentiment_shape(tiny_t5: Path, hate_classifier: Path, dialogue_texts: list[str]):

@@ -128,7 +128,10 @@ class Made:
         ("one + other → one - other", (-1, 6)),
         ("2 → 3", (4, 6)),
         ("5 → 6", (3, 7)),
-        ("(lambda: 5)() + 1 → (lambda: 5)() - 1", (3, 4)),
+        pytest.param(
+            *("(lambda: 5)() + 1 → (lambda: 5)() - 1", (3, 4)),
+            marks=pytest.mark.skipif(sys.version_info < (3, 11), reason="code has no columns before Python 3.11"),
+        ),
     ],
 )
 def test_a_mutant_is_put_into_the_functions_that_are_there_wherever_they_were_imported_to(
