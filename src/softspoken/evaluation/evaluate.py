@@ -17,18 +17,18 @@ import math
 import platform
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, astuple, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from softspoken.config import EvaluateConfig
 from softspoken.config.naming import BASE, named_adapters, named_sources
-from softspoken.config.rewards import Reward, recorded_reward, reward_weights
+from softspoken.config.rewards import Reward, reward_weights
 from softspoken.data.columns import columns_of
 from softspoken.data.holding_out import group_names, hold_out
 from softspoken.data.prompts import PromptFormat
 from softspoken.data.reading import is_one_set, iterate_examples, name_of, read_examples, record_of, require_references
 from softspoken.evaluation import resampling
 from softspoken.evaluation.analysis import analyse, collect
+from softspoken.evaluation.earlier import recorded, require_free, require_same
 from softspoken.evaluation.measure import Job, Term, forget, measure
 from softspoken.evaluation.metrics import Judge, Similarity, slice_examples
 from softspoken.evaluation.notes import notes_on, on_several_references, on_what_was_trained_on, settings_of
@@ -72,8 +72,6 @@ PACKAGES = (
     *("softspoken", "torch", "transformers", "peft", "detoxify", "rouge-score", "sacrebleu", "alt-profanity-check"),
 )
 WRITTEN = (EVAL_FILE, ROWS_FILE, PARTIAL_FILE, STATE_FILE, REPORT_FILE)
-ABOUT_THE_FOLDER = ("output", "overwrite", "resume")
-"""Settings that say where the evaluation goes, not what is in it."""
 
 
 @dataclass(frozen=True)
@@ -101,11 +99,11 @@ def evaluate(config: EvaluateConfig) -> EvalReport:
     output = RunFolder(config.output, add=True) if processes.first() else passing_folder()
     with processes.joined(config.device), output as folder:
         if processes.first():
-            _require_free(config, folder.path)
+            require_free(config, folder.path)
         try:
             prepared = prepare(config)
             whole = config.resume and (folder.path / EVAL_FILE).exists() and not is_started(folder.path)
-            before = _same(prepared, folder.path) if whole else None
+            before = require_same(prepared.config, folder.path) if whole else None
             if before is None and processes.first():
                 each = sum(len(system.trainings) * sum(system.ways.values()) for system in prepared.systems)
                 require_room(folder.path, rows_bytes(prepared.examples, each), "its rows")
@@ -318,46 +316,6 @@ def _prompt_format(config: EvaluateConfig, task: Task, adapter: str | None) -> P
     folder = adapter_folder(adapter) if adapter else None
     wanted = prompt_format_for(config.model, folder, default=PromptFormat(task.template), **asked(task, config))
     return wanted if config.own_settings else fitting_of(wanted, config.model)
-
-
-def recorded(config: EvaluateConfig) -> dict[str, Any]:
-    """A reward, or rounded weights, only where there are: the report shows them as such."""
-    named = replace(config, dataset=record_of(config.dataset), reward=recorded_reward(config.reward))
-    settings = {name: value for name, value in asdict(named).items() if name not in ABOUT_THE_FOLDER}
-    absent = [name for name in ("reward", "quantization") if settings[name] is None]
-    return {name: value for name, value in settings.items() if name not in absent}
-
-
-def _require_free(config: EvaluateConfig, output: Path) -> None:
-    """An evaluation, finished or stopped, is neither replaced nor gone on with unasked."""
-    if config.overwrite:
-        return
-    if is_started(output):  # perhaps in place of a finished one, which stays until it is replaced
-        if not config.resume:
-            raise InputError(
-                f"output {output} holds an evaluation that was stopped; pass --resume true to go on with it, or --overwrite "
-                "true to start again"
-            )
-        return
-    if (output / EVAL_FILE).exists():
-        if config.resume:
-            return
-        raise InputError(
-            f"output {output} holds an evaluation; pass --overwrite true to replace it, or give another folder"
-        )
-    if config.resume:
-        log.info("resume: no stopped evaluation in %s; starting one", output)
-
-
-def _same(prepared: Prepared, output: Path) -> EvalReport:
-    """A whole evaluation that is there. Raises InputError for one with other settings."""
-    report = read_report(output)
-    if report.config != recorded(prepared.config):
-        raise InputError(
-            f"resume: the evaluation in {output} had come to its end, with other settings; give another folder, or --overwrite true to "
-            "replace it"
-        )
-    return report
 
 
 def _score(

@@ -63,9 +63,7 @@ def measure(system: System, job: Job) -> None:
             for first in range(0, len(job.examples), WINDOW)
         ]
         missing = [window for window in windows if _window_name(system.name, training, window) not in job.rows]
-        job.advance(
-            system.name, sum(len(window.examples) * window.samples for window in windows if window not in missing)
-        )
+        job.advance(system.name, _responses_in(windows) - _responses_in(missing))
         for start in range(0, len(missing), processes.size()):
             together = missing[start : start + processes.size()]
             made = []
@@ -78,9 +76,13 @@ def measure(system: System, job: Job) -> None:
                 forget(job)
             for window, (rows, cut) in zip(together, processes.in_turn(made, len(together)), strict=True):
                 job.rows.add(_window_name(system.name, training, window), rows, cut)
-                job.advance(f"{system.name} {window.decoding or ''}", len(window.examples) * window.samples)
+                job.advance(f"{system.name} {window.decoding or ''}", _responses_in([window]))
         del generate
         _free_memory()
+
+
+def _responses_in(windows: list[Window]) -> int:
+    return sum(len(window.examples) * window.samples for window in windows)
 
 
 def _start(system: System, training: int, job: Job) -> Generate:

@@ -15,10 +15,11 @@ from typing import Any
 
 from softspoken.config import EvaluateConfig
 from softspoken.config.naming import BASE, HUMAN, named_adapters, named_sources
-from softspoken.data.files import SUFFIXES, file_rows, file_suffix
+from softspoken.data.files import SUFFIXES, file_suffix
 from softspoken.data.prompts import PromptFormat
 from softspoken.data.words import any_of, words
 from softspoken.evaluation.metrics import Judge
+from softspoken.evaluation.responses import read_responses
 from softspoken.inference.choosing import use_engine
 from softspoken.inference.generator import Generator
 from softspoken.models.adapters import adapter_folder
@@ -112,7 +113,7 @@ def named_systems(
             )
         if files:
             systems.append(
-                read_responses(name, Path(files[0]), examples, task.words, some=bool(config.limit or config.held_out))
+                of_file(name, Path(files[0]), examples, task.words, some=bool(config.limit or config.held_out))
             )
         else:
             systems.append(System(name, ways, [_Model(config, prompt_format, model=source) for source in sources]))
@@ -198,56 +199,10 @@ class _Responses:
 # -------------------------------------------------------------------------------------------------------- files
 
 
-RESPONSE = "response"
-"""What every task's responses may be called in a file."""
-
-
-def read_responses(name: str, path: Path, examples: list[Example], words: Words, *, some: bool = False) -> System:
-    """Somebody else's responses: rows of `id` and the task's word for one, such as `summary`, or `response`, as `generate` writes without a
-    task. Several for an id are samples; then all ids have as many. Where `some` of the texts are evaluated, rows of others are left out, and
-    counted."""
-    wanted = Counter(example.id for example in examples)
-    twice = [example for example, count in wanted.items() if count > 1]
-    if twice:
-        raise InputError(
-            f"system {name!r}: the dataset has id {twice[0]!r} {wanted[twice[0]]} times, so a file cannot say which it means"
-        )
-    found: dict[str, list[str]] = {example.id: [] for example in examples}
-    unknown: dict[str, None] = {}
-    for number, row in enumerate(file_rows(path), start=1):
-        identity = row.get("id")
-        identity = str(identity) if isinstance(identity, int) else identity
-        text = row.get(words.response, row.get(RESPONSE))
-        if not isinstance(identity, str) or not isinstance(text, str):
-            raise InputError(f"system {name!r}: row {number} of {path} needs text in 'id' and '{words.response}'")
-        if identity in found:
-            found[identity].append(text)
-        else:
-            unknown[identity] = None
-    missing = [identity for identity, own in found.items() if not own]
-    if unknown and some:
-        log.info("system %s: %d of the ids in %s are not among what is evaluated", name, len(unknown), path)
-        unknown = {}
-    if missing or unknown:
-        parts = [
-            f"{len(ids)} {what} (the first: {', '.join(ids[:3])})"
-            for ids, what in (
-                (missing, f"{words.texts} have no {words.response} in it"),
-                (list(unknown), f"of its ids are no {words.text}'s"),
-            )
-            if ids
-        ]
-        raise InputError(
-            f"system {name!r}: {path} does not fit the {words.texts}: {' and '.join(parts)}; give one {words.response} for each id"
-        )
-    counts = Counter(map(len, found.values()))
-    if len(counts) > 1:
-        most = counts.most_common(1)[0][0]
-        odd = next(identity for identity, own in found.items() if len(own) != most)
-        raise InputError(
-            f"system {name!r}: {path} has {len(found[odd])} {words.responses} for id {odd!r} and {most} for others; give each as many"
-        )
-    samples = next(iter(counts))
+def of_file(name: str, path: Path, examples: list[Example], words: Words, *, some: bool = False) -> System:
+    """Somebody else's responses, as a system; `some`: see `read_responses`."""
+    found = read_responses(name, path, examples, words, some=some)
+    samples = len(next(iter(found.values())))
 
     def generate(window: Window) -> list[list[Response]]:
         return [[Response(text.strip()) for text in found[example.id]] for example in window.examples]

@@ -12,7 +12,8 @@ from softspoken.config.naming import TUNED
 from softspoken.config.rewards import factors, reward_weights
 from softspoken.data.prompts import PromptFormat
 from softspoken.data.reading import require_references
-from softspoken.evaluation.evaluate import measure_prepared, prepare, recorded, require_examples
+from softspoken.evaluation.earlier import recorded
+from softspoken.evaluation.evaluate import measure_prepared, prepare, require_examples
 from softspoken.evaluation.rows import OtherEvaluation, is_started, rows_bytes
 from softspoken.evaluation.systems import both_ways
 from softspoken.models.adapters import adapter_folder

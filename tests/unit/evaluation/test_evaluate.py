@@ -8,7 +8,8 @@ import pytest
 
 from softspoken.config import EvaluateConfig
 from softspoken.evaluation import evaluate as module
-from softspoken.evaluation.evaluate import _require_free, _score, _warn, evaluate_systems, recorded
+from softspoken.evaluation.earlier import recorded, require_free
+from softspoken.evaluation.evaluate import _score, _warn, evaluate_systems
 from softspoken.evaluation.rows import STATE_FILE
 from softspoken.evaluation.systems import System, both_ways
 from softspoken.runtime.interrupt import Interrupted
@@ -168,19 +169,19 @@ def test_what_is_recorded_says_nothing_of_the_folder_nor_of_a_reward_that_is_non
 def test_what_is_there_is_neither_replaced_nor_gone_on_with_unasked(tmp_path, caplog):
     caplog.set_level("INFO")
     config = EvaluateConfig(output=str(tmp_path))
-    _require_free(config, tmp_path)
+    require_free(config, tmp_path)
     assert not caplog.messages
-    _require_free(replace(config, resume=True), tmp_path)
+    require_free(replace(config, resume=True), tmp_path)
     assert caplog.messages == [f"resume: no stopped evaluation in {tmp_path}; starting one"]
     (tmp_path / "eval.json").write_text("{}")
     with pytest.raises(InputError, match="holds an evaluation; pass --overwrite true"):
-        _require_free(config, tmp_path)
-    _require_free(replace(config, overwrite=True), tmp_path)
+        require_free(config, tmp_path)
+    require_free(replace(config, overwrite=True), tmp_path)
     (tmp_path / STATE_FILE).write_text("{}")
     with pytest.raises(InputError, match="was stopped; pass --resume true"):
-        _require_free(config, tmp_path)
-    _require_free(replace(config, resume=True), tmp_path)
-    _require_free(replace(config, overwrite=True), tmp_path)
+        require_free(config, tmp_path)
+    require_free(replace(config, resume=True), tmp_path)
+    require_free(replace(config, overwrite=True), tmp_path)
 
 
 def score_of(task=TASK, judge=Judge(), **changes):  # noqa: B008
@@ -214,7 +215,7 @@ def test_a_stop_says_how_to_go_on_where_there_is_something_to_go_on_with(tmp_pat
     with pytest.raises(Interrupted) as stopped:
         module.evaluate(replace(config, resume=True))
     assert stopped.value.go_on == "softspoken evaluate … --resume true"
-    monkeypatch.setattr(module, "prepare", lambda _: None)
+    monkeypatch.setattr(module, "prepare", lambda _: SimpleNamespace(systems=[], examples=[]))
 
     def measured(_, folder, *, resume):
         folder.write(STATE_FILE, "{}")
@@ -229,7 +230,7 @@ def test_a_stop_says_how_to_go_on_where_there_is_something_to_go_on_with(tmp_pat
 def test_the_output_may_be_nothing_that_is_read(tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(module, "require_place", lambda *given: asked.extend(given))
-    monkeypatch.setattr(module, "_require_free", lambda *_: (_ for _ in ()).throw(InputError("enough")))
+    monkeypatch.setattr(module, "require_free", lambda *_: (_ for _ in ()).throw(InputError("enough")))
     config = EvaluateConfig(
         output=str(tmp_path / "run"),
         model="m",

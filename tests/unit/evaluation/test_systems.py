@@ -8,7 +8,7 @@ from made_up import DIALOGUE, WordJudge
 from softspoken.config import EvaluateConfig, naming
 from softspoken.config.naming import named_adapters
 from softspoken.evaluation import systems
-from softspoken.evaluation.systems import Window, best_of, masking, read_responses, toxic_words
+from softspoken.evaluation.systems import Window, best_of, masking, of_file, toxic_words
 from softspoken.tasks.summarization import TASK
 from softspoken.types import Example, InputError, Response
 
@@ -56,10 +56,10 @@ ROWS = [Example("a", "x"), Example("b", "y")]
 
 
 def test_a_file_of_summaries_is_a_system(summaries):
-    [load] = (system := read_responses("mine", summaries(("b", "B "), ("a", "A")), ROWS, WORDS)).loads
+    [load] = (system := of_file("mine", summaries(("b", "B "), ("a", "A")), ROWS, WORDS)).loads
     assert system.ways == {"greedy": 1}
     assert load()(window(ROWS, "greedy", 1)) == [[Response("A")], [Response("B")]]
-    sampled = read_responses("mine", summaries(("b", "B"), ("a", "A"), ("b", "C"), ("a", "D")), ROWS, WORDS)
+    sampled = of_file("mine", summaries(("b", "B"), ("a", "A"), ("b", "C"), ("a", "D")), ROWS, WORDS)
     assert sampled.ways == {"sampled": 2}
     assert sampled.loads[0]()(window(ROWS[1:], "sampled", 2)) == [[Response("B"), Response("C")]]
 
@@ -74,14 +74,14 @@ def test_a_file_of_summaries_is_a_system(summaries):
 )
 def test_a_file_that_does_not_fit_is_refused_by_name(rows, words, summaries):
     with pytest.raises(InputError) as caught:
-        read_responses("mine", summaries(*rows), ROWS, WORDS)
+        of_file("mine", summaries(*rows), ROWS, WORDS)
     assert words in str(caught.value)
     assert "mine" in str(caught.value)
 
 
 def test_a_file_cannot_fit_a_dataset_with_an_id_twice(summaries):
     with pytest.raises(InputError, match="id 'a' 2 times"):
-        read_responses("mine", summaries(("a", "A")), [ROWS[0], ROWS[0]], WORDS)
+        of_file("mine", summaries(("a", "A")), [ROWS[0], ROWS[0]], WORDS)
 
 
 # ---------------------------------------------------------------------------------------------------------------- names
@@ -223,7 +223,7 @@ def test_a_model_is_looked_for_when_it_is_named_and_made_when_its_turn_comes(mon
 @pytest.mark.parametrize(("row", "named"), [('{"id": 7, "summary": "S"}', "7"), ('{"id": "7", "summary": "S"}', "7")])
 def test_an_id_may_be_a_number(row, named, tmp_path):
     (tmp_path / "f.jsonl").write_text(row + "\n")
-    [load] = read_responses("f", tmp_path / "f.jsonl", [Example(named, "x")], WORDS).loads
+    [load] = of_file("f", tmp_path / "f.jsonl", [Example(named, "x")], WORDS).loads
     assert load()(window([Example(named, "x")], "greedy", 1)) == [[Response("S")]]
 
 
@@ -233,29 +233,29 @@ def test_an_id_may_be_a_number(row, named, tmp_path):
 def test_a_row_without_an_id_and_a_text_is_named_by_its_number(row, tmp_path):
     (tmp_path / "f.jsonl").write_text('{"id": "7", "summary": "S"}\n' + row + "\n")
     with pytest.raises(InputError, match=r"row 2 of .* needs text in 'id' and 'summary'"):
-        read_responses("f", tmp_path / "f.jsonl", [Example("7", "x")], WORDS)
+        of_file("f", tmp_path / "f.jsonl", [Example("7", "x")], WORDS)
 
 
 def test_what_generate_writes_without_a_task_is_read(tmp_path):
     (tmp_path / "f.jsonl").write_text('{"id": "7", "response": "S"}\n')
-    [load] = read_responses("f", tmp_path / "f.jsonl", [Example("7", "x")], WORDS).loads
+    [load] = of_file("f", tmp_path / "f.jsonl", [Example("7", "x")], WORDS).loads
     assert load()(window([Example("7", "x")], "greedy", 1)) == [[Response("S")]]
 
 
 def test_of_a_part_of_the_texts_the_others_rows_are_left_out(summaries, caplog):
     file = summaries(("a", "A"), ("b", "B"), ("c", "C"))
     with caplog.at_level("INFO"):
-        [load] = read_responses("mine", file, ROWS[:1], WORDS, some=True).loads
+        [load] = of_file("mine", file, ROWS[:1], WORDS, some=True).loads
     assert load()(window(ROWS[:1], "greedy", 1)) == [[Response("A")]]
     assert f"2 of the ids in {file} are not among what is evaluated" in caplog.text
     with pytest.raises(InputError, match="of its ids are no"):
-        read_responses("mine", file, ROWS[:1], WORDS)
+        of_file("mine", file, ROWS[:1], WORDS)
 
 
 def test_the_odd_one_out_is_named_with_what_the_most_have(summaries):
     rows = [Example(name, name) for name in "abc"]
     with pytest.raises(InputError, match="has 2 summaries for id 'b' and 1 for others"):
-        read_responses("mine", summaries(("a", "A"), ("b", "B"), ("b", "C"), ("c", "C")), rows, WORDS)
+        of_file("mine", summaries(("a", "A"), ("b", "B"), ("b", "C"), ("c", "C")), rows, WORDS)
 
 
 def test_names_of_folders_go_as_deep_as_they_must():
