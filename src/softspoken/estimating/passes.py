@@ -59,7 +59,8 @@ class Skeleton:
         """Bytes that a pass has alive at once: of all layers, from a few of them, where each takes as much as the next."""
         encoder, decoder = self.layers()
         many = len(encoder), len(decoder)
-        alike = self.config.trained != "last_layers" and not self.config.gradient_checkpointing
+        # Of whole models and of layers that compute themselves again the most is at another moment with few layers than with many.
+        alike = not (self.config.trains_whole_model or self.config.gradient_checkpointing)
         if min(many) <= 2 * FEW or not alike:
             return self._shapes().most(pass_of())
         both, less_encoder, few = (
@@ -74,8 +75,9 @@ class Skeleton:
 
     def _of_layers(self, counts: tuple[int, int], pass_of: Callable[[], Prepared]) -> int:
         encoder, decoder = self.layers()
+        shapes = self._shapes()  # of all of it, whichever pass comes first
         with _only(encoder, counts[0]), _only(decoder, counts[1]):
-            return self._shapes().most(pass_of())
+            return shapes.most(pass_of())
 
     def layers(self) -> list[nn.ModuleList]:
         names = text_parts(self.seq2seq)

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks.memory.__main__ import RESULTS
+from benchmarks.memory.worker import Cell
 from softspoken.cli.main import main
 from softspoken.config import EstimateConfig
 from softspoken.data.prompts import PromptFormat
@@ -104,6 +106,20 @@ def test_of_all_layers_from_a_few(monkeypatch: pytest.MonkeyPatch) -> None:
     assert few == pytest.approx(most(), rel=1e-3)
 
 
+def test_what_is_not_alike_in_all_layers_is_traced_in_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a pass over some of them."""
+    shape = config_of("flan-t5-small")
+    shape.num_layers, shape.num_decoder_layers = 4, 4
+    monkeypatch.setattr("softspoken.estimating.memory.config_of", lambda model: shape)
+    given = {"model": ["x"], "max_prompt_tokens": 20, "max_new_tokens": 8, "adapter_scope": "all"}
+    plain, again, last = (
+        estimate(EstimateConfig(**given, **more), "x").passes["update"]
+        for more in ({}, {"gradient_checkpointing": True}, {"trained": "last_layers"})
+    )
+    assert 0 < again < plain
+    assert 0 < last < plain
+
+
 @pytest.mark.parametrize(
     "settings",
     [{}, {"adapter_scope": "all"}, {"adapter_scope": "all", "gradient_checkpointing": True}, {"trained": "full"}],
@@ -137,6 +153,20 @@ def test_the_update_has_alive_what_the_shapes_say(tiny_t5: Path, settings: dict)
         (loss / divisor(rollout.response_mask, config)).backward()
     skeleton = Skeleton(config_of(str(tiny_t5)), config, 40)
     assert skeleton.most(lambda: update(skeleton, 8, 2, "cpu")) == pytest.approx(live.most, rel=0.15)
+
+
+def test_what_was_measured_confirms_it_within_15_percent() -> None:
+    """On the machine that the page names; the estimate is made anew for the smallest, and all are as they were written."""
+    rows = json.loads(RESULTS.read_text())["rows"]
+    for row in rows:
+        assert row["estimated"] == pytest.approx(row["measured"], rel=0.15), row
+    first = rows[0]
+    cell = Cell(first["model"], first["settings"])
+    assert estimate(cell.estimating(), cell.model).total / 1e6 == pytest.approx(first["estimated"], abs=1)
+    page = PAGE.read_text()
+    assert [
+        row for row in rows if f"| {row['measured'] / 1000:.2f} | {row['estimated'] / 1000:.2f} |" not in page
+    ] == []
 
 
 def test_the_page_shows_what_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,1 @@
+"""Whether `softspoken estimate` says what a training takes."""
