@@ -93,6 +93,8 @@ def _train(config: SftConfig, folder: RunFolder) -> None:
     base, model = model, prepared(model, config)
     if config.gradient_checkpointing:
         recompute_layers(base)
+    # The Trainer saves it at every checkpoint, and transformers up to 5.20 refuses the model's own where a setting has no effect.
+    base.generation_config = generation
     rows = _examples(examples, tokenizer, prompt_format, generation, config.max_new_tokens)
     require_room(folder.path, _checkpoint_bytes(model), "its checkpoints")
 
