@@ -66,5 +66,6 @@ def made_policy(**weights: torch.nn.Parameter) -> SimpleNamespace:
         ),
         device=torch.device("cpu"),
         tokens_per_microbatch=None,
+        sharded=False,
         sampling_buffers={},
     )

@@ -106,7 +106,9 @@ def test_actions_are_pinned_by_commit_and_say_which_version_that_is() -> None:
         if "uses: " in line and "uses: ./" not in line
     ]
     assert used
-    assert [line for line in used if not re.fullmatch(r"(- )?uses: [\w./-]+@[0-9a-f]{40}  # v\d+\.\d+\.\d+", line)] == []
+    assert [
+        line for line in used if not re.fullmatch(r"(- )?uses: [\w./-]+@[0-9a-f]{40}  # v\d+\.\d+\.\d+", line)
+    ] == []
 
 
 def test_the_versions_of_python_that_are_promised_are_the_ones_tested() -> None:

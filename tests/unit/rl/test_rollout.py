@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from made_rollout import made_config, made_rollout
+from softspoken.models.generation import require_finite
 from softspoken.rl import rollout as rollout_module
 from softspoken.rl.rollout import sibling_mean, too_short, with_floor
 from softspoken.types import RunError, Scores
@@ -82,7 +83,9 @@ def test_parts_are_joined_and_padded_to_the_longest():
     ("budget", "width", "rows", "fit"), [(None, 16, 7, 7), (10, 16, 7, 5), (10, 16, 3, 3), (1, 16, 7, 1)]
 )
 def test_eight_times_a_micro_batchs_tokens_are_sampled_at_once(budget, width, rows, fit):
-    assert rollout_module._rows_that_fit(SimpleNamespace(tokens_per_microbatch=budget), width, rows) == fit
+    assert (
+        rollout_module._rows_that_fit(SimpleNamespace(sharded=False, tokens_per_microbatch=budget), width, rows) == fit
+    )
 
 
 @pytest.mark.parametrize(
@@ -107,7 +110,7 @@ def test_graphs_take_pieces_of_one_size_and_what_fills_the_last_is_thrown_away(b
     monkeypatch.setattr(rollout_module.graphs, "width_of", lambda memory: 64)
     monkeypatch.setattr(rollout_module.graphs, "kept_bytes", lambda device: kept)
     monkeypatch.setattr(rollout_module.graphs, "row_bytes", lambda policy, memory, limit: 100 if limit == 3 else 1)
-    policy = SimpleNamespace(tokens_per_microbatch=budget, device=None)
+    policy = SimpleNamespace(sharded=False, tokens_per_microbatch=budget, device=None)
     index, uniforms = torch.arange(7), torch.arange(21.0).view(7, 3)
     parts = rollout_module._graph_pieces(policy, None, index, uniforms, 0.7)
     assert asked == [(size, (size, 3), 0.7) for size in sizes]
@@ -152,7 +155,7 @@ def test_where_memory_runs_out_the_tokens_are_halved_down_to_a_row(lighter, kept
     """Four rows of ten tokens; what sampling keeps goes first."""
     emptied, tried = [], []
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(True))
-    policy = SimpleNamespace(tokens_per_microbatch=None, sampling_buffers=dict(kept))
+    policy = SimpleNamespace(sharded=False, tokens_per_microbatch=None, sampling_buffers=dict(kept))
 
     def run():
         tried.append(policy.tokens_per_microbatch)
@@ -170,9 +173,9 @@ def test_where_memory_runs_out_the_tokens_are_halved_down_to_a_row(lighter, kept
 
 
 def test_numbers_that_are_none_are_said_with_when():
-    rollout_module.require_finite(torch.tensor([0.0, -1.0]), "step 3")
+    require_finite(torch.tensor([0.0, -1.0]), "step 3")
     with pytest.raises(RunError, match=r"^step 3: the model's logits are not finite"):
-        rollout_module.require_finite(torch.tensor([0.0, float("nan")]), "step 3")
+        require_finite(torch.tensor([0.0, float("nan")]), "step 3")
 
 
 @pytest.mark.parametrize(("fast", "pieces"), [(True, [[2, 0], [1], [3]]), (False, [[0, 1], [2], [3]])])
@@ -181,7 +184,7 @@ def test_micro_batches_keep_to_their_tokens_with_padding_and_responses(fast, pie
     rollout = made_rollout([1, 2, 1, 2])
     mask = (torch.arange(6) < torch.tensor([2, 4, 1, 6])[:, None]).long()
     rollout = replace(rollout, prompts=replace(rollout.prompts, attention_mask=mask))
-    policy = SimpleNamespace(tokens_per_microbatch=12)
+    policy = SimpleNamespace(sharded=False, tokens_per_microbatch=12)
     config = made_config(fast=fast, micro_batch_size=2)
     found = rollout_module.micro_batches(policy, rollout, torch.arange(4), config)
     assert [piece.tolist() for piece in found] == pieces
