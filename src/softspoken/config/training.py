@@ -233,8 +233,9 @@ class TrainConfig(WhatTrains):
     """texts at once in the evaluation"""
     device: Device = "auto"
     """where to compute; auto takes a GPU if there is one"""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """precision of the weights; float16 overflows in T5"""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """precision of the weights that are frozen; float16 overflows in T5. auto is float32 but for products of a large model's frozen layers
+    on a CPU that multiplies bfloat16 by itself"""
     shard: bool = False
     """lay the base's layers in parts across several processes (torchrun), each of which gathers one when it computes it: for a base under
     an adapter that does not fit one device; evaluate afterwards (eval_limit 0)"""
@@ -284,7 +285,7 @@ class TrainConfig(WhatTrains):
         )
         check_baselines(self, "eval_baseline", self.eval_samples)
         check_what_trains(self, self.adapter)
-        coarse = self.trains_whole_model and self.dtype != "float32"
+        coarse = self.trains_whole_model and self.dtype == "bfloat16"
         check(not coarse, self, "dtype", "it is too coarse for weights that train: give float32")
         patient = self.patience is not None and self.eval_every is None
         check(not patient, self, "patience", "it counts evaluations: give eval_every as well")

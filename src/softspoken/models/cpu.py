@@ -11,9 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.backends import mkl, mkldnn
+from torch.nn.functional import linear
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # <malloc.h>
 CPU_INFO = Path("/proc/cpuinfo")
+FEW_ROWS = 16
+"""For which a packed weight lies best: those of a sampling step."""
 
 
 def tune_cpu() -> None:
@@ -54,42 +57,72 @@ def lay_out_columns(module: nn.Module) -> None:
             part.weight.data = part.weight.data.t().contiguous().t()
 
 
-def can_pack(layer: nn.Module) -> bool:
-    """Whether PackedProjection is for it: linear, without bias, frozen, in float32, on a CPU for which torch has MKL and oneDNN."""
-    if not isinstance(layer, nn.Linear) or layer.bias is not None or layer.weight.requires_grad:
+def rounds_natively() -> bool:
+    """Whether this processor multiplies bfloat16 by itself (AVX512_BF16 or AMX), which is two to four times as fast as float32."""
+    return mkldnn.is_available() and bool({"avx512_bf16", "amx_bf16"} & _abilities())
+
+
+def outruns_mkl() -> bool:
+    """Whether oneDNN's float32 products are faster than MKL's: on AMD's processors with AVX-512, which MKL does not use there."""
+    return mkldnn.is_available() and "avx512f" in _abilities() and "AuthenticAMD" in CPU_INFO.read_text("utf-8")
+
+
+def _abilities() -> set[str]:
+    known = CPU_INFO.read_text("utf-8") if CPU_INFO.is_file() else ""
+    return set(next((line for line in known.splitlines() if line.startswith("flags")), "").split())
+
+
+def can_multiply(layer: nn.Module) -> bool:
+    """Whether FrozenProduct is for it: linear, frozen, in float32, on a CPU for which torch has MKL and oneDNN."""
+    if not isinstance(layer, nn.Linear) or layer.weight.requires_grad or type(layer.weight.data) is not Tensor:
         return False
     here = layer.weight.device.type == "cpu" and mkl.is_available() and mkldnn.is_available()
     return here and layer.weight.dtype == torch.float32
 
 
-class PackedProjection:
-    """states @ weight.T of a frozen linear layer, by oneDNN, from a second copy of it that lies as its kernel reads it.
+class FrozenProduct:
+    """states @ weight.T + bias of a frozen linear layer by oneDNN, of float32 and to float32, multiplied in `dtype`.
 
-    MKL arranges the whole vocabulary's matrix anew in each product, which takes longer than the product of a few rows.
-    Once the layer's weight is another than was copied, the layer itself is used.
+    `packed`: from a copy of the weight that lies as the kernel for few rows reads it. MKL arranges the whole matrix anew in each product,
+    which takes longer than the product of a few rows. Once the layer's weight is another than was copied, the layer itself is used.
     """
 
-    def __init__(self, layer: nn.Linear) -> None:
+    def __init__(self, layer: nn.Linear, dtype: torch.dtype = torch.float32, *, packed: bool = True) -> None:
         self.layer = layer
-        self.weight = layer.weight.detach()
-        self.version = self.weight._version
-        self.packed = torch.ops.mkldnn._reorder_linear_weight(self.weight, 16)
+        self.own = layer.weight.detach()
+        self.version = self.own._version
+        self.weight = self.own.to(dtype)
+        self.operand = torch.ops.mkldnn._reorder_linear_weight(self.weight, FEW_ROWS) if packed else self.weight
+        self.by_onednn = dtype != torch.float32 or outruns_mkl()
 
     def __call__(self, states: Tensor) -> Tensor:
         """states: [..., D] float32 → [..., V] float32, with a gradient for the states."""
-        weight = self.layer.weight
-        if weight.data_ptr() != self.weight.data_ptr() or weight._version != self.version:
-            return self.layer(states)
-        return _PackedProduct.apply(states, self.weight, self.packed)
+        weight, bias = self.layer.weight, self.layer.bias
+        if weight.data_ptr() != self.own.data_ptr() or weight._version != self.version:
+            return linear(states, weight, bias)
+        with_gradient = torch.is_grad_enabled() and states.requires_grad
+        product = _Product.apply(states, self) if with_gradient else self.product(states)
+        return product if bias is None else product + bias
+
+    def product(self, states: Tensor) -> Tensor:
+        return _by_onednn(states, self.operand, self.weight.dtype)
+
+    def gradient(self, given: Tensor) -> Tensor:
+        """For the states, of the product's [..., V]."""
+        return _by_onednn(given, self.weight.t(), self.weight.dtype) if self.by_onednn else given @ self.weight
 
 
-class _PackedProduct(torch.autograd.Function):
+class _Product(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, states: Tensor, weight: Tensor, packed: Tensor) -> Tensor:
-        ctx.save_for_backward(weight)
-        return torch.ops.mkldnn._linear_pointwise(states, packed, None, "none", [], "")
+    def forward(ctx: Any, states: Tensor, product: FrozenProduct) -> Tensor:
+        ctx.of = product
+        return product.product(states)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        (weight,) = ctx.saved_tensors
-        return gradient @ weight, None, None
+    def backward(ctx: Any, given: Tensor) -> tuple[Tensor, None]:
+        return ctx.of.gradient(given), None
+
+
+def _by_onednn(given: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """given @ weight.T, added up in float32."""
+    return torch.ops.mkldnn._linear_pointwise(given.to(dtype), weight, None, "none", [], "").to(torch.float32)

@@ -13,10 +13,12 @@ import torch
 import yaml
 from peft.tuners.lora import LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import Tensor, nn
 
 from softspoken.config.trained import WhatTrains
 from softspoken.models.adapters import quiet_peft
+from softspoken.models.cpu import can_multiply
 from softspoken.models.families import text_parts
 from softspoken.types import InputError, first_line
 
@@ -261,6 +263,20 @@ def layers_of(part: nn.Module) -> nn.ModuleList:
 def _say_how_many(model: Any, what: str) -> None:
     trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
     log.info("%s: %s of %s weights train", what, f"{trained:,}", f"{sum(w.numel() for w in model.parameters()):,}")
+
+
+def frozen_layers(model: nn.Module) -> list[nn.Linear]:
+    """The linear layers whose product FrozenProduct may take: not those of an adapter, the reference's own among them, and not what an
+    adapter trains a whole copy of, which is computed as the copy is."""
+    own: set[int] = set()
+    for part in model.modules():
+        if isinstance(part, BaseTunerLayer | AuxiliaryTrainingWrapper):
+            own |= {id(module) for module in part.modules()}
+        if isinstance(part, BaseTunerLayer) and not isinstance(part, AuxiliaryTrainingWrapper):
+            own -= {id(part.get_base_layer())}
+    return [
+        part for part in model.modules() if isinstance(part, nn.Linear) and id(part) not in own and can_multiply(part)
+    ]
 
 
 def recompute_layers(model: Any) -> None:

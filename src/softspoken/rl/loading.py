@@ -23,6 +23,7 @@ from softspoken.models.room import fitting, require_fit, require_room_to_answer
 from softspoken.models.trained import LORA, prepared, recompute_layers
 from softspoken.rl.agreement import require_start
 from softspoken.rl.policy import START_ADAPTER, VALUE_HEAD_FILE, Policy
+from softspoken.rl.products import choose_products
 from softspoken.rl.sharding import shard_layers
 from softspoken.runtime import processes
 from softspoken.types import InputError, first_line
@@ -70,6 +71,7 @@ def load_policy(config: TrainConfig, prompt_format: PromptFormat | None = None) 
         config.algorithm == "ppo" and (made / VALUE_HEAD_FILE).is_file()
     ):  # by another run's critic, whose reward may have been another
         policy.load_value_head(made)
+    choose_products(policy, config)
     return policy
 
 
@@ -96,7 +98,7 @@ def with_what_trains(
     if config.fast:
         _fuse_gelu(seq2seq)
     model = _with_start_adapter(seq2seq, start, config.model) if start else prepared(seq2seq, config)
-    if isinstance(model, PeftModel) and config.dtype != "float32":
+    if isinstance(model, PeftModel) and config.dtype == "bfloat16":
         _require_rounding(model, config.dtype)
     for weight in model.parameters():
         if weight.requires_grad:  # bfloat16 is too coarse for the sum of many small updates
@@ -107,7 +109,8 @@ def with_what_trains(
 
 
 def _load(config: TrainConfig) -> PreTrainedModel:
-    dtype, device = getattr(torch, config.dtype), resolve_device(config.device)
+    dtype = torch.bfloat16 if config.dtype == "bfloat16" else torch.float32
+    device = resolve_device(config.device)
     if config.quantization:
         return load_quantized(config.model, config.quantization, dtype, device)
     seq2seq = load_seq2seq(config.model, dtype)

@@ -18,7 +18,7 @@ from transformers import GenerationConfig, PreTrainedModel
 from transformers.cache_utils import DynamicCache, DynamicLayer, EncoderDecoderCache
 
 from softspoken.data.prompts import PromptFormat
-from softspoken.models.cpu import PackedProjection, can_pack
+from softspoken.models.cpu import FrozenProduct, can_multiply
 from softspoken.models.cross_attention import cross_attentions, key_value_projections, with_adapter_term
 from softspoken.models.families import (
     CACHE,
@@ -40,9 +40,7 @@ from softspoken.models.generation import (
 )
 from softspoken.models.pretrained import no_bar_for_weights
 from softspoken.models.room import require_embeddings
-from softspoken.models.trained import (
-    step_dropouts,
-)
+from softspoken.models.trained import frozen_layers, step_dropouts
 from softspoken.rl import numerics
 from softspoken.rl.agreement import require_agreement
 from softspoken.types import InputError, Memory, RunError, first_line
@@ -119,7 +117,7 @@ class Policy:
         self.vocabulary_adapted = is_trained(self.seq2seq.get_output_embeddings()) or (
             head is not None and is_trained(head)
         )
-        self.vocabulary_product = PackedProjection(head) if fast and can_pack(head) else head
+        self.vocabulary_product = FrozenProduct(head) if fast and can_multiply(head) else head
         self.cross_attention = cross_attentions(self.decoder)
         self.cross_projections = key_value_projections(self.decoder)
         self.dropouts = step_dropouts(self.model)
@@ -136,6 +134,20 @@ class Policy:
             self.exact = False
         keep_attention(self.seq2seq)
         require_agreement(self)
+
+    def multiply_in(self, dtype: torch.dtype | None) -> None:
+        """From now on every frozen layer's products are taken by oneDNN in `dtype`, on a CPU, or as they were: the same in sampling, scoring
+        and update. What trains, the states between layers, attention and log-probabilities stay in float32."""
+        few = {id(module) for module in self.decoder.modules()}
+        for layer in frozen_layers(self.seq2seq):
+            vars(layer).pop("forward", None)
+            if dtype is not None:
+                vars(layer)["forward"] = FrozenProduct(layer, dtype, packed=id(layer) in few)
+        head = head_of(self.seq2seq)
+        if isinstance(self.vocabulary_product, FrozenProduct) and isinstance(head, nn.Linear):
+            self.vocabulary_product = FrozenProduct(head, dtype or torch.float32)
+        if dtype == torch.bfloat16:
+            self.exact = False
 
     # ------------------------------------------------------------------------------------------- passes
 

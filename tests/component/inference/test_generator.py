@@ -19,7 +19,7 @@ from softspoken.data.prompts import PromptFormat, encode_prompts
 from softspoken.inference.answer import generate
 from softspoken.inference.decoding import MAX_NEW_TOKENS, length_limit
 from softspoken.inference.generator import WINDOW, Generator, Summarizer
-from softspoken.models.cpu import PackedProjection, can_pack
+from softspoken.models.cpu import FrozenProduct, can_multiply
 from softspoken.rl import numerics
 from softspoken.rl.loading import load_policy
 from softspoken.types import Example, InputError, Response
@@ -255,9 +255,9 @@ def test_the_base_and_an_adapted_model_sample_by_the_same_product(tiny_t5: Path,
         head = summarizer.model.get_output_embeddings()
         assert not any(weight.requires_grad for weight in summarizer.model.parameters())
         assert summarizer._policy is not None
-        kinds.append((type(summarizer._policy.vocabulary_product), can_pack(head)))
+        kinds.append((type(summarizer._policy.vocabulary_product), can_multiply(head)))
     assert kinds[0] == kinds[1]
-    assert kinds[0][0] is PackedProjection or not kinds[0][1]
+    assert kinds[0][0] is FrozenProduct or not kinds[0][1]
 
 
 def test_sampling_reads_a_dialogue_once_for_all_its_samples(tiny_t5: Path) -> None:

@@ -28,7 +28,7 @@ from likely_end import with_likely_end
 from softspoken import mini
 from softspoken.config import TrainConfig
 from softspoken.data.prompts import PromptFormat, encode_prompts
-from softspoken.models.cpu import PackedProjection
+from softspoken.models.cpu import FrozenProduct
 from softspoken.models.generation import require_finite
 from softspoken.rl import numerics
 from softspoken.rl.loading import load_policy
@@ -490,7 +490,7 @@ def test_weights_lie_as_the_processor_reads_them_when_fast(tiny_t5_each, dialogu
     for policy, by_column in ((fast, True), (plain, False)):
         query = policy.cross_attention[0].q
         assert (getattr(query, "base_layer", query).weight.stride()[0] == 1) == by_column
-        assert isinstance(policy.vocabulary_product, PackedProjection) == (by_column and mkl.is_available())
+        assert isinstance(policy.vocabulary_product, FrozenProduct) == (by_column and mkl.is_available())
     assert plain.vocabulary_product is plain.seq2seq.lm_head
 
 

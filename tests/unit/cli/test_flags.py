@@ -127,7 +127,7 @@ def test_every_preset_holds_only_what_there_is() -> None:
         (["train", "--max_examples", "ten"], "max_examples 'ten' cannot be used: give a whole number"),
         (["train", "--kl_coef", "low"], "kl_coef 'low' cannot be used: give a number"),
         (["train", "--overwrite", "maybe"], "overwrite 'maybe' cannot be used: give true or false"),
-        (["train", "--dtype", "float16"], "dtype 'float16' cannot be used: give float32 or bfloat16"),
+        (["train", "--dtype", "float16"], "dtype 'float16' cannot be used: give auto or float32 or bfloat16"),
         (["train", "--truncation_side", "up"], "truncation_side 'up' cannot be used: give left or right"),
         (["train", "--steps", "0"], "steps 0 cannot be used: give a number above 0"),
         (["train", "--preset", "flan-t5-bace-recipe"], "there is no preset 'flan-t5-bace-recipe' (did you mean 'flan-t5-base-recipe'?); there is " + ", ".join(sorted(presets()))),

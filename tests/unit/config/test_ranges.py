@@ -101,7 +101,7 @@ def test_a_number_longer_than_python_reads(digits: int, tmp_path: Path) -> None:
         ({"steps": None}, "steps None cannot be used: give a whole number"),
         ({"kl_coef": "low"}, "kl_coef 'low' cannot be used: give a number"),
         ({"kl_coef": False}, "kl_coef False cannot be used: give a number"),
-        ({"dtype": "bf16"}, "dtype 'bf16' cannot be used: give float32 or bfloat16"),
+        ({"dtype": "bf16"}, "dtype 'bf16' cannot be used: give auto or float32 or bfloat16"),
         ({"algorithm": "ipo"}, "algorithm 'ipo' cannot be used: give "),
         ({"truncation_side": 1}, "truncation_side 1 cannot be used: give left or right"),
         ({"fast": 1}, "fast 1 cannot be used: give true or false"),

@@ -81,10 +81,13 @@ def layer(**changes) -> nn.Linear:
 
 
 @packing
+@pytest.mark.parametrize("outruns", [True, False])
+@pytest.mark.parametrize("packed", [True, False])
 @pytest.mark.parametrize("rows", [(1,), (16,), (300,), (2, 3)])
-def test_a_packed_projection_is_the_product_and_has_its_gradient(rows):
-    plain, states = layer(), torch.randn(*rows, 64, requires_grad=True)
-    found, expected = cpu.PackedProjection(plain)(states), plain(states)
+def test_a_frozen_product_is_the_product_and_has_its_gradient(rows, packed, outruns, monkeypatch):
+    monkeypatch.setattr(cpu, "outruns_mkl", lambda: outruns)
+    plain, states = layer(bias=packed), torch.randn(*rows, 64, requires_grad=True)
+    found, expected = cpu.FrozenProduct(plain, packed=packed)(states), plain(states)
     assert torch.allclose(found, expected, rtol=1e-5, atol=1e-5)
     given = torch.randn_like(expected)
     gradients = [torch.autograd.grad(logits, states, given)[0] for logits in (found, expected)]
@@ -95,16 +98,51 @@ def test_a_packed_projection_is_the_product_and_has_its_gradient(rows):
 @pytest.mark.parametrize("change", [lambda plain: plain.weight.mul_(2), lambda plain: plain.double()])
 def test_a_weight_that_has_changed_since_it_was_packed_is_taken_as_it_is(change):
     plain = layer()
-    project = cpu.PackedProjection(plain)
+    project = cpu.FrozenProduct(plain)
     change(plain)
     states = torch.randn(3, 64, dtype=plain.weight.dtype)
     assert torch.allclose(project(states), plain(states), rtol=1e-5, atol=1e-5)
 
 
 @packing
-def test_what_is_trained_or_has_more_than_a_weight_is_not_packed():
-    assert cpu.can_pack(layer())
-    assert not cpu.can_pack(layer().requires_grad_())
-    assert not cpu.can_pack(layer().bfloat16())
-    assert not cpu.can_pack(layer(bias=True))
-    assert not cpu.can_pack(nn.Sequential(layer()))
+def test_what_is_trained_or_of_another_precision_is_not_multiplied_so():
+    assert cpu.can_multiply(layer())
+    assert not cpu.can_multiply(layer().requires_grad_())
+    assert not cpu.can_multiply(layer().bfloat16())
+    assert cpu.can_multiply(layer(bias=True))
+    assert not cpu.can_multiply(nn.Sequential(layer()))
+
+
+@packing
+@pytest.mark.skipif(not cpu.rounds_natively(), reason="this processor does not multiply bfloat16 by itself")
+@pytest.mark.parametrize("packed", [True, False])
+def test_in_bfloat16_it_is_the_product_of_rounded_operands(packed):
+    """bfloat16 has 8 binary digits: 1 + 2^-9 is rounded to 1, where float32 keeps it. What comes out is rounded once more, and is float32."""
+    plain = nn.Linear(2, 1, bias=False).requires_grad_(False)
+    plain.weight.copy_(torch.tensor([[1 + 2**-9, 2.0]]))
+    states = torch.tensor([[3.0, 1 + 2**-9]], requires_grad=True)
+    product = cpu.FrozenProduct(plain, torch.bfloat16, packed=packed)(states)
+    assert product.dtype == torch.float32
+    assert product.item() == 5.0
+    assert plain(states).item() == 5.009765625
+    product.sum().backward()
+    assert states.grad.tolist() == [[1.0, 2.0]]
+
+
+@pytest.mark.parametrize(
+    ("vendor", "flags", "rounds", "outruns"),
+    [
+        ("AuthenticAMD", "avx2 avx512f avx512_bf16", True, True),
+        ("AuthenticAMD", "avx2 avx512f", False, True),
+        ("AuthenticAMD", "avx2", False, False),
+        ("GenuineIntel", "avx512f amx_bf16 amx_tile", True, False),
+        ("GenuineIntel", "avx512f", False, False),
+        (None, "", False, False),
+    ],
+)
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
+def test_what_a_processor_is_good_at_is_read_from_what_it_says(vendor, flags, rounds, outruns, monkeypatch, tmp_path):
+    if vendor:
+        (tmp_path / "cpuinfo").write_text(f"vendor_id\t: {vendor}\nflags\t\t: fpu {flags}\n", encoding="utf-8")
+    monkeypatch.setattr(cpu, "CPU_INFO", tmp_path / "cpuinfo")
+    assert (cpu.rounds_natively(), cpu.outruns_mkl()) == (rounds, outruns)
