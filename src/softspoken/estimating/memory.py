@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
 from softspoken.config import TrainConfig
@@ -13,6 +14,7 @@ from softspoken.estimating.architectures import config_of
 from softspoken.estimating.passes import Skeleton, reading, update
 from softspoken.models.families import head_of
 from softspoken.rl.graphs import KEPT_SHARE, wide_enough
+from softspoken.rl.products import products_for
 
 GIGA = 1e9
 FLOAT = 4
@@ -120,8 +122,21 @@ def _second_copies(skeleton: Skeleton) -> float:
         else sum(layer.weight.numel() * layer.weight.element_size() for layer in layers)
     )
     plain = isinstance(head, nn.Linear) and head.bias is None and not head.weight.requires_grad
-    packed = FLOAT * head.weight.numel() if plain and skeleton.config.dtype == "float32" else 0.0
-    return copies + packed
+    packed = FLOAT * head.weight.numel() if plain and skeleton.config.dtype != "bfloat16" else 0.0
+    return copies + packed + _of_products(skeleton, sum(layer.weight.numel() for layer in layers))
+
+
+def _of_products(skeleton: Skeleton, of_decoder: int) -> float:
+    """What frozen layers are multiplied from on a CPU, beside their weights (rl/products.py): in bfloat16 all once, the decoder's once more as
+    oneDNN reads them; in float32 the latter alone."""
+    linear = [layer for layer in skeleton.seq2seq.modules() if isinstance(layer, nn.Linear)]
+    weights = sum(layer.weight.numel() for layer in linear if id(layer.weight) in skeleton.of_base)
+    match products_for(skeleton.config, skeleton.model, weights):
+        case torch.bfloat16:
+            return 2 * (weights + of_decoder)
+        case torch.float32:
+            return FLOAT * of_decoder
+    return 0.0
 
 
 def _at_once(training: TrainConfig, prompts: int) -> int:

@@ -38,7 +38,7 @@ class Skeleton:
         logging.disable(logging.INFO)  # where the adapter lies is of interest when there is one
         try:
             with torch.device("meta"):
-                dtype = getattr(torch, config.dtype)
+                dtype = torch.bfloat16 if config.dtype == "bfloat16" else torch.float32
                 self.seq2seq: Any = AutoModelForSeq2SeqLM.from_config(
                     shape, dtype=dtype, trust_remote_code=False
                 ).eval()

@@ -4,6 +4,7 @@ what it is, else float32."""
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import torch
 from peft import PeftModel
@@ -26,33 +27,39 @@ LARGEST, MEAN = 0.25, 0.05
 """The most that rounding may move the log-probability of a likeliest token, in nats."""
 
 
-def choose_products(policy: Policy, config: TrainConfig) -> None:
-    """Once, before anything has trained. Says what it took, and leaves MKL's float32 where neither is of use."""
-    if (
-        not config.fast
-        or config.quantization
-        or config.shard
-        or policy.device.type != "cpu"
-        or config.dtype == "bfloat16"
-    ):
-        return
-    adapted = isinstance(policy.model, PeftModel)
-    if adapted and policy.model.active_peft_config.peft_type.value not in (LORA, "IA3"):
-        return  # others compute with the base's weights themselves, and would differ from the reference at once
-    if sum(layer.weight.numel() for layer in frozen_layers(policy.seq2seq)) < WORTH_IT:
-        return
+def products_for(config: TrainConfig, model: Any, weights: int) -> torch.dtype | None:
+    """What a CPU would multiply `weights` numbers of frozen layers in, by oneDNN, if the self-check agrees; None: as torch does."""
+    if not config.fast or config.quantization or config.shard or config.dtype == "bfloat16" or weights < WORTH_IT:
+        return None
+    adapted = isinstance(model, PeftModel)
+    if adapted and model.active_peft_config.peft_type.value not in (LORA, "IA3"):
+        return None  # others compute with the base's weights themselves, and would differ from the reference at once
     if config.dtype == "auto" and adapted and rounds_natively():
-        moved = _moved_by_rounding(policy)
-        if moved.max() <= LARGEST and moved.mean() <= MEAN:
-            log.info(
-                "frozen layers multiply in bfloat16, which this processor does by itself: log-probabilities are %.3f nats off on average, "
-                "%.2f at most (--dtype float32: not)",
-                moved.mean(),
-                moved.max(),
-            )
-            return
-        log.info("float32: in bfloat16 log-probabilities would be %.2f nats off", moved.max())
+        return torch.bfloat16
+    return torch.float32 if outruns_mkl() else None
+
+
+def choose_products(policy: Policy, config: TrainConfig) -> None:
+    """Once, before anything has trained. Says what it took of bfloat16."""
+    weights = sum(layer.weight.numel() for layer in frozen_layers(policy.seq2seq))  # none on a GPU
+    dtype = products_for(config, policy.model, weights)
+    if dtype is None:
+        return
     policy.multiply_in(torch.float32 if outruns_mkl() else None)
+    if dtype == torch.float32:
+        return
+    moved = _moved_by_rounding(policy)
+    if moved.max() <= LARGEST and moved.mean() <= MEAN:
+        log.info(
+            "frozen layers multiply in bfloat16, which this processor does by itself: log-probabilities are %.3f nats off on average, "
+            "%.2f at most (--dtype float32: not)",
+            moved.mean(),
+            moved.max(),
+        )
+        return
+    log.info("float32: in bfloat16 log-probabilities would be %.2f nats off", moved.max())
+    policy.multiply_in(torch.float32 if outruns_mkl() else None)
+    policy.exact = None
 
 
 @torch.no_grad()
