@@ -48,6 +48,7 @@ def choose_products(policy: Policy, config: TrainConfig) -> None:
     policy.multiply_in(torch.float32 if outruns_mkl() else None)
     if dtype == torch.float32:
         return
+    exact = policy.exact
     moved = _moved_by_rounding(policy)
     if moved.max() <= LARGEST and moved.mean() <= MEAN:
         log.info(
@@ -59,7 +60,7 @@ def choose_products(policy: Policy, config: TrainConfig) -> None:
         return
     log.info("float32: in bfloat16 log-probabilities would be %.2f nats off", moved.max())
     policy.multiply_in(torch.float32 if outruns_mkl() else None)
-    policy.exact = None
+    policy.exact = exact
 
 
 @torch.no_grad()
