@@ -100,12 +100,12 @@ def _generate(
             prompt_format=prompt_format,
             quantization=config.quantization,
         )
-    text, texts = (task.words.text, task.words.texts) if task else ("text", "texts")
+    one, many = (task.words.text, task.words.texts) if task else ("text", "texts")
     use_engine(generator, config.engine)
     done = processes.from_first(file.begin(config.batch_size * WINDOW) if file else 0)
     left = islice(chain([first], examples), done, None)
     where = file or output
-    with progress_bar("generate", Speed(texts), output=None if file else output) as progress:
+    with progress_bar("generate", Speed(many), output=None if file else output) as progress:
         bar = progress.add_task("generate", total=total, completed=done)
         for count, (example, text) in enumerate(generator.stream(left, config.batch_size, shared=True)):
             if as_json or file:
@@ -120,7 +120,7 @@ def _generate(
         side = "end" if generator.prompt_format.truncation_side == "right" else "beginning"
         log.warning(
             "%s longer than %d tokens; the %s was cut off",
-            counted(truncated, f"{text} was", f"{texts} were"),
+            counted(truncated, f"{one} was", f"{many} were"),
             generator.prompt_format.max_prompt_tokens,
             side,
         )

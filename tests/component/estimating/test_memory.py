@@ -25,6 +25,13 @@ from softspoken.types import Example, InputError, PromptBatch, Scores
 PAGE = Path(__file__).parents[3] / "docs" / "scale.md"
 
 
+@pytest.fixture(autouse=True)
+def _the_processor_of_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It rounds to bfloat16 by itself and is an AMD with AVX-512, whatever runs the tests."""
+    monkeypatch.setattr("softspoken.rl.products.rounds_natively", lambda: True)
+    monkeypatch.setattr("softspoken.rl.products.outruns_mkl", lambda: True)
+
+
 @pytest.mark.parametrize(
     ("model", "weights"),
     [

@@ -485,7 +485,7 @@ def test_a_packed_text_file(tiny_t5: Path, tmp_path: Path) -> None:
 
 def test_truncated_dialogues_are_reported(tiny_t5: Path, caplog: pytest.LogCaptureFixture) -> None:
     run(tiny_t5, "Nora: hello there\n" * 400 + "\n\nLeon: hi")
-    assert "1 dialogues were longer than 512 tokens; their end was cut off" in caplog.text
+    assert "1 dialogue was longer than 512 tokens; the end was cut off" in caplog.text
 
 
 def test_output_comes_batch_by_batch_and_a_reader_may_leave(tiny_t5: Path) -> None:
