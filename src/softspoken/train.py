@@ -30,6 +30,7 @@ from softspoken.models.trained import read_peft_config
 from softspoken.report.report import CARD_FILE, REPORT_FILE, model_card, report_page
 from softspoken.rewards.terms import WeightedReward, load_reward
 from softspoken.rl import chosen, groups, ppo
+from softspoken.rl.checkpoint import FOLDER as CHECKPOINTS
 from softspoken.rl.checkpoint import Progress, checkpoint_bytes, load_checkpoint, prune, save_checkpoint, saved_config
 from softspoken.rl.loading import load_policy
 from softspoken.rl.policy import Policy, require_moved
@@ -60,7 +61,7 @@ from softspoken.training.start import (
 )
 from softspoken.training.stopping import end, forget_end, start_figures
 from softspoken.training.validation import Validation, held_out, validation_of
-from softspoken.training.watch import Watched, after_evaluation, after_step, is_good
+from softspoken.training.watch import Watched, after_evaluation, after_step, is_good, watched_of
 from softspoken.types import Example, InputError, PromptBatch, Rollout, RunError, Scores, Step
 
 log = logging.getLogger(__name__)
@@ -217,7 +218,7 @@ def _begin(
     config, changes = run.config, run.changes
     folder.begin()
     progress = load_checkpoint(folder.path, policy, optimizer) or Progress(0, config.kl_coef, scheduler.state_dict())
-    watched = reopened(Watched(**progress.watched), changes)
+    watched = reopened(watched_of(progress.watched, folder.path / CHECKPOINTS), changes)
     require_steps_left(config, progress.step, changes)
     if not folder.has(CONFIG_FILE):
         say_how_it_begins(config, len(run.examples), run.held)

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
 from softspoken.config import TrainConfig
 from softspoken.tasks.task import Guard, Task
+from softspoken.types import InputError
 
 COLLAPSED = 2
 """Steps in a row beyond a bound that end a run: a single one may be chance."""
@@ -33,6 +36,19 @@ class Watched:
     collapsed: bool = False
     """Whether it ended for its bounds: then the last checkpoint is from before they were crossed."""
     ended_step: int = 0
+
+
+def watched_of(saved: Any, where: Path) -> Watched:
+    """From a checkpoint. Raises InputError for what no run can have written there."""
+    fresh = Watched()
+    known = isinstance(saved, dict) and saved.keys() <= vars(fresh).keys()
+    kinds = {name: (int, float) if isinstance(value, float) else type(value) for name, value in vars(fresh).items()}
+    if not known or not all(isinstance(value, kinds[name]) for name, value in saved.items()):
+        raise InputError(
+            f"resume: progress.json of the last checkpoint in {where} is damaged (watched); delete that checkpoint, and the run goes on "
+            "from the one before it"
+        )
+    return Watched(**saved)
 
 
 def after_step(watched: Watched, step: int, metrics: Mapping[str, float], config: TrainConfig) -> Watched:

@@ -1,12 +1,14 @@
 """Best, patience and collapse by hand."""
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 
 from softspoken.config import TrainConfig
 from softspoken.tasks.task import Guard, Objective, Task
-from softspoken.training.watch import Watched, after_evaluation, after_step, is_good, lost_guards
+from softspoken.training.watch import Watched, after_evaluation, after_step, is_good, lost_guards, watched_of
 from softspoken.types import InputError
 
 TASK = Task(
@@ -108,3 +110,11 @@ def test_settings_that_watch_nothing_are_refused():
     with pytest.raises(InputError, match=r"max_kl 0.5 cannot be used: there is no reference"):
         TrainConfig(trained="full", kl_coef=0.0, max_kl=0.5)
     assert replace(TrainConfig(), max_kl=0.5).max_kl == 0.5
+
+
+def test_what_a_checkpoint_says_of_it_is_read_back_and_damage_is_a_sentence() -> None:
+    watched = Watched(start=START, best_step=3, best=0.25, ended="patience", ended_step=4)
+    assert watched_of(json.loads(json.dumps(asdict(watched))), Path("runs")) == watched
+    for damaged in ([], {"best_step": "3"}, {"other": 1}, {"start": None}):
+        with pytest.raises(InputError, match=r"progress.json of the last checkpoint in runs is damaged \(watched\)"):
+            watched_of(damaged, Path("runs"))
