@@ -87,13 +87,16 @@ class FrozenProduct:
     which takes longer than the product of a few rows. Once the layer's weight is another than was copied, the layer itself is used.
     """
 
-    def __init__(self, layer: nn.Linear, dtype: torch.dtype = torch.float32, *, packed: bool = True) -> None:
+    def __init__(
+        self, layer: nn.Linear, dtype: torch.dtype = torch.float32, *, packed: bool = True, gradient: bool = False
+    ) -> None:
+        """`gradient`: by oneDNN as well; without, in float32, it is MKL's, and a small model's run has the digits that were published."""
         self.layer = layer
         self.own = layer.weight.detach()
         self.version = self.own._version
         self.weight = self.own.to(dtype)
         self.operand = torch.ops.mkldnn._reorder_linear_weight(self.weight, FEW_ROWS) if packed else self.weight
-        self.by_onednn = dtype != torch.float32 or outruns_mkl()
+        self.by_onednn = gradient or dtype != torch.float32
 
     def __call__(self, states: Tensor) -> Tensor:
         """states: [..., D] float32 → [..., V] float32, with a gradient for the states."""

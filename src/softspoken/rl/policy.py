@@ -142,10 +142,10 @@ class Policy:
         for layer in frozen_layers(self.seq2seq):
             vars(layer).pop("forward", None)
             if dtype is not None:
-                vars(layer)["forward"] = FrozenProduct(layer, dtype, packed=id(layer) in few)
+                vars(layer)["forward"] = FrozenProduct(layer, dtype, packed=id(layer) in few, gradient=True)
         head = head_of(self.seq2seq)
         if isinstance(self.vocabulary_product, FrozenProduct) and isinstance(head, nn.Linear):
-            self.vocabulary_product = FrozenProduct(head, dtype or torch.float32)
+            self.vocabulary_product = FrozenProduct(head, dtype or torch.float32, gradient=dtype is not None)
         if dtype == torch.bfloat16:
             self.exact = False
 

@@ -81,17 +81,18 @@ def layer(**changes) -> nn.Linear:
 
 
 @packing
-@pytest.mark.parametrize("outruns", [True, False])
+@pytest.mark.parametrize("by_onednn", [True, False])
 @pytest.mark.parametrize("packed", [True, False])
 @pytest.mark.parametrize("rows", [(1,), (16,), (300,), (2, 3)])
-def test_a_frozen_product_is_the_product_and_has_its_gradient(rows, packed, outruns, monkeypatch):
-    monkeypatch.setattr(cpu, "outruns_mkl", lambda: outruns)
+def test_a_frozen_product_is_the_product_and_has_its_gradient(rows, packed, by_onednn):
     plain, states = layer(bias=packed), torch.randn(*rows, 64, requires_grad=True)
-    found, expected = cpu.FrozenProduct(plain, packed=packed)(states), plain(states)
+    found, expected = cpu.FrozenProduct(plain, packed=packed, gradient=by_onednn)(states), plain(states)
     assert torch.allclose(found, expected, rtol=1e-5, atol=1e-5)
     given = torch.randn_like(expected)
     gradients = [torch.autograd.grad(logits, states, given)[0] for logits in (found, expected)]
     assert torch.allclose(*gradients, rtol=1e-5, atol=1e-5)
+    if not by_onednn:  # to the last digit
+        assert torch.equal(gradients[0], given @ plain.weight)
 
 
 @packing
