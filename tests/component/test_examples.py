@@ -12,15 +12,14 @@ from pathlib import Path
 
 import pandas
 import pytest
-import torch
-from transformers import MarianConfig, MarianMTModel
 
 from commands import Commands, Done
 from hub import build_bert, build_detoxify, build_flan_t5, build_samsum, serve
 from softspoken.inference.generator import Summarizer
 from tiny_classifiers import build_classifier
+from tiny_marian import build_marian
 from tiny_run import metrics_of
-from tiny_tokenizers import build_sentencepiece, build_tokenizer
+from tiny_tokenizers import build_sentencepiece
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 LINES = EXAMPLES.joinpath("README.md").read_text(encoding="utf-8").splitlines()
@@ -39,7 +38,8 @@ def softspoken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
     build_classifier(
         models / "MoritzLaurer" / "DeBERTa-v3-base-mnli-fever-anli", ["entailment", "neutral", "contradiction"]
     )
-    build_marian(models / "Helsinki-NLP" / "opus-mt-en-fr", tmp_path_factory.mktemp("pieces"))
+    pieces = build_sentencepiece(tmp_path_factory.mktemp("pieces"))
+    build_marian(models / "Helsinki-NLP" / "opus-mt-en-fr", pieces)
     build_samsum(datasets / "knkarthick" / "samsum")
     build_opus(datasets / "Helsinki-NLP" / "opus-100")
     checkpoint = build_detoxify(home / "torch")
@@ -54,21 +54,6 @@ def softspoken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
         }
         with Commands(environment, "softspoken.train", "softspoken.inference.generator") as commands:
             yield commands
-
-
-def build_marian(folder: Path, pieces: Path) -> None:
-    tokenizer = build_tokenizer("Marian", build_sentencepiece(pieces))
-    torch.manual_seed(0)
-    config = MarianConfig(
-        vocab_size=len(tokenizer), d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
-        decoder_attention_heads=2, encoder_ffn_dim=16, decoder_ffn_dim=16, max_position_embeddings=64,
-        pad_token_id=tokenizer.pad_token_id, eos_token_id=0, forced_eos_token_id=None,
-        decoder_start_token_id=tokenizer.pad_token_id,
-    )  # fmt: skip
-    model = MarianMTModel(config)
-    model.generation_config.max_new_tokens = 8
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
 
 
 def build_opus(folder: Path) -> None:

@@ -10,8 +10,6 @@ from transformers import (
     GenerationConfig,
     M2M100Config,
     M2M100ForConditionalGeneration,
-    MarianConfig,
-    MarianMTModel,
     NllbTokenizer,
 )
 
@@ -24,7 +22,8 @@ from softspoken.rl.rollout import generate_rollout
 from softspoken.sft import sft
 from softspoken.train import train
 from softspoken.types import Example, InputError
-from tiny_tokenizers import build_sentencepiece, build_tokenizer
+from tiny_marian import build_marian
+from tiny_tokenizers import build_sentencepiece
 
 ROWS = [
     ("hello world", "bonjour monde"),
@@ -139,20 +138,9 @@ def test_a_language_that_the_tokenizer_does_not_know_is_said(nllb, tiny_t5):
 
 @pytest.fixture(scope="module")
 def marian(tmp_path_factory) -> Path:
-    """A 1 + 1-layer Marian of two target languages, with a real tokenizer of pieces."""
+    """Of two target languages."""
     folder = tmp_path_factory.mktemp("marian")
-    tokenizer = build_tokenizer("Marian", build_sentencepiece(folder), (">>fra<<", ">>deu<<"))
-    torch.manual_seed(0)
-    config = MarianConfig(
-        vocab_size=len(tokenizer), d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
-        decoder_attention_heads=2, encoder_ffn_dim=16, decoder_ffn_dim=16, max_position_embeddings=64,
-        pad_token_id=tokenizer.pad_token_id, eos_token_id=0, forced_eos_token_id=None,
-        decoder_start_token_id=tokenizer.pad_token_id,
-    )  # fmt: skip
-    model = MarianMTModel(config)
-    model.generation_config.max_new_tokens = 8
-    model.save_pretrained(folder / "model")
-    tokenizer.save_pretrained(folder / "model")
+    build_marian(folder / "model", build_sentencepiece(folder), (">>fra<<", ">>deu<<"))
     return folder / "model"
 
 

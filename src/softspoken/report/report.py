@@ -48,6 +48,7 @@ from softspoken.types import (
     SliceResult,
     SystemResult,
     counted,
+    duration,
     one_line,
     printable,
 )
@@ -293,7 +294,8 @@ def _facts(run: Run) -> list[tuple[str, str]]:
     if metrics:
         seconds = sum(step.get("time/step", 0.0) for step in metrics)
         algorithm = f"{str(config['algorithm']).upper().replace('_', ' ')}, " if "algorithm" in config else ""
-        took = f" in {_duration(seconds)}" if seconds else ""
+        lasted = f"{seconds:.2g} s" if seconds < 10 else duration(seconds)
+        took = f" in {lasted}" if seconds else ""
         facts.append(("Trained", f"{algorithm}{counted(len(metrics), 'step', 'steps')}{took}"))
         facts += _ended(run.end, int(metrics[-1]["step"]), config.get("steps"))
     if "reward" in config:
@@ -313,18 +315,6 @@ def evaluated_on(report: EvalReport) -> str:
     if report.config.get("held_out"):
         split = ", held out from training"
     return f"{counted(report.dataset['n'], words.text, words.texts)} of {name}{split}"
-
-
-def _duration(seconds: float) -> str:
-    return (
-        f"{seconds:.2g} s"
-        if seconds < 10
-        else f"{seconds:.0f} s"
-        if seconds < 120
-        else f"{seconds / 60:.0f} min"
-        if seconds < 7200
-        else f"{seconds / 3600:.1f} h"
-    )
 
 
 # ------------------------------------------------------------------------------------------------ terminal

@@ -25,6 +25,7 @@ from rich.progress import (
 from rich.text import Text
 
 from softspoken.runtime import processes
+from softspoken.types import duration
 
 FIRST, LONGEST = 20.0, 60.0
 """Seconds until the first line of a log, and at most between two."""
@@ -147,19 +148,9 @@ class Bar:
 
     def _line(self, task: Task) -> str:
         of = f" of {task.total:,.0f}" if task.total else ""
-        left = f"about {_duration(task.time_remaining)} left" if task.time_remaining else ""
+        left = f"about {duration(task.time_remaining)} left" if task.time_remaining else ""
         parts = [f"{self._command}: {task.completed:,.0f}{of}", self._figures(task), left]
         return ", ".join(filter(None, parts))
-
-
-def _duration(seconds: float) -> str:
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 120
-        else f"{seconds / 60:.0f} min"
-        if seconds < 7200
-        else f"{seconds / 3600:.1f} h"
-    )
 
 
 class Speed(ProgressColumn):
