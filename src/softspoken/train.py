@@ -50,6 +50,7 @@ from softspoken.training.measuring import Clock, metrics_of
 from softspoken.training.resuming import Changes, continued, go_on_from, reopened, require_steps_left
 from softspoken.training.start import (
     CONFIG_FILE,
+    Evaluated,
     folder_of,
     judges_of,
     optimizer_of,
@@ -156,7 +157,7 @@ def _run(config: TrainConfig, task: Task, folder: RunFolder, changes: Changes) -
     prepared = _prepare(config, task, folder, changes)
     yield from _learn(prepared, folder)
     if config.eval_limit != 0:
-        evaluate_run(evaluation_of(config, task, prepared.prompt_format, folder.path), folder)
+        evaluate_run(evaluation_of(config, task, prepared.prompt_format, folder.path, prepared.at_end), folder)
     card = model_card(folder.path)
     folder.write(CARD_FILE, card)
     folder.write(f"{result_of(config)}/{CARD_FILE}", card)
@@ -176,8 +177,7 @@ class _Prepared:
     prompt_format: PromptFormat
     examples: list[Example]
     """What is trained on."""
-    held: int
-    """How many rows of the same set are kept for the evaluation."""
+    at_end: Evaluated
     focus: str | None
     """What becomes of it in a file: how hot each text is."""
     reward: WeightedReward
@@ -193,7 +193,7 @@ def _prepare(config: TrainConfig, task: Task, folder: RunFolder, changes: Change
     require_boards(config)
     if config.push_to_hub:
         require_pushable(config.push_to_hub)
-    examples, held = training_examples(config, task)
+    examples, at_end = training_examples(config, task)
     examples, apart = held_out(examples, config)
     require_a_batch(
         examples[: sum(sizes(len(examples), config))] if config.focus != "none" else examples, config.batch_size
@@ -201,14 +201,14 @@ def _prepare(config: TrainConfig, task: Task, folder: RunFolder, changes: Change
     assert config.reward
     prompt_format = prompt_format_of(config, task)
     if config.eval_limit != 0:
-        require_evaluation(config, evaluation_of(config, task, prompt_format, folder.path), task)
+        require_evaluation(config, evaluation_of(config, task, prompt_format, folder.path, at_end), task)
     reward = load_reward(config.reward, device=config.device, detoxify_sha256=config.detoxify_sha256)
     if reward.needs_references:
         require_references([*examples, *apart], config.dataset, reward.needs_references[0])
     reward.require_columns([*examples, *apart])
     validation = validation_of(config, task, apart, reward, judges_of(config, task))
     examples, focus = focus_on(config, task, examples, folder.path)
-    return _Prepared(config, task, prompt_format, examples, held, focus, reward, validation, changes)
+    return _Prepared(config, task, prompt_format, examples, at_end, focus, reward, validation, changes)
 
 
 def _begin(
@@ -221,7 +221,7 @@ def _begin(
     watched = reopened(watched_of(progress.watched, folder.path / CHECKPOINTS), changes)
     require_steps_left(config, progress.step, changes)
     if not folder.has(CONFIG_FILE):
-        say_how_it_begins(config, len(run.examples), run.held)
+        say_how_it_begins(config, len(run.examples), run.at_end)
     # The first file of all: what is stopped before it is begun anew, and what is stopped after it gone on with.
     if changes or not folder.has(CONFIG_FILE):
         folder.write(CONFIG_FILE, record(config, run.task, changes, progress.step, folder.path / CONFIG_FILE))

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
 from softspoken.config import EvaluateConfig
@@ -11,6 +12,8 @@ from softspoken.data.holding_out import TRAINED_ON
 from softspoken.evaluation.evaluate import evaluate
 from softspoken.report.report import print_table, read_report
 from softspoken.train import train
+from softspoken.training.start import Evaluated, evaluated
+from softspoken.types import InputError
 from tiny_run import config_for
 
 
@@ -43,6 +46,43 @@ def test_a_tenth_is_held_out_and_a_later_evaluation_finds_it_again(tiny_t5, data
     )
     print_table(everything, console)
     assert f"\x1b[1;31m{alarm[:40]}" in console.export_text(styles=True)
+
+
+def test_rows_are_held_out_of_a_dict_that_has_but_one_split(tiny_t5, data, tmp_path, caplog):
+    rows = [json.loads(line) for line in data.read_text(encoding="utf-8").splitlines()]
+    settings = {"steps": 1, "eval_limit": None, "eval_samples": 0, "eval_share": 0.2}
+    with caplog.at_level("INFO"):
+        run = train(config_for(tiny_t5, data, tmp_path / "run", dataset={"train": rows}, **settings))
+    held = rows_of(run)
+    assert len(held) == 2
+    said = "rows given in Python: 8 rows are trained on, and 2 rows are held out for the evaluation, in whole groups (--eval_share 0.2, seed 0)"
+    assert said in caplog.messages
+    report = read_report(run)
+    assert (report.alarms, report.dataset["split"], report.config["held_out"]) == ([], "train", 0.2)
+    assert ", held out from training" in (run / "README.md").read_text(encoding="utf-8")
+
+    again = EvaluateConfig(
+        output=str(tmp_path / "again"), model=str(tiny_t5), dataset={"train": rows}, samples=0, judge=["mini"], held_out=0.2,
+        device="cpu",
+    )  # fmt: skip
+    assert evaluate(again).dataset["split"] == "train"
+    assert rows_of(tmp_path / "again") == held
+    with pytest.raises(InputError, match="held_out is for a dataset that is one set or one split, and rows given in"):
+        evaluate(replace(again, output=str(tmp_path / "two"), dataset={"train": rows, "test": rows}))
+
+
+def test_a_set_of_one_split_is_evaluated_on_as_it_is_asked(tiny_t5, data, tmp_path):
+    """Without a share on what was trained on, as a file is; and on the part of a split that is named."""
+    rows = {"train": [{"dialogue": "Nora: hi", "summary": "Hi."}]}
+    config = config_for(tiny_t5, data, tmp_path, dataset=rows)
+    for changes, split, share in (
+        ({"eval_share": 0.0}, "train", 0.0),
+        ({"eval_split": "train"}, "train", 0.0),
+        ({"eval_dataset": str(data)}, "test", 0.0),
+        ({"dataset": str(data)}, "test", 0.1),
+        ({"dataset": {**rows, "test": []}}, "test", 0.0),
+    ):
+        assert evaluated(replace(config, eval_limit=None, **changes)) == Evaluated(split, share)
 
 
 def test_training_rows_are_evaluated_on_where_that_is_asked_for(tiny_t5, data, tmp_path):

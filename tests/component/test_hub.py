@@ -211,6 +211,21 @@ def test_a_configuration_of_a_hub_set(world: World, tmp_path: Path) -> None:
     assert unnamed.stderr.count("\n") == unknown.stderr.count("\n") == 1
 
 
+def test_rows_are_held_out_of_a_hub_set_that_has_a_training_split_alone(world: World, tmp_path: Path) -> None:
+    folder = world.repositories / "datasets" / "someone" / "alone"
+    folder.mkdir(parents=True)
+    rows = "".join(f"{n},Nora: number {n}?,It is {n}.\n" for n in range(10))
+    (folder / "train.csv").write_text(f"id,dialogue,summary\n{rows}", encoding="utf-8")
+    argv = ["train", "--dataset", "someone/alone", "--eval_share", "0.2", "--batch_size"]
+    with serve(world.repositories, world.port):
+        trained = world.softspoken(tmp_path, *argv, "9")
+        evaluated = world.softspoken(tmp_path, *argv, "8", "--judge", "hf:no/judge:toxic")
+        named = world.softspoken(tmp_path, *argv, "8", "--eval_split", "test")
+    assert "batch_size 9 is larger than the dataset (8 " in trained.stderr
+    assert "has no model 'no/judge'" in evaluated.stderr  # which is looked for after the rows to evaluate on
+    assert "(--split, or --eval_split for what train evaluates on)" in named.stderr
+
+
 def test_a_file_of_a_hub_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

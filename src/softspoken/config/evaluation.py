@@ -48,7 +48,8 @@ class EvaluateConfig:
     split: str = "test"
     """split of a hub set or of mini; a local file is one split"""
     held_out: float = 0.0
-    """of a local file only what train held out of it, by the same share (its eval_share) and seed; 0 takes all rows"""
+    """of a local file, or of a hub set with one split, only what train held out of it, by the same share (its eval_share) and seed; 0
+    takes all rows"""
     dataset_config: str | None = None
     """configuration of a hub set that has several"""
     text_column: str | None = None

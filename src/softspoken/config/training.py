@@ -41,10 +41,11 @@ class TrainConfig(WhatTrains):
     eval_dataset: Data | None = None
     """dataset to evaluate on; by default another split of the training one or, where it has none, what eval_share holds out"""
     eval_share: float = 0.1
-    """share of a local file, or of rows given in Python, that is held out for the evaluation where eval_dataset names no other: whole
-    groups, drawn by the seed; 0 evaluates on the rows that are trained on, and the report says so in red"""
+    """share of a local file, of rows given in Python, or of a set with one split, that is held out for the evaluation where eval_dataset
+    and eval_split name no other rows: whole groups, drawn by the seed; 0 evaluates on the rows that are trained on, and the report says so in red"""
     eval_split: str | None = None
-    """split to evaluate on; by default test. Only needed where train and test are in one set"""
+    """split to evaluate on; by default test, or what eval_share holds out where there is but one split. Only needed where train and test
+    are in one set"""
     dataset_config: str | None = None
     """configuration of a hub set that has several"""
     eval_dataset_config: str | None = None

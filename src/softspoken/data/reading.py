@@ -35,6 +35,8 @@ OF_THEIR_OWN = {"literal_summary": "literal_reference", "id": "id", "group": "gr
 """Columns that go by one name only, and what they are of an example."""
 FIRST_ROWS = 1000
 """Rows that are looked at before anything else is done."""
+OF_SPLITS = "--split, or --eval_split for what train evaluates on"
+"""Where another split is named."""
 GIVEN = "rows given in Python"
 """What a dataset is called that has no name."""
 
@@ -334,6 +336,19 @@ def is_one_set(dataset: Any) -> bool:
     return dataset != "mini" and is_local(dataset) and not (Path(dataset) / "dataset_dict.json").is_file()
 
 
+def only_split(dataset: Any, dataset_config: str | None) -> str | None:
+    """What its one split is called, of a dataset whose splits go by names; None where it has several, or is one set without any.
+
+    Raises InputError for a hub set or a saved one that cannot be had.
+    """
+    if is_one_set(dataset) or (isinstance(dataset, str) and (dataset == "mini" or is_given(dataset))):
+        return None
+    sets = dataset
+    if isinstance(dataset, str):
+        sets = _saved(Path(dataset)) if is_local(dataset) else _from_hub(dataset, dataset_config)
+    return str(next(iter(sets))) if len(sets) == 1 else None
+
+
 def _given_rows(dataset: Any, split: str) -> Iterable[Mapping[str, Any]]:
     """Of a list of dicts or a datasets.Dataset; of a datasets.DatasetDict the split."""
     if isinstance(dataset, dict):
@@ -351,11 +366,18 @@ def _given_rows(dataset: Any, split: str) -> Iterable[Mapping[str, Any]]:
 
 def _split_of(sets: Mapping[str, Any], split: str, source: str) -> Any:
     if split not in sets:
-        raise InputError(f"{source} has no split {split!r}; it has {', '.join(map(str, sets))}")
+        raise InputError(f"{source} has no split {split!r}; it has {', '.join(map(str, sets))} ({OF_SPLITS})")
     return sets[split]
 
 
 def _saved_rows(folder: Path, split: str) -> Iterable[Mapping[str, Any]]:
+    saved = _saved(folder)
+    rows: Iterable[Mapping[str, Any]] = _split_of(saved, split, str(folder)) if isinstance(saved, dict) else saved
+    return rows
+
+
+def _saved(folder: Path) -> Any:
+    """A datasets.Dataset, or a dict of them."""
     import datasets
 
     if not any((folder / name).is_file() for name in ("dataset_dict.json", "state.json")):
@@ -363,13 +385,18 @@ def _saved_rows(folder: Path, split: str) -> Iterable[Mapping[str, Any]]:
             f"{folder} is a folder, and not one that datasets.save_to_disk wrote (it has no state.json); give a file"
         )
     try:
-        saved = datasets.load_from_disk(str(folder))
+        return datasets.load_from_disk(str(folder))
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{folder} cannot be read as datasets.save_to_disk writes it ({first_line(error)})") from error
-    return _split_of(saved, split, str(folder)) if isinstance(saved, dict) else saved
 
 
 def _hub_rows(dataset: str, split: str, dataset_config: str | None) -> Iterable[Mapping[str, Any]]:
+    rows: Iterable[Mapping[str, Any]] = _from_hub(dataset, dataset_config, split)
+    return rows
+
+
+def _from_hub(dataset: str, dataset_config: str | None, split: str | None = None) -> Any:
+    """The split, which may be a part of one (`train[:90%]`); without one a dict of all, which are fetched together anyway."""
     import datasets
 
     ways_on = "give a local file, or use mini, the embedded corpus"
@@ -380,6 +407,8 @@ def _hub_rows(dataset: str, split: str, dataset_config: str | None) -> Iterable[
         reason = first_line(error)
         if "config" in reason.lower():
             reason = f"{' '.join(str(error).splitlines()[:2])} (with --dataset_config)"
+        elif "split" in reason.lower():
+            reason = f"{reason} ({OF_SPLITS})"
         raise InputError(f"dataset {dataset!r}: {reason}; {ways_on}") from error
     except (OSError, datasets.exceptions.DatasetNotFoundError) as error:
         raise InputError(f"cannot get dataset {dataset!r} from the hub ({first_line(error)}); {ways_on}") from error

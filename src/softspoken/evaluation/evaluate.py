@@ -25,7 +25,15 @@ from softspoken.config.rewards import Reward, reward_weights
 from softspoken.data.columns import columns_of
 from softspoken.data.holding_out import group_names, hold_out
 from softspoken.data.prompts import PromptFormat
-from softspoken.data.reading import is_one_set, iterate_examples, name_of, read_examples, record_of, require_references
+from softspoken.data.reading import (
+    is_one_set,
+    iterate_examples,
+    name_of,
+    only_split,
+    read_examples,
+    record_of,
+    require_references,
+)
 from softspoken.evaluation import resampling
 from softspoken.evaluation.analysis import analyse, collect
 from softspoken.evaluation.earlier import recorded, require_free, require_same
@@ -149,6 +157,7 @@ def prepare(config: EvaluateConfig, *, say: bool = True) -> Prepared:
     ]
     for model in dict.fromkeys([*([] if config.quantization else [config.model]), *others]):
         read_seq2seq(model, dtype="auto")
+    config = replace(config, split=_split_held_out_of(config))
     examples = _examples(config, task, say)
     notes += on_several_references(examples, task)
     device = str(resolve_device(config.device))
@@ -188,14 +197,21 @@ def judging(
 def _examples(config: EvaluateConfig, task: Task, say: bool) -> list[Example]:
     if not config.held_out:
         return read_examples(config, task, config.limit, say=say)
-    if not is_one_set(config.dataset):
-        raise InputError(
-            f"held_out is for a local file or rows given in Python, which {name_of(config.dataset)} is not"
-        )
-    held = hold_out(read_examples(config, task, None, say=say), config.held_out, config.seed, name_of(config.dataset))[
-        1
-    ]
+    every = read_examples(config, task, None, say=say)
+    _, held = hold_out(every, config.held_out, config.seed, name_of(config.dataset))
     return held[: config.limit]
+
+
+def _split_held_out_of(config: EvaluateConfig) -> str:
+    """The one that there is. Raises InputError where there are several: each of them is what it is."""
+    if not config.held_out or is_one_set(config.dataset):
+        return config.split
+    only = only_split(config.dataset, config.dataset_config)
+    if only is None:
+        raise InputError(
+            f"held_out is for a dataset that is one set or one split, and {name_of(config.dataset)} has several; leave it out"
+        )
+    return config.split if config.split.startswith(only) else only  # or a part of it
 
 
 def measure_prepared(prepared: Prepared, folder: RunFolder, *, resume: bool) -> EvalReport:

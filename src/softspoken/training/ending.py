@@ -24,12 +24,14 @@ from softspoken.rl.policy import VALUE_HEAD_FILE
 from softspoken.runtime import processes
 from softspoken.storage.run_folder import RunFolder, require_room
 from softspoken.tasks.task import Task, terms_of
-from softspoken.training.start import ADAPTER, MODEL, holds_out, judges_of
+from softspoken.training.start import ADAPTER, MODEL, Evaluated, judges_of
 
 log = logging.getLogger(__name__)
 
 
-def evaluation_of(config: TrainConfig, task: Task, prompt_format: PromptFormat, run: Path) -> EvaluateConfig:
+def evaluation_of(
+    config: TrainConfig, task: Task, prompt_format: PromptFormat, run: Path, at_end: Evaluated
+) -> EvaluateConfig:
     same = config.eval_dataset is None or (
         isinstance(config.eval_dataset, str) and config.eval_dataset == config.dataset
     )
@@ -42,8 +44,8 @@ def evaluation_of(config: TrainConfig, task: Task, prompt_format: PromptFormat, 
         system=[f"{TUNED}={run / MODEL}"] if config.trains_whole_model else None,
         quantization=config.quantization,
         dataset=config.dataset if config.eval_dataset is None else config.eval_dataset,
-        split=config.eval_split or "test",
-        held_out=holds_out(config),
+        split=at_end.split,
+        held_out=at_end.share,
         dataset_config=config.eval_dataset_config or (config.dataset_config if same else None),
         text_column=config.text_column,
         reference_column=config.reference_column,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 import sys
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from softspoken.config.presets import followed, recommended
 from softspoken.config.rewards import recorded_reward, reward_weights
 from softspoken.data.holding_out import hold_out
 from softspoken.data.prompts import PromptFormat
-from softspoken.data.reading import is_one_set, name_of, read_examples, record_of
+from softspoken.data.reading import is_one_set, name_of, only_split, read_examples, record_of
 from softspoken.models.adapters import adapter_folder
 from softspoken.models.learning_rates import learning_rates
 from softspoken.models.pretrained import prompt_format_for
@@ -40,10 +40,21 @@ ADAPTER, MODEL = "adapter", "model"
 PACKAGES = ("softspoken", "torch", "transformers", "peft", "accelerate", "datasets", "tokenizers")
 
 
-def say_how_it_begins(config: TrainConfig, examples: int, held: int) -> None:
-    """What was decided for the user, and what makes no difference, once all that can be wrong has been looked at; `held`: rows that are kept for the evaluation."""
+@dataclass(frozen=True)
+class Evaluated:
+    """What of a dataset the evaluation at the end is on."""
+
+    split: str
+    share: float = 0.0
+    """The share of the training set that is held out for it; 0 where it has rows of its own, or is to have these."""
+    rows: int = 0
+    """How many rows that came to."""
+
+
+def say_how_it_begins(config: TrainConfig, examples: int, at_end: Evaluated) -> None:
+    """What was decided for the user, and what makes no difference, once all that can be wrong has been looked at."""
     say_what_is_idle(config)
-    if held and config.eval_split:
+    if at_end.rows and config.eval_split:
         log.warning(
             "eval_split %s makes no difference: %s is one set of rows", config.eval_split, name_of(config.dataset)
         )
@@ -51,28 +62,34 @@ def say_how_it_begins(config: TrainConfig, examples: int, held: int) -> None:
         settings = ", ".join(f"{name} {value:g}" for name, value in taken.items())
         preset = recommended(config.trained)
         log.info("%s is not mini: %s of the preset %s (docs/recommended.md)", config.model, settings, preset)
-    if held:
-        kept = counted(held, "row is", "rows are")
+    if at_end.rows:
+        kept = counted(at_end.rows, "row is", "rows are")
         trained = counted(examples, "row is", "rows are")
         log.info(
             "%s: %s trained on, and %s held out for the evaluation, in whole groups (--eval_share %g, seed %d)",
-            *(name_of(config.dataset), trained, kept, holds_out(config), config.seed),
+            *(name_of(config.dataset), trained, kept, at_end.share, config.seed),
         )
 
 
-def holds_out(config: TrainConfig) -> float:
-    """The share of the training set that is kept for the evaluation; 0 where that has rows of its own, or is to have these."""
-    wanted = config.eval_dataset is None and config.eval_limit != 0 and is_one_set(config.dataset)
-    return config.eval_share if wanted else 0.0
+def evaluated(config: TrainConfig) -> Evaluated:
+    """Of a hub set it asks the hub, so it is found out once."""
+    own = config.eval_split or "test"
+    if config.eval_dataset is not None or config.eval_limit == 0:
+        return Evaluated(own)
+    if is_one_set(config.dataset):
+        return Evaluated(own, config.eval_share)
+    if config.eval_split or only_split(config.dataset, config.dataset_config) is None:
+        return Evaluated(own)
+    return Evaluated(config.split, config.eval_share)
 
 
-def training_examples(config: TrainConfig, task: Task) -> tuple[list[Example], int]:
-    """What is trained on, and how many of the set's rows are held out for the evaluation at the end."""
-    share = holds_out(config)
-    if not share:
-        return read_examples(config, task, config.max_examples), 0
-    rest, held = hold_out(read_examples(config, task, None), share, config.seed, name_of(config.dataset))
-    return rest[: config.max_examples], len(held)
+def training_examples(config: TrainConfig, task: Task) -> tuple[list[Example], Evaluated]:
+    """What is trained on, and what the evaluation at the end is on."""
+    at_end = evaluated(config)
+    if not at_end.share:
+        return read_examples(config, task, config.max_examples), at_end
+    rest, held = hold_out(read_examples(config, task, None), at_end.share, config.seed, name_of(config.dataset))
+    return rest[: config.max_examples], replace(at_end, rows=len(held))
 
 
 def folder_of(config: TrainConfig) -> RunFolder:

@@ -9,7 +9,7 @@ from softspoken.cli.flags import parse
 from softspoken.config import TrainConfig
 from softspoken.config.help import field_docs
 from softspoken.config.presets import followed, presets
-from softspoken.training.start import say_how_it_begins
+from softspoken.training.start import Evaluated, say_how_it_begins
 from softspoken.types import InputError
 
 RECOMMENDED = presets()["recommended"]
@@ -46,9 +46,9 @@ def test_what_is_given_is_what_is_taken():
 
 def test_what_followed_the_model_is_said_in_one_line(caplog):
     with caplog.at_level(logging.INFO):
-        say_how_it_begins(TrainConfig(model="my/t5", warmup_steps=1), 9, 0)
-        say_how_it_begins(TrainConfig(), 9, 0)
-        say_how_it_begins(TrainConfig(dataset="rows.csv"), 9, 1)
+        say_how_it_begins(TrainConfig(model="my/t5", warmup_steps=1), 9, Evaluated("test"))
+        say_how_it_begins(TrainConfig(), 9, Evaluated("test"))
+        say_how_it_begins(TrainConfig(dataset="rows.csv"), 9, Evaluated("test", 0.1, 1))
     assert [one.getMessage() for one in caplog.records] == [
         "my/t5 is not mini: learning_rate 0.0002, max_new_tokens 64 of the preset recommended (docs/recommended.md)",
         "rows.csv: 9 rows are trained on, and 1 row is held out for the evaluation, in whole groups (--eval_share 0.1, seed 0)",

@@ -1,10 +1,10 @@
 """What is held out: whole groups, the same for one seed, near the share that was asked for."""
 
 import pytest
-from datasets import Dataset
+from datasets import Dataset, DatasetDict
 
 from softspoken.data.holding_out import TRAINED_ON, digests, hold_out, trained_on
-from softspoken.data.reading import is_one_set
+from softspoken.data.reading import is_one_set, only_split
 from softspoken.types import Example, InputError
 
 
@@ -44,6 +44,16 @@ def test_what_is_one_set(tmp_path):
     Dataset.from_list([{"text": "a"}]).save_to_disk(str(tmp_path / "one"))
     assert [is_one_set(one) for one in (str(file), "./new.csv", [{"text": "a"}], str(tmp_path / "one"))] == [True] * 4
     assert [is_one_set(one) for one in ("mini", "owner/name", {"train": []})] == [False] * 3
+
+
+def test_the_one_split_of_what_has_splits_by_name(tmp_path):
+    one = Dataset.from_list([{"text": "a"}])
+    DatasetDict({"train": one}).save_to_disk(str(tmp_path / "saved"))
+    DatasetDict({"train": one, "test": one}).save_to_disk(str(tmp_path / "both"))
+    sets = ({"train": one}, {"all": [{"text": "a"}]}, str(tmp_path / "saved"))
+    assert [only_split(each, None) for each in sets] == ["train", "all", "train"]
+    others = ({"train": one, "test": one}, str(tmp_path / "both"), one, "rows.jsonl", "mini")
+    assert [only_split(each, None) for each in others] == [None] * 5
 
 
 def test_texts_that_were_trained_on_are_known_again(tmp_path):

@@ -8,6 +8,7 @@ from softspoken.config import TrainConfig
 from softspoken.data.prompts import PromptFormat
 from softspoken.tasks.task import load_task
 from softspoken.training.ending import evaluation_of
+from softspoken.training.start import Evaluated
 
 ROWS = [{"dialogue": "Nora: hi"}]
 
@@ -26,4 +27,7 @@ ROWS = [{"dialogue": "Nora: hi"}]
 def test_the_training_sets_configuration_is_the_evaluations_where_they_are_one_set(sets, expected):
     config = TrainConfig(dataset="me/pairs", dataset_config="en", reward="mini", **sets)
     task = load_task("summarization")
-    assert evaluation_of(config, task, PromptFormat(task.template), Path("run")).dataset_config == expected
+    assert (
+        evaluation_of(config, task, PromptFormat(task.template), Path("run"), Evaluated("test")).dataset_config
+        == expected
+    )
