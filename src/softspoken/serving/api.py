@@ -1,4 +1,4 @@
-"""The application: /v1/generate, /v1/score, /v1/reload, /health, /ready, /metrics, and an OpenAPI page at /docs."""
+"""The application: /v1/generate, /v1/score, /v1/reload, /health, /ready, /metrics, and at /docs how to ask them (/openapi.json)."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import HTMLResponse, JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
 from softspoken.config import ServeConfig
 from softspoken.inference.engines import Search
+from softspoken.serving.asking import POLICY, page
 from softspoken.serving.batching import Batcher, Shed, Work
 from softspoken.serving.guard import Guard, Guarded
 from softspoken.serving.http import Gate
@@ -313,6 +314,8 @@ def create_app(config: ServeConfig, models: Models, guard: Guard | None, keys: K
         version=VERSION,
         description="Responses of a tuned model, each judged before it leaves.",
         lifespan=lifespan,
+        docs_url=None,  # theirs run a script of a CDN's
+        redoc_url=None,
         responses={status: {"model": Wrong} for status in (401, 408, 413, 415, 422, 429, 503)},
     )
     app.state.service = service
@@ -347,6 +350,11 @@ def create_app(config: ServeConfig, models: Models, guard: Guard | None, keys: K
     async def metrics() -> Response:
         """Counts and times, for Prometheus."""
         return Response(service.observed.page(), media_type="text/plain; version=0.0.4")
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs(request: Request) -> HTMLResponse:
+        text = page(app.openapi(), str(request.base_url), key=keys is not None)
+        return HTMLResponse(text, headers={"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff"})
 
     @app.exception_handler(Shed)
     async def on_shed(request: Request, shed: Shed) -> JSONResponse:

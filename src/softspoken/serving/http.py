@@ -37,7 +37,7 @@ WRITE_SECONDS = 30.0
 """For a client to take an answer."""
 HEAD_BYTES = 16_384
 WORK_PATHS = ("/v1/generate", "/v1/score")
-OPEN_PATHS = ("/health", "/ready", "/docs", "/redoc", "/openapi.json")
+OPEN_PATHS = ("/health", "/ready", "/docs", "/openapi.json")
 """What needs no key: probes, and what says how to ask."""
 
 

@@ -184,6 +184,14 @@ def test_probes_metrics_and_how_to_ask(running: Running) -> None:
     assert schema["components"]["schemas"]["GenerateRequest"]["examples"][0]["texts"]
 
 
+def test_the_page_that_says_how_to_ask_runs_nothing(running: Running) -> None:
+    status, page, headers = running.ask("GET", "/docs")
+    assert (status, headers["content-security-policy"][:20]) == (200, "default-src 'none'; ")
+    assert f"curl -s http://127.0.0.1:{running.port}/v1/generate" in page
+    assert not re.search(r"<script|//cdn|<link", page)
+    assert running.ask("GET", "/redoc")[0] == 404
+
+
 # ------------------------------------------------------------------------------------------------------- refusals
 
 
