@@ -40,12 +40,18 @@ def scaled(
 
 def _standardized(values: Tensor, has: Tensor, index: Tensor) -> Tensor:
     """Values [N] minus the mean of those of their group that count, over their standard deviation (of a population)."""
-    groups = int(index.max()) + 1 if len(index) else 0
-    counted, zeros = torch.where(has, values, 0.0), torch.zeros(groups, dtype=values.dtype)
-    count = zeros.scatter_add(0, index, has.to(values.dtype)).clamp(min=1)
-    centred = values - (zeros.scatter_add(0, index, counted) / count)[index]
+    members = _members(index, values)
+    count = (members @ has.to(values.dtype)).clamp(min=1)
+    centred = values - (members @ torch.where(has, values, 0.0) / count)[index]
     squares = torch.where(has, centred.square(), 0.0)
-    return centred / ((zeros.scatter_add(0, index, squares) / count).sqrt()[index] + LEAST_SPREAD)
+    return centred / ((members @ squares / count).sqrt()[index] + LEAST_SPREAD)
+
+
+def _members(index: Tensor, values: Tensor) -> Tensor:
+    """[groups, N] of the kind of `values`: 1 where a row is of a group. A product with it adds in a fixed order, as a GPU's scatter_add
+    does not, and the same seed gives the same digits wherever scores lie."""
+    groups = torch.arange(int(index.max()) + 1 if len(index) else 0, device=index.device)
+    return (index == groups.unsqueeze(1)).to(values.dtype)
 
 
 def with_opinions(scores: Scores, prompt_index: Tensor) -> Scores:
@@ -55,10 +61,7 @@ def with_opinions(scores: Scores, prompt_index: Tensor) -> Scores:
     has = ~total.isnan()
     if has.all():
         return scores
-    groups = int(prompt_index.max()) + 1
-    zeros = torch.zeros(groups, dtype=total.dtype)
-    counted = torch.where(has, total, 0.0)
-    count = zeros.scatter_add(0, prompt_index, has.to(total.dtype))
-    mean = zeros.scatter_add(0, prompt_index, counted) / count
+    members, counted = _members(prompt_index, total), torch.where(has, total, 0.0)
+    mean = members @ counted / (members @ has.to(total.dtype))
     over_all = counted.sum() / max(1, int(has.sum()))
     return Scores(torch.where(has, total, torch.where(mean.isfinite(), mean, over_all)[prompt_index]), scores.terms)
