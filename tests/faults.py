@@ -1,8 +1,10 @@
 """Deaths at file operations: from one of them on nothing reaches the disk any more, as if the process were gone."""
 
 import contextlib
+import fcntl
 import os
 from collections.abc import Callable, Iterator
+from unittest.mock import patch
 
 import pytest
 
@@ -24,8 +26,27 @@ def die_at(number: int) -> Iterator[Callable[[], bool]]:
         if calls >= number:
             raise Died
 
-    with watching(before):
+    with watching(before), _freed_by_death():
         yield lambda: calls >= number
+
+
+@contextlib.contextmanager
+def _freed_by_death() -> Iterator[None]:
+    """What a process has locked is free when it is gone; here it stays, and so would a descriptor that a library did not come to close."""
+    locked: list[int] = []
+    lock = fcntl.flock
+
+    def flock(handle: int, kind: int) -> None:
+        lock(handle, kind)
+        locked.append(handle)
+
+    try:
+        with patch.object(fcntl, "flock", flock):
+            yield
+    finally:
+        for handle in locked:
+            with contextlib.suppress(OSError):  # it has been closed
+                lock(handle, fcntl.LOCK_UN)
 
 
 def deaths_at_every_operation(

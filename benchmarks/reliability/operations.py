@@ -8,8 +8,9 @@ from __future__ import annotations
 import builtins
 import io
 import os
+import pathlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -41,10 +42,24 @@ class _Watched(io.FileIO):
 @contextmanager
 def watching(before: Before) -> Iterator[None]:
     """Inside, `before` is called with the kind of each operation."""
-    with patch.multiple(os, **{name: _told(before, name, getattr(os, name)) for name in CALLS}):
-        opening = _open(before, io.open)
-        with patch.object(io, "open", opening), patch.object(builtins, "open", opening), _libraries(before):
-            yield
+    calls = {name: _told(before, name, getattr(os, name)) for name in CALLS}
+    opening = _open(before, io.open)
+    with (
+        patch.multiple(os, **calls),
+        patch.object(io, "open", opening),
+        patch.object(builtins, "open", opening),
+        _paths(calls | {"open": opening}),
+        _libraries(before),
+    ):
+        yield
+
+
+def _paths(calls: dict[str, Any]) -> AbstractContextManager[object]:
+    """Python 3.10's pathlib looks its calls up once, when it is imported; later ones ask `os` and `io` each time."""
+    accessor = getattr(pathlib, "_normal_accessor", None)
+    if accessor is None:
+        return nullcontext()
+    return patch.multiple(accessor, **{name: call for name, call in calls.items() if hasattr(accessor, name)})
 
 
 def _told(before: Before, kind: str, real: Any) -> Any:

@@ -265,6 +265,8 @@ class Policy:
 
     def texts(self, ids: Tensor) -> list[str]:
         """Responses [N, T] int64 as text, without white space around it unless that counts."""
+        if not len(ids):  # of no rows, transformers before 5.24 makes one empty text
+            return []
         texts: list[str] = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
         return [text.strip() for text in texts] if self.prompt_format.strip else texts
 
