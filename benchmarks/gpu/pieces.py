@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,6 @@ from softspoken.rl.rollout import generate_rollout, sample_rows
 from softspoken.types import Experience, Memory, PromptBatch, Sampled, Scores
 
 EXAMPLES = load_examples("mini", "train")[:64]
-BY_LENGTH = sorted(EXAMPLES, key=lambda example: len(example.text))
 SAMPLES = 6
 LOG_RATIO = 2e-5
 """The most that two ways of sampling the same tokens may be apart in float32, in nats: rounding, of which the line says how much."""
@@ -73,8 +73,12 @@ def move(policy: Policy) -> None:
             weight.normal_(std=0.02)
 
 
-def prompts_of(policy: Policy, count: int, *, first: int = 0, by_length: bool = False) -> PromptBatch:
-    examples = (BY_LENGTH if by_length else EXAMPLES)[first : first + count]
+def prompts_of(policy: Policy, count: int, *, first: int = 0, lines: int | None = None) -> PromptBatch:
+    """With `lines`, no more of each text: short ones, for graphs of another width."""
+    examples = [
+        replace(example, text="\n".join(example.text.splitlines()[:lines]))
+        for example in EXAMPLES[first : first + count]
+    ]
     return encode_prompts(examples, policy.tokenizer, policy.prompt_format)
 
 

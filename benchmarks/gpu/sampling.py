@@ -23,14 +23,15 @@ from softspoken.rl.loading import load_policy
 from softspoken.rl.policy import Policy, require_moved
 from softspoken.rl.rollout import generate_rollout, teacher_forced
 
-SHAPES = ((2, 12, 0), (5, 20, 56), (8, 12, 20), (3, 12, 30), (2, 12, 62))
-"""How many prompts, new tokens, and where among the prompts by length: widths of 64 and 128, and one shape twice."""
+SHAPES = ((2, 12, 0, None), (5, 20, 56, None), (8, 12, 20, 1), (3, 12, 30, 2), (2, 12, 62, None), (2, 12, 8, 1))
+"""How many prompts, new tokens, the first of the prompts and how many lines of them: widths of 64 and 128, and one shape twice."""
 
 
 def captured_sampling(device: str, dtype: str) -> str:
     """A captured step samples what plain sampling does, and its record is what teacher forcing finds: the embedded model."""
     policy, compared = policy_of(device, dtype), Compared(dtype)
-    compared.add(*both_ways(policy, *inputs(policy, prompts_of(policy, 8))))
+    for count, limit, lines in ((8, 40, None), (3, 20, 1)):
+        compared.add(*both_ways(policy, *inputs(policy, prompts_of(policy, count, lines=lines), limit)))
     return f"{compared.said()}, {_record(policy, device, dtype)}"
 
 
@@ -40,8 +41,8 @@ def tiny_sampling(device: str, dtype: str, family: str, **changes: Any) -> str:
     assert graphs.applies_to(policy)
     kept: set[int] = set()
     for again in range(2):
-        for seed, (count, limit, first) in enumerate(SHAPES):
-            prompts = prompts_of(policy, count, first=first, by_length=True)
+        for seed, (count, limit, first, lines) in enumerate(SHAPES):
+            prompts = prompts_of(policy, count, first=first, lines=lines)
             compared.add(*both_ways(policy, *inputs(policy, prompts, limit, seed, ends=0.05)))
         now = {id(buffers) for buffers in policy.sampling_buffers.values()}
         assert now == kept or not again, "captured anew"
