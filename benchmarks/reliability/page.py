@@ -124,7 +124,7 @@ def soak_table(records: list[Record]) -> str:
             [
                 ("work", f"`{one['command']}`, {one['size']:,} {unit}"),
                 ("memory", f"{found['level'][0]:.0f} MiB"),
-                ("its gain", f"{memory[0]:+.1f} ± {memory[1]:.1f} MiB"),
+                ("its gain", f"{round(memory[0], 1) + 0.0:+.1f} ± {memory[1]:.1f} MiB"),
                 ("CPU ms a step or text", f"{1000 * found['each'][0]:.1f}"),
                 ("their gain", f"{100 * seconds[0]:+.1f} ± {100 * seconds[1]:.1f} %"),
             ]

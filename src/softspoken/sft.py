@@ -80,7 +80,9 @@ def _train(config: SftConfig, folder: RunFolder) -> None:
     tokenizer = load_tokenizer(config.model)
     task = load_task(config.task)
     prompt_format = prompt_format_for(config.model, default=PromptFormat(task.template), **asked(task, config))
-    examples = read_examples(config, task, config.max_examples)
+    examples = read_examples(
+        config, task, config.max_examples, say_missing=False
+    )  # which comes with what becomes of them
     examples = _with_references(examples, config)
     examples = _one_for_each_reference(examples)
     if config.resume:

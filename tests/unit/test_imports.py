@@ -166,7 +166,7 @@ INSIDE = {
         "notes": {"systems"},
         "measure": {"metrics", "rows", "systems"},
         "evaluate": {"notes", "measure", "systems", "rows", "earlier", "analysis", "metrics", "resampling"},
-        "given": {"evaluate", "measure", "systems"},
+        "given": {"evaluate", "measure", "responses", "systems"},
     },
     "tasks": {"task": set(), "summarization": {"task"}, "detoxification": {"task"}, "translation": {"task"}},
     "report": {

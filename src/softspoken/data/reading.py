@@ -41,8 +41,10 @@ GIVEN = "rows given in Python"
 """What a dataset is called that has no name."""
 
 
-def read_examples(config: Any, task: Any, limit: int | None, *, say: bool = True) -> list[Example]:
-    """`load_examples` of what a command's configuration names, as its task has it."""
+def read_examples(
+    config: Any, task: Any, limit: int | None, *, say: bool = True, say_missing: bool = True
+) -> list[Example]:
+    """`load_examples` of what a command's configuration names, as its task has it. `say_missing`: that some have no reference."""
     if say and config.split != type(config).__dataclass_fields__["split"].default and is_one_set(config.dataset):
         log.warning("split %s makes no difference: %s is one set of rows", config.split, name_of(config.dataset))
     return load_examples(
@@ -54,6 +56,7 @@ def read_examples(config: Any, task: Any, limit: int | None, *, say: bool = True
         limit=limit,
         cleaned=task.clean,
         say=say,
+        say_missing=say_missing,
     )
 
 
@@ -93,6 +96,7 @@ def load_examples(
     limit: int | None = None,
     cleaned: bool = False,
     say: bool = True,
+    say_missing: bool = True,
 ) -> list[Example]:
     """All examples of a hub id, a local file or folder, `mini` (the embedded corpus), or rows given in Python.
 
@@ -110,7 +114,7 @@ def load_examples(
     asked = columns and columns.reference
     if asked and not any(example.reference for example in examples):
         raise _no_reference(source, asked)
-    for oddity in oddities(examples) if say else []:
+    for oddity in oddities(examples, missing=say_missing) if say else []:
         log.warning("%s: %s", source, oddity)
     return examples
 
@@ -253,7 +257,7 @@ def clean(text: str) -> str:
 # ------------------------------------------------------------------------------------------------------- what is said
 
 
-def oddities(examples: list[Example]) -> list[str]:
+def oddities(examples: list[Example], *, missing: bool = True) -> list[str]:
     """What is most likely a mistake about the examples as a whole: texts or references that are all the same, some absent."""
     count = len(examples)
     without = sum(example.reference is None for example in examples)
@@ -261,7 +265,7 @@ def oddities(examples: list[Example]) -> list[str]:
     said = []
     if count > 1 and len({example.text for example in examples}) == 1:
         said.append(f"all {count} texts are the same")
-    if 0 < without < count:
+    if missing and 0 < without < count:
         said.append(f"{without} of {count} rows have no reference")
     if count > 1 and not without and len(references) == 1:
         said.append(f"all {count} references are the same")

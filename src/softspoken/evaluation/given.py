@@ -13,6 +13,7 @@ from softspoken.config.naming import HUMAN
 from softspoken.data.reading import list_of_texts, read_examples
 from softspoken.evaluation import evaluate as command
 from softspoken.evaluation.evaluate import Prepared, judging, measure_prepared
+from softspoken.evaluation.responses import as_ours
 from softspoken.evaluation.systems import System, Window
 from softspoken.models.pretrained import resolve_device
 from softspoken.report.shown import Evaluation
@@ -108,7 +109,7 @@ def _of_responses(config: EvaluateConfig, systems: Mapping[str, Responses]) -> A
     task, notes = load_task(config.task), list[str]()
     examples = read_examples(config, task, config.limit)
     judges, terms, similarity = judging(config, task, examples, notes, str(resolve_device(config.device)))
-    made = [_system(name, responses, len(examples)) for name, responses in systems.items()]
+    made = [_system(name, responses, len(examples), strip=task.strip) for name, responses in systems.items()]
     made.sort(key=lambda one: one.name != "base")  # what others are compared with comes first
     prepared = Prepared(config, task, examples, judges, terms, similarity, made, {}, notes, asks_models=False)
     with RunFolder(config.output, add=True, replace=config.overwrite) as folder:
@@ -116,7 +117,7 @@ def _of_responses(config: EvaluateConfig, systems: Mapping[str, Responses]) -> A
         return measure_prepared(prepared, folder, resume=False)
 
 
-def _system(name: str, responses: Responses, count: int) -> System:
+def _system(name: str, responses: Responses, count: int, *, strip: bool) -> System:
     if not isinstance(name, str) or not name.strip() or name == HUMAN:
         raise InputError(
             f"systems: {name!r} cannot be the name of a system; give a text other than {HUMAN!r}, which the references are"
@@ -149,6 +150,7 @@ def _system(name: str, responses: Responses, count: int) -> System:
     decoding: Decoding = "greedy" if len(rows[0]) == 1 else "sampled"
 
     def said(window: Window) -> list[list[Response]]:
-        return [[Response(text) for text in own] for own in rows[window.first : window.first + len(window.examples)]]
+        some = rows[window.first : window.first + len(window.examples)]
+        return [[Response(as_ours(text, strip=strip)) for text in own] for own in some]
 
     return System(name, {decoding: len(rows[0])}, [lambda: said])

@@ -42,6 +42,11 @@ def read_responses(
     return found
 
 
+def as_ours(text: str, *, strip: bool) -> str:
+    """Somebody else's response as a model's own is kept: without the white space around it, but in tasks where that counts (`Task.strip`)."""
+    return text.strip() if strip else text
+
+
 def _ids(name: str, examples: list[Example]) -> list[str]:
     counts = Counter(example.id for example in examples)
     identity, count = counts.most_common(1)[0]

@@ -19,7 +19,7 @@ from softspoken.data.files import SUFFIXES, file_suffix
 from softspoken.data.prompts import PromptFormat
 from softspoken.data.words import any_of, words
 from softspoken.evaluation.metrics import Judge
-from softspoken.evaluation.responses import read_responses
+from softspoken.evaluation.responses import as_ours, read_responses
 from softspoken.inference.choosing import use_engine
 from softspoken.inference.generator import Generator
 from softspoken.models.adapters import adapter_folder
@@ -113,7 +113,14 @@ def named_systems(
             )
         if files:
             systems.append(
-                of_file(name, Path(files[0]), examples, task.words, some=bool(config.limit or config.held_out))
+                of_file(
+                    name,
+                    Path(files[0]),
+                    examples,
+                    task.words,
+                    some=bool(config.limit or config.held_out),
+                    strip=task.strip,
+                )
             )
         else:
             systems.append(System(name, ways, [_Model(config, prompt_format, model=source) for source in sources]))
@@ -199,13 +206,15 @@ class _Responses:
 # -------------------------------------------------------------------------------------------------------- files
 
 
-def of_file(name: str, path: Path, examples: list[Example], words: Words, *, some: bool = False) -> System:
-    """Somebody else's responses, as a system; `some`: see `read_responses`."""
+def of_file(
+    name: str, path: Path, examples: list[Example], words: Words, *, some: bool = False, strip: bool = True
+) -> System:
+    """Somebody else's responses, as a system; `some`: see `read_responses`; `strip`: see `as_ours`."""
     found = read_responses(name, path, examples, words, some=some)
     samples = len(next(iter(found.values())))
 
     def generate(window: Window) -> list[list[Response]]:
-        return [[Response(text.strip()) for text in found[example.id]] for example in window.examples]
+        return [[Response(as_ours(text, strip=strip)) for text in found[example.id]] for example in window.examples]
 
     return System(name, {"sampled" if samples > 1 else "greedy": samples}, [lambda: generate])
 

@@ -25,8 +25,14 @@ GROUPS = ("Reward", TOXICITY, QUALITY, FORM, LABELS, OTHER)
 
 
 def toxicity(value: float) -> str:
-    """Three decimals, four where there would be little left."""
-    return f"{value:.4f}" if 0 < abs(value) < 0.01 else f"{value:.3f}"
+    """Three decimals, four where there would be little left; not four noughts."""
+    finer = f"{value:.4f}"
+    return finer if abs(value) < 0.01 and _is_seen(finer) else f"{value:.3f}"
+
+
+def _is_seen(text: str) -> bool:
+    """Whether anything is left of a number as it is written."""
+    return any(digit in text for digit in "123456789")
 
 
 def _points(value: float) -> str:
@@ -120,7 +126,9 @@ def _once(*metrics: str) -> list[str]:
 
 
 def written(known: Measure, value: float) -> str:
-    return FORMS[known.form](value)
+    """0.4, −0.012 or, of a share, 3.7 %; no sign where nothing is left of it as it is written."""
+    text = FORMS[known.form](abs(value))
+    return f"−{text}" if value < 0 and _is_seen(text) else text
 
 
 def scale_of(known: Measure) -> float | None:
@@ -266,11 +274,9 @@ def mark_of(one: Comparison, known: Measure) -> Literal["better", "worse", ""]:
 
 
 def signed_as(value: float, known: Measure) -> str:
-    """+0.4, −0.012 or, of a share, −3.7 pp; no sign where nothing is left of it as it is written."""
-    text = written(known, abs(value)).replace("%", "pp")
-    if not any(digit in text for digit in "123456789"):
-        return text
-    return ("+" if value > 0 else "−") + text
+    """The same of a change: +0.4, −0.012 or, of a share, −3.7 pp."""
+    text = written(known, value).replace("%", "pp")
+    return f"+{text}" if value > 0 and _is_seen(text) else text
 
 
 def range_of(low: str, to: str, high: str) -> str:

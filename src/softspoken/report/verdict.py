@@ -418,4 +418,5 @@ def _times(ratio: float) -> str:
 
 
 def _percent(ratio: Interval) -> str:
-    return f"{100 * (ratio.mean - 1):+.0f} %".replace("-", "−")
+    change = round(100 * (ratio.mean - 1))
+    return f"{change:+} %".replace("-", "−") if change else "0 %"

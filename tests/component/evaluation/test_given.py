@@ -24,7 +24,9 @@ def judged(monkeypatch):
 
 
 def test_lists_are_scored_like_any_systems():
-    report = softspoken.evaluate(texts=TEXTS, references=REFERENCES, systems={"mine": MINE, "base": BASE})
+    report = softspoken.evaluate(
+        texts=TEXTS, references=REFERENCES, systems={"mine": [f" {one}\n" for one in MINE], "base": BASE}
+    )
     assert [(one.name, one.decoding, one.n) for one in report.systems] == [
         ("human", None, 2),
         ("base", "greedy", 3),

@@ -59,6 +59,8 @@ def test_a_file_of_summaries_is_a_system(summaries):
     [load] = (system := of_file("mine", summaries(("b", "B "), ("a", "A")), ROWS, WORDS)).loads
     assert system.ways == {"greedy": 1}
     assert load()(window(ROWS, "greedy", 1)) == [[Response("A")], [Response("B")]]
+    [load] = of_file("mine", summaries(("b", "B "), ("a", "A")), ROWS, WORDS, strip=False).loads  # where it counts
+    assert load()(window(ROWS, "greedy", 1)) == [[Response("A")], [Response("B ")]]
     sampled = of_file("mine", summaries(("b", "B"), ("a", "A"), ("b", "C"), ("a", "D")), ROWS, WORDS)
     assert sampled.ways == {"sampled": 2}
     assert sampled.loads[0]()(window(ROWS[1:], "sampled", 2)) == [[Response("B"), Response("C")]]

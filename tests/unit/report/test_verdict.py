@@ -6,7 +6,7 @@ import pytest
 
 from made_up import KEPT, LOWER, compared, full_report, report_with, system
 from softspoken.report.alternatives import unbeaten, weighed
-from softspoken.report.measures import is_alternative, measure, signed_as
+from softspoken.report.measures import is_alternative, measure, signed_as, written
 from softspoken.report.tables import change_of
 from softspoken.report.verdict import judged_systems, remarks, verdicts
 from softspoken.types import Interval
@@ -307,3 +307,9 @@ def test_one_text_is_said_to_be_one():
 def test_what_rounds_to_nothing_has_no_sign():
     rouge = measure("rougeL", report_with())
     assert [signed_as(value, rouge) for value in (0.04, -0.04, 0.06, -0.06)] == ["0.0", "0.0", "+0.1", "−0.1"]
+    reward = measure("reward", report_with())
+    assert [written(reward, value) for value in (-0.04, 0.00004, -0.00004)] == ["−0.040", "0.000", "0.000"]
+    [verdict] = verdicts(report_with(compared("toxicity", (-0.1, -0.196, -0.00002)), *KEPT))
+    assert "95 % interval −0.196 to 0.000" in verdict.sentences[0]
+    [verdict] = verdicts(report_with(*LOWER, *KEPT, compared("length", (0.0, -0.1, 0.1), (0.998, 0.99, 1.001))))
+    assert "(length 0 %)" in verdict.sentences[1]
