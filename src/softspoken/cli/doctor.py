@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import platform
 import shutil
@@ -101,6 +103,18 @@ def _hub() -> str:
     return f"{constants.ENDPOINT} answers"
 
 
+@contextlib.contextmanager
+def _warnings_alone() -> Iterator[None]:
+    """What a training says of itself would stand in the middle of the list."""
+    logger = logging.getLogger("softspoken")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
 def _self_test() -> Finding:
     """One step of the demo's kind, and a text from the adapter that came of it."""
     from softspoken.config import TrainConfig
@@ -108,7 +122,7 @@ def _self_test() -> Finding:
     from softspoken.train import train
 
     begun = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder:
+    with _warnings_alone(), tempfile.TemporaryDirectory() as folder:
         output = str(Path(folder) / "run")
         try:
             train(
