@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 from peft import PeftModel
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.activations import NewGELUActivation
@@ -70,9 +72,20 @@ def load_policy(config: TrainConfig, prompt_format: PromptFormat | None = None) 
     if (
         config.algorithm == "ppo" and (made / VALUE_HEAD_FILE).is_file()
     ):  # by another run's critic, whose reward may have been another
-        policy.load_value_head(made)
+        load_value_head(policy, made)
     choose_products(policy, config)
     return policy
+
+
+def load_value_head(policy: Policy, folder: Path) -> None:
+    """As `Policy.save` left it. Raises InputError for a file that is damaged, or of another model."""
+    file = folder / VALUE_HEAD_FILE
+    try:
+        policy.value_head.load_state_dict(load_file(file, device=str(policy.device)))
+    except (SafetensorError, RuntimeError) as error:
+        raise InputError(
+            f"{file} is not the value head of this model ({first_line(error)[:200]}); take it away to begin with a fresh one"
+        ) from error
 
 
 def _policy(

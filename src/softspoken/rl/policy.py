@@ -11,8 +11,7 @@ import torch
 from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedModel
 from transformers.cache_utils import DynamicCache, DynamicLayer, EncoderDecoderCache
@@ -40,10 +39,10 @@ from softspoken.models.generation import (
 )
 from softspoken.models.pretrained import no_bar_for_weights
 from softspoken.models.room import require_embeddings
-from softspoken.models.trained import frozen_layers, step_dropouts
+from softspoken.models.trained import step_dropouts
 from softspoken.rl import numerics
 from softspoken.rl.agreement import require_agreement
-from softspoken.types import InputError, Memory, RunError, first_line
+from softspoken.types import InputError, Memory, RunError
 
 VALUE_HEAD_FILE = "value_head.safetensors"
 START_ADAPTER = "reference"
@@ -134,20 +133,6 @@ class Policy:
             self.exact = False
         keep_attention(self.seq2seq)
         require_agreement(self)
-
-    def multiply_in(self, dtype: torch.dtype | None) -> None:
-        """From now on every frozen layer's products are taken by oneDNN in `dtype`, on a CPU, or as they were: the same in sampling, scoring
-        and update. What trains, the states between layers, attention and log-probabilities stay in float32."""
-        few = {id(module) for module in self.decoder.modules()}
-        for layer in frozen_layers(self.seq2seq):
-            vars(layer).pop("forward", None)
-            if dtype is not None:
-                vars(layer)["forward"] = FrozenProduct(layer, dtype, packed=id(layer) in few, gradient=True)
-        head = head_of(self.seq2seq)
-        if isinstance(self.vocabulary_product, FrozenProduct) and isinstance(head, nn.Linear):
-            self.vocabulary_product = FrozenProduct(head, dtype or torch.float32, gradient=dtype is not None)
-        if dtype == torch.bfloat16:
-            self.exact = False
 
     # ------------------------------------------------------------------------------------------- passes
 
@@ -419,16 +404,6 @@ class Policy:
             {name: weight.contiguous() for name, weight in self.value_head.state_dict().items()},
             folder / VALUE_HEAD_FILE,
         )
-
-    def load_value_head(self, folder: Path) -> None:
-        """As `save` left it. Raises InputError for a file that is damaged, or of another model."""
-        file = folder / VALUE_HEAD_FILE
-        try:
-            self.value_head.load_state_dict(load_file(file, device=str(self.device)))
-        except (SafetensorError, RuntimeError) as error:
-            raise InputError(
-                f"{file} is not the value head of this model ({first_line(error)[:200]}); take it away to begin with a fresh one"
-            ) from error
 
 
 def is_trained(module: nn.Module) -> bool:

@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from torch import Tensor
+from torch import Tensor, nn
 
 from softspoken.config import TrainConfig
-from softspoken.models.cpu import outruns_mkl, rounds_natively
+from softspoken.models.cpu import FrozenProduct, outruns_mkl, rounds_natively
+from softspoken.models.families import head_of
 from softspoken.models.trained import LORA, frozen_layers
 from softspoken.rl import numerics
 from softspoken.rl.policy import Policy
@@ -45,7 +46,7 @@ def choose_products(policy: Policy, config: TrainConfig) -> None:
     dtype = products_for(config, policy.model, weights)
     if dtype is None:
         return
-    policy.multiply_in(torch.float32 if outruns_mkl() else None)
+    multiply_in(policy, torch.float32 if outruns_mkl() else None)
     if dtype == torch.float32:
         return
     exact = policy.exact
@@ -59,8 +60,23 @@ def choose_products(policy: Policy, config: TrainConfig) -> None:
         )
         return
     log.info("float32: in bfloat16 log-probabilities would be %.2f nats off", moved.max())
-    policy.multiply_in(torch.float32 if outruns_mkl() else None)
+    multiply_in(policy, torch.float32 if outruns_mkl() else None)
     policy.exact = exact
+
+
+def multiply_in(policy: Policy, dtype: torch.dtype | None) -> None:
+    """From now on every frozen layer's products are taken by oneDNN in `dtype`, on a CPU, or as they were: the same in sampling, scoring
+    and update. What trains, the states between layers, attention and log-probabilities stay in float32."""
+    few = {id(module) for module in policy.decoder.modules()}
+    for layer in frozen_layers(policy.seq2seq):
+        vars(layer).pop("forward", None)
+        if dtype is not None:
+            vars(layer)["forward"] = FrozenProduct(layer, dtype, packed=id(layer) in few, gradient=True)
+    head = head_of(policy.seq2seq)
+    if isinstance(policy.vocabulary_product, FrozenProduct) and isinstance(head, nn.Linear):
+        policy.vocabulary_product = FrozenProduct(head, dtype or torch.float32, gradient=dtype is not None)
+    if dtype == torch.bfloat16:
+        policy.exact = False
 
 
 @torch.no_grad()
@@ -77,5 +93,5 @@ def _moved_by_rounding(policy: Policy) -> Tensor:
 
     plain = logits()
     likeliest = plain.argmax(dim=-1)
-    policy.multiply_in(torch.bfloat16)
+    multiply_in(policy, torch.bfloat16)
     return (numerics.token_logprobs(logits(), likeliest) - numerics.token_logprobs(plain, likeliest)).abs()
