@@ -67,5 +67,6 @@ def made_policy(**weights: torch.nn.Parameter) -> SimpleNamespace:
         device=torch.device("cpu"),
         tokens_per_microbatch=None,
         sharded=False,
-        sampling_buffers={},
+        can_capture=False,
+        let_go=lambda: False,
     )

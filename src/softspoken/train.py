@@ -332,7 +332,7 @@ def _learn(run: _Prepared, folder: RunFolder) -> Generator[Step, bool | None, No
 
     prune(folder, watched.best_step)  # a stop may have come in the middle of the last time
     end(config, watched, step, folder, policy, optimizer)
-    policy.sampling_buffers.clear()  # they refer to the policy, and it to them
+    policy.let_go()  # they refer to the policy, and it to them
 
 
 # --------------------------------------------------------------------------------------------------- in the loop

@@ -144,6 +144,8 @@ class Rollout:
     """Of several processes, each of which reads a part: the prompts that this one's memory is of; None where there is none."""
     has_reference: bool = True
     """Whether there is one; where there is none, `ref_logprobs` are the sampling policy's own."""
+    fixed: bool = False
+    """Whether its tensors are buffers, used again for other rows: then nothing in a pass may depend on what they hold (rl/replays.py)."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Sampling on a GPU: a step of the decoder and all that follows it is one captured CUDA graph, replayed for every token.
+"""Sampling on a GPU, and what captures: a step of the decoder and all that follows it is one captured CUDA graph, replayed for every token.
 
 A small decoder's kernels end sooner than Python launches the next one; a replay launches all of them at once. A graph
 reads and writes the same memory each time, so the cache, the prompts and the record lie in buffers of fixed shapes.
@@ -6,7 +6,10 @@ reads and writes the same memory each time, so the cache, the prompts and the re
 
 from __future__ import annotations
 
+import contextlib
 import functools
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -194,36 +197,52 @@ class _Buffers:
 
     def capture(self) -> None:
         """Record a step as a graph. What it writes is overwritten when sampling begins."""
-        try:
-            self.graph = self._captured()
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError as error:
-            # Inside a capture the lack of memory comes as another class than outside (PyTorch issue 187795).
-            if "out of memory" in str(error):
-                raise torch.OutOfMemoryError(str(error)) from error
-            raise CaptureError(str(error)) from error
-
-    def _captured(self) -> torch.cuda.CUDAGraph:
-        stream = _side_stream(self.policy.device)
-        # The outer context is left however a capture ends: `torch.cuda.graph` leaves its stream current where it fails.
-        with torch.cuda.device(self.policy.device), torch.cuda.stream(torch.cuda.current_stream(self.policy.device)):
-            stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(stream):
-                for _ in range(WARM_UP):
-                    self._rewind()  # there may be room for one token only
-                    self.step()
-            torch.cuda.current_stream().wait_stream(stream)
-            graph = torch.cuda.CUDAGraph()
-            # thread_local: the thread that prefetches prompts may go on meanwhile.
-            with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+        with beside(self.policy.device):
+            for _ in range(WARM_UP):
+                self._rewind()  # there may be room for one token only
                 self.step()
-        return graph
+        self.graph = captured(self.policy.device, self.step)
 
     def _rewind(self) -> None:
         self.position.zero_()
         for layer in self.cache.self_attention_cache.layers:
             layer.reset()
+
+
+# ------------------------------------------------------------------------------------------------------ capturing
+
+
+@contextlib.contextmanager
+def beside(device: torch.device) -> Iterator[None]:
+    """Inside, on the stream that captures, after what was asked for before; what is asked for afterwards waits for it. Nothing on a CPU."""
+    if device.type != "cuda":
+        yield
+        return
+    stream = _side_stream(device)
+    stream.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(stream):
+        yield
+    torch.cuda.current_stream(device).wait_stream(stream)
+
+
+def captured(device: torch.device, work: Callable[[], None], pool: Any = None) -> torch.cuda.CUDAGraph:
+    """`work` as a graph, not run. It must have run before, `beside`. Raises CaptureError, torch.OutOfMemoryError."""
+    graph = torch.cuda.CUDAGraph()
+    try:
+        # The outer context is left however a capture ends: `torch.cuda.graph` leaves its stream current where it fails.
+        with torch.cuda.device(device), torch.cuda.stream(torch.cuda.current_stream(device)):
+            # thread_local: the thread that prefetches prompts may go on meanwhile.
+            mode = "thread_local"
+            with torch.cuda.graph(graph, pool=pool, stream=_side_stream(device), capture_error_mode=mode):
+                work()
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        # Inside a capture the lack of memory comes as another class than outside (PyTorch issue 187795).
+        if "out of memory" in str(error):
+            raise torch.OutOfMemoryError(str(error)) from error
+        raise CaptureError(str(error)) from error
+    return graph
 
 
 @functools.cache

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from softspoken.config import TrainConfig
 from softspoken.config.training import FROM_CHOSEN
-from softspoken.rl import numerics
+from softspoken.rl import numerics, replays
 from softspoken.rl.losses import divisor
 from softspoken.rl.policy import Policy
 from softspoken.rl.rollout import encodes, micro_batches, own_rows, samples_of, widest, within_memory
@@ -65,7 +65,7 @@ def optimise(
             continue
         optimizer.step()
         totals.add(losses, norm, value_norm)
-    optimizer.zero_grad(set_to_none=True)
+    optimizer.zero_grad(set_to_none=not replays.applies_to(policy, config))
     return totals.stats(experience, int(teach.sum()))
 
 
@@ -114,17 +114,25 @@ def _accumulate_gradient(
 ) -> dict[str, float]:
     """Backward through every micro-batch of this process's own of `rows`, those of the mini-batch `batch` that teach; a token weighs the
     same in it, however it is split. Returns the sums of the loss's parts."""
-    optimizer.zero_grad(set_to_none=True)
+    replayed = replays.applies_to(policy, config)
+    optimizer.zero_grad(set_to_none=not replayed)  # a graph adds to the gradients that it knows
     whole = divisor(experience.rollout.response_mask[batch], config)
     together = 2 if config.algorithm == "dpo" else 1
     own = own_rows(experience.rollout, rows)
     sums: dict[str, Tensor] = {}
+
+    def work(experience: Experience, some: Tensor, whole: Tensor) -> dict[str, Tensor]:
+        loss, parts = loss_of(policy, experience, some, config)
+        (loss / whole).backward()
+        return parts
+
     for micro in in_step(micro_batches(policy, experience.rollout, own, config, together), sharded=policy.sharded):
         if micro is None:
             policy.idle(encodes=encodes(policy, experience.rollout, config)).backward()
             continue
-        loss, parts = loss_of(policy, experience, micro, config)
-        (loss / whole).backward()
+        parts = (
+            replays.run(policy, experience, micro, config, work, whole) if replayed else work(experience, micro, whole)
+        )
         for name, value in parts.items():
             sums[name] = sums.get(name, torch.zeros_like(value)) + value
     return {name: value.item() for name, value in sums.items()}

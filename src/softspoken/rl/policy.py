@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +108,9 @@ class Policy:
         forbidden[[*pads, *self.not_allowed.always]] = True
         self.forbidden_first = torch.tensor(self.not_allowed.first, dtype=torch.long, device=self.device)
         self.sampling_buffers: dict[Any, Any] = {}  # what sampling on a GPU keeps from step to step (graphs.py)
-        self.can_capture = self.device.type == "cuda"
+        self.passes: dict[Any, Any] = {}  # and what scoring and updates do (replays.py)
+        self.can_capture = self.can_replay = self.device.type == "cuda"
+        self.in_reference = False
         self.forbid(forbidden)
         self.has_start_adapter = START_ADAPTER in getattr(model, "peft_config", {})
         self.decoder, head = decoder_of(self.seq2seq), head_of(self.seq2seq)
@@ -168,19 +170,26 @@ class Policy:
         ]
         return Memory(states, attention_mask, cross)
 
-    def decode(self, response_ids: Tensor, encoder_states: Tensor, attention_mask: Tensor) -> Tensor:
+    def decode(
+        self,
+        response_ids: Tensor,
+        encoder_states: Tensor,
+        attention_mask: Tensor,
+        cache: EncoderDecoderCache | None = None,
+        own_mask: Tensor | None = None,
+    ) -> Tensor:
         """Teacher-forced decoder states [N, T, D] (final, normalized): position t has read response_ids[:, :t] only.
 
-        Padding needs no mask here: it lies to the right, where a causal decoder does not look.
+        Padding needs no mask here: it lies to the right, where a causal decoder does not look. `cache`: from new_cache(). `own_mask`
+        [1, 1, T, T]: what is added so that it does not, where the model is not to make that itself.
         """
-        return self._decoder(self._shifted(response_ids), encoder_states, attention_mask, None)
+        return self._decoder(self._shifted(response_ids), encoder_states, attention_mask, cache, own_mask)
 
     def decode_from(self, response_ids: Tensor, memory: Memory, rows: Tensor) -> Tensor:
         """The same as `decode`, for the prompts `rows` [N] of a memory."""
         width = int(memory.attention_mask[rows].sum(dim=1).max())
-        cache = self.new_cache(memory, rows, width)
-        states, mask = memory.states[rows, :width], memory.attention_mask[rows, :width]
-        return self._decoder(self._shifted(response_ids), states, mask, cache)
+        cache = self.new_cache(self.cross_of(memory, rows, width))
+        return self.decode(response_ids, memory.states[rows, :width], memory.attention_mask[rows, :width], cache)
 
     def idle(self, *, encodes: bool) -> Tensor:
         """What another process's pass calls, on as little as there can be: layers in parts are gathered by all. A scalar, 0."""
@@ -197,27 +206,30 @@ class Policy:
         """One more position, with `cache` from new_cache(); token: [N] int64 → states [N, D]."""
         return self._decoder(token.unsqueeze(1), encoder_states, attention_mask, cache)[:, 0]
 
-    def new_cache(
-        self, memory: Memory | None = None, rows: Tensor | None = None, width: int | None = None
-    ) -> EncoderDecoderCache:
-        """An empty cache or, with a memory, one that knows the cross-attention's keys and values of its prompts `rows` [N].
-
-        The adapter's own term is added here, afresh for each pass, so that its gradient is that pass's own and the
-        reference has none of it (design section 10).
-        """
+    def new_cache(self, cross: Iterable[tuple[Tensor, Tensor]] = ()) -> EncoderDecoderCache:
+        """An empty cache or one that knows the cross-attention's keys and values of each layer, [N, H, P, d]; see `cross_of`."""
         # Sized by use, not by the configuration, whose num_layers is the encoder's (T5 with unequal depths).
-        cross = DynamicCache()
-        if memory is not None and rows is not None:
-            for keys, values in self.cross_of(memory, rows, width):
-                layer = DynamicLayer()
-                layer.lazy_initialization(keys, values)
-                layer.keys, layer.values = keys, values  # where update() would copy them
-                cross.layers.append(layer)
-        return EncoderDecoderCache(DynamicCache(), cross)
+        known = DynamicCache()
+        for keys, values in cross:
+            layer = DynamicLayer()
+            layer.lazy_initialization(keys, values)
+            layer.keys, layer.values = keys, values  # where update() would copy them
+            known.layers.append(layer)
+        return EncoderDecoderCache(DynamicCache(), known)
 
     def cross_of(self, memory: Memory, rows: Tensor, width: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """Each layer's cross-attention keys and values [N, H, P, d] of the prompts `rows` [N], the active adapter's term added."""
         prompts, place = numerics.each_once(rows, len(memory.states))
+        return self.cross_at(memory, prompts, place, width)
+
+    def cross_at(
+        self, memory: Memory, prompts: Tensor | slice, place: Tensor | slice, width: int | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """The same for rows whose prompts, among `prompts`, are at `place`.
+
+        The adapter's own term is added here, afresh for each pass, so that its gradient is that pass's own and the
+        reference has none of it (design section 10).
+        """
         states = memory.states[prompts, :width]
         for projections, frozen in zip(self.cross_projections, memory.cross, strict=True):
             keys, values = (
@@ -262,7 +274,14 @@ class Policy:
     def forbid(self, forbidden: Tensor) -> None:
         """Ids that must not come out, from now on: [V] bool."""
         self.forbidden, self.forbidden_ids = forbidden, forbidden.nonzero().squeeze(1)
-        self.sampling_buffers.clear()  # a graph goes on with the ids that were forbidden when it was captured
+        self.let_go()  # a graph goes on with the ids that were forbidden when it was captured
+
+    def let_go(self) -> bool:
+        """Of what sampling, scoring and updates keep on a GPU from step to step; whether there was any."""
+        kept = bool(self.sampling_buffers or self.passes)
+        self.sampling_buffers.clear()
+        self.passes.clear()
+        return kept
 
     def token_logprobs(
         self, states: Tensor, ids: Tensor, temperature: float, *, chunked: bool, first: Tensor | None = None
@@ -291,6 +310,15 @@ class Policy:
     @contextlib.contextmanager
     def reference(self) -> Iterator[None]:
         """Inside, the same weights without the trained adapter, or as they were: the frozen reference. For use under no_grad."""
+        self.in_reference = True
+        try:
+            with self._as_it_was():
+                yield
+        finally:
+            self.in_reference = False
+
+    @contextlib.contextmanager
+    def _as_it_was(self) -> Iterator[None]:
         if self._start:
             self._exchange_start()
             try:
@@ -362,12 +390,22 @@ class Policy:
             self._decoder(start, states, attention_mask, cache)
         return [(layer.keys, layer.values) for layer in cache.cross_attention_cache.layers]
 
-    def _decoder(self, ids: Tensor, encoder_states: Tensor, attention_mask: Tensor, cache: Any) -> Tensor:
-        seen = ids.shape[1] + (cache.get_seq_length() if cache is not None else 0)
+    def _decoder(
+        self,
+        ids: Tensor,
+        encoder_states: Tensor,
+        attention_mask: Tensor,
+        cache: EncoderDecoderCache | None,
+        own_mask: Tensor | None = None,
+    ) -> Tensor:
+        if (
+            own_mask is None
+        ):  # said outright: left to itself, T5Gemma would hide a start token that is also the padding token
+            seen = ids.shape[1] + (cache.get_seq_length() if cache is not None else 0)
+            own_mask = torch.ones((len(ids), seen), dtype=torch.long, device=ids.device)
         return self.decoder(
             input_ids=ids,
-            # Said outright: left to itself, T5Gemma would hide a start token that is also the padding token.
-            attention_mask=torch.ones((len(ids), seen), dtype=torch.long, device=ids.device),
+            attention_mask=own_mask,
             encoder_hidden_states=encoder_states,
             encoder_attention_mask=attention_mask,
             use_cache=cache is not None,

@@ -14,12 +14,12 @@ from torch import Tensor
 
 from softspoken.config import TrainConfig
 from softspoken.data.batches import on_device
-from softspoken.rl import graphs, numerics
+from softspoken.rl import graphs, numerics, replays
 from softspoken.rl.policy import Policy
 from softspoken.rl.sharding import any_of_all, in_step
 from softspoken.rl.sharing import Reading
 from softspoken.runtime import processes
-from softspoken.types import Memory, PromptBatch, Rollout, Sampled, Scores
+from softspoken.types import Experience, Memory, PromptBatch, Rollout, Sampled, Scores
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -276,11 +276,26 @@ def teacher_forced(
                 policy.idle(encodes=encodes(policy, rollout, config))
                 continue
             length = _longest(rollout, rows)
-            logprobs[rows, :length], values[rows, :length] = score_rows(policy, rollout, rows, config)
+            logprobs[rows, :length], values[rows, :length] = _scored(policy, rollout, rows, config)
         return logprobs, values
 
     width = widest(rollout, every) if len(every) else 1
     return within_memory(policy, min(len(every), config.micro_batch_size), width, run)
+
+
+def _scored(policy: Policy, rollout: Rollout, rows: Tensor, config: TrainConfig) -> tuple[Tensor, Tensor]:
+    """`score_rows`, without a gradient, as a captured graph where that can be."""
+    if not replays.applies_to(policy, config):
+        return score_rows(policy, rollout, rows, config)
+
+    def work(own: Experience, every: Tensor, whole: Tensor) -> dict[str, Tensor]:
+        logprobs, values = score_rows(policy, own.rollout, every, config)
+        return {"logprobs": logprobs, "values": values}
+
+    blank = torch.zeros_like(rollout.old_logprobs)
+    experience = Experience(rollout, Scores(blank[:, 0], {}), blank, blank, None)
+    left, length = replays.run(policy, experience, rows, config, work), _longest(rollout, rows)
+    return left["logprobs"][: len(rows), :length], left["values"][: len(rows), :length]
 
 
 def encodes(policy: Policy, rollout: Rollout, config: TrainConfig) -> bool:
@@ -295,6 +310,8 @@ def score_rows(policy: Policy, rollout: Rollout, rows: Tensor, config: TrainConf
     among the rows is encoded once, however many samples answer it. Nothing is padded beyond the longest, and only
     positions that count reach the vocabulary.
     """
+    if rollout.fixed:
+        return replays.score(policy, rollout, config)
     length = _longest(rollout, rows)
     ids, mask = rollout.response_ids[rows, :length], rollout.response_mask[rows, :length]
     memory = rollout.memory
@@ -363,8 +380,11 @@ def within_memory(policy: Policy, rows: int, width: int, run: Callable[[], Resul
         except torch.OutOfMemoryError:
             if policy.sharded:  # the others are in the middle of the same passes
                 raise
-            if policy.sampling_buffers and not cleared:
+            replayed, policy.can_replay = bool(policy.passes), policy.can_replay and not policy.passes
+            if policy.let_go() and not cleared:
                 cleared = True
+                if replayed:
+                    log.warning("the GPU's memory ran out; from here on scoring and updates are not captured as graphs")
             else:
                 tokens = min(lighter * (policy.tokens_per_microbatch or rows * width), rows * width)
                 if tokens <= width:
@@ -373,7 +393,6 @@ def within_memory(policy: Policy, rows: int, width: int, run: Callable[[], Resul
                 log.warning(
                     "the GPU's memory ran out; from here on with tokens_per_microbatch %d", policy.tokens_per_microbatch
                 )
-            policy.sampling_buffers.clear()
         torch.cuda.empty_cache()
 
 

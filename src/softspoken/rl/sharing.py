@@ -30,7 +30,7 @@ class Reading:
         if together and memory.cross and len(distinct) < len(prompt_index):
             prompts, self.place = distinct, place
         self.states, self.mask = memory.states[prompts], memory.attention_mask[prompts]
-        self.cache = policy.new_cache(memory, prompts) if together else policy.new_cache()
+        self.cache = policy.new_cache(policy.cross_of(memory, prompts) if together else ())
         self._attentions = policy.cross_attention if len(prompts) < len(prompt_index) else []
         self._hooks: list[Any] = []
         self._seat_rows()

@@ -56,29 +56,9 @@ def test_an_eighth_of_the_gpu_may_lie_in_buffers(monkeypatch):
     assert graphs.kept_bytes(torch.device("cpu")) == 4 * 2**30
 
 
-def unmade():
-    return object.__new__(graphs._Buffers)
-
-
-@pytest.mark.parametrize(
-    ("raised", "error"),
-    [
-        (torch.OutOfMemoryError("no room"), torch.OutOfMemoryError),
-        (RuntimeError("CUDA error: out of memory"), torch.OutOfMemoryError),
-        (RuntimeError("operation not permitted"), graphs.CaptureError),
-    ],
-)
-def test_what_keeps_a_step_from_being_captured_is_told_from_a_lack_of_memory(raised, error, monkeypatch):
-    def captured(self):
-        raise raised
-
-    monkeypatch.setattr(graphs._Buffers, "_captured", captured)
-    with pytest.raises(error):
-        unmade().capture()
-
-
-def test_a_step_is_warmed_up_beside_and_then_captured(monkeypatch):
-    """On a stream of its own, which waits for the current one and is waited for, each warm-up from the beginning."""
+@pytest.fixture
+def streams(monkeypatch):
+    """What is done, in order, with streams that only say it."""
     done = []
 
     class Stream:
@@ -91,8 +71,10 @@ def test_a_step_is_warmed_up_beside_and_then_captured(monkeypatch):
     @contextlib.contextmanager
     def inside(what):
         done.append(f"in {what}")
-        yield
-        done.append(f"out of {what}")
+        try:
+            yield
+        finally:
+            done.append(f"out of {what}")
 
     current, side = Stream("current"), Stream("side")
     monkeypatch.setattr(graphs, "_side_stream", lambda device: side)
@@ -101,17 +83,59 @@ def test_a_step_is_warmed_up_beside_and_then_captured(monkeypatch):
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: inside(stream.name))
     monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: "graph")
     monkeypatch.setattr(
-        torch.cuda, "graph", lambda graph, stream, capture_error_mode: inside(f"{graph} on {stream.name}")
+        torch.cuda,
+        "graph",
+        lambda graph, pool, stream, capture_error_mode: inside(
+            f"{graph} of {pool} on {stream.name}, {capture_error_mode}"
+        ),
     )
-    monkeypatch.setattr(graphs._Buffers, "step", lambda self: done.append("step"))
-    monkeypatch.setattr(graphs._Buffers, "_rewind", lambda self: done.append("rewind"))
-    made = unmade()
-    made.policy = policy()
+    return done
+
+
+CUDA = SimpleNamespace(type="cuda")
+CAPTURING = ["in device", "in current", "in graph of a pool on side, thread_local"]
+CAPTURED = ["out of graph of a pool on side, thread_local", "out of current", "out of device"]
+
+
+@pytest.mark.parametrize(
+    ("raised", "error"),
+    [
+        (torch.OutOfMemoryError("no room"), torch.OutOfMemoryError),
+        (RuntimeError("CUDA error: out of memory"), torch.OutOfMemoryError),
+        (RuntimeError("operation not permitted"), graphs.CaptureError),
+    ],
+)
+def test_what_keeps_work_from_being_captured_is_told_from_a_lack_of_memory(raised, error, streams):
+    def work():
+        raise raised
+
+    with pytest.raises(error):
+        graphs.captured(CUDA, work, "a pool")
+    assert streams == CAPTURING + CAPTURED, "the stream that was current is so again"
+
+
+def test_what_is_captured_is_asked_for_once(streams):
+    assert graphs.captured(CUDA, lambda: streams.append("work"), "a pool") == "graph"
+    assert streams == [*CAPTURING, "work", *CAPTURED]
+
+
+def test_a_step_is_warmed_up_beside_and_then_captured(streams, monkeypatch):
+    """On a stream of its own, which waits for the current one and is waited for, each warm-up from the beginning."""
+    monkeypatch.setattr(graphs._Buffers, "step", lambda self: streams.append("step"))
+    monkeypatch.setattr(graphs._Buffers, "_rewind", lambda self: streams.append("rewind"))
+    made = object.__new__(graphs._Buffers)
+    made.policy = policy(device=CUDA)
+    monkeypatch.setattr(graphs, "captured", lambda device, work: "graph")
     made.capture()
     assert made.graph == "graph"
-    assert done == [
-        *("in device", "in current", "side waits for current", "in side"),
+    assert streams == [
+        *("side waits for current", "in side"),
         *["rewind", "step"] * 3,
-        *("out of side", "current waits for side", "in graph on side", "step", "out of graph on side"),
-        *("out of current", "out of device"),
+        *("out of side", "current waits for side"),
     ]
+
+
+def test_on_a_cpu_nothing_is_beside(streams):
+    with graphs.beside(torch.device("cpu")):
+        streams.append("work")
+    assert streams == ["work"]

@@ -155,14 +155,13 @@ def test_where_memory_runs_out_the_tokens_are_halved_down_to_a_row(lighter, kept
     """Four rows of ten tokens; what sampling keeps goes first."""
     emptied, tried = [], []
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(True))
-    policy = SimpleNamespace(sharded=False, tokens_per_microbatch=None, sampling_buffers=dict(kept))
+    policy = SimpleNamespace(sharded=False, tokens_per_microbatch=None, can_replay=True, passes={})
+    policy.let_go = lambda: bool(kept) and not kept.clear()
+    kept = dict(kept)
 
     def run():
         tried.append(policy.tokens_per_microbatch)
-        if len(tried) == 1:
-            assert policy.sampling_buffers == kept
-        else:
-            assert policy.sampling_buffers == {}
+        assert not kept or len(tried) == 1
         raise torch.OutOfMemoryError
 
     with pytest.raises(torch.OutOfMemoryError):
@@ -188,3 +187,20 @@ def test_micro_batches_keep_to_their_tokens_with_padding_and_responses(fast, pie
     config = made_config(fast=fast, micro_batch_size=2)
     found = rollout_module.micro_batches(policy, rollout, torch.arange(4), config)
     assert [piece.tolist() for piece in found] == pieces
+
+
+def test_where_memory_runs_out_passes_are_no_longer_captured(monkeypatch):
+    """Their graphs take memory of their own: without them first, and the same number of tokens."""
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    policy = SimpleNamespace(sharded=False, tokens_per_microbatch=None, can_replay=True, passes={"graph": 1})
+    policy.let_go = lambda: bool(policy.passes) and not policy.passes.clear()
+    tried = []
+
+    def run():
+        tried.append((policy.can_replay, policy.tokens_per_microbatch))
+        if len(tried) == 1:
+            raise torch.OutOfMemoryError
+        return "done"
+
+    assert rollout_module.within_memory(policy, 4, 10, run) == "done"
+    assert tried == [(True, None), (False, None)]

@@ -1,0 +1,119 @@
+"""Scoring and updates in buffers of fixed shapes, as a GPU's graphs do it: here step by step and as a tape, captured where there is a GPU."""
+
+import pytest
+import torch
+
+from softspoken.config import TrainConfig
+from softspoken.data.prompts import encode_prompts
+from softspoken.rl import graphs, groups, ppo, replays
+from softspoken.rl.loading import load_policy
+from softspoken.rl.rollout import generate_rollout
+from softspoken.types import Example, Scores
+from tests.component.rl.test_graphs import Tape, move
+
+DIALOGUES = [
+    Example(str(place), text)
+    for place, text in enumerate(["Nora: where are you, I am waiting\nTom: nearly there", "a: b", "Tom: yes", "c: d?"])
+]
+
+
+WAITS = {"_local_scalar_dense", "nonzero", "is_nonzero", "equal", "masked_select"}
+"""What makes the host wait for the GPU, which a capture does not allow."""
+
+
+class GradientTape(Tape):
+    """Recording adds nothing to gradients, and a replay leaves what it finds where the recording did."""
+
+    def __init__(self, work, left, gradients):
+        super().__init__()
+        self.left = left
+        before = [gradient.clone() for gradient in gradients]
+        with self:
+            work()
+        for gradient, was in zip(gradients, before, strict=True):
+            gradient.copy_(was)
+
+    def replay(self):
+        now = self.replayed()
+        for tensor in self.left().values():
+            if id(tensor) in now:
+                tensor.copy_(now[id(tensor)])
+
+    def pool(self):
+        return None
+
+
+def settings(folder, scope, **changes):
+    plain = {
+        "model": str(folder),
+        "device": "cpu",
+        "lora_r": 2,
+        "adapter_scope": scope,
+        "samples_per_prompt": 3,
+        "max_new_tokens": 20,
+        "mini_batch_size": 8,
+        "micro_batch_size": 5,
+        "ppo_epochs": 3,
+        "target_kl": None,
+    }
+    return TrainConfig(**(plain | changes))
+
+
+def updated(config, monkeypatch, how, loss=ppo):
+    """(where weights end, references, metrics, policy) of two steps, plainly or in buffers, on a tape or not."""
+    torch.manual_seed(3)
+    policy = load_policy(config)
+    policy.model.double()  # in float32 the two ways' roundings grow over eighteen mini-batches at this rate
+    move(policy)
+    torch.nn.init.normal_(policy.value_head.weight, std=0.25)
+    policy.can_replay = how != "plain"
+    monkeypatch.setattr(replays, "applies_to", lambda policy, config: policy.can_replay)
+    monkeypatch.setattr(replays, "WARM_UP", 1 if how == "tape" else 10**9)
+
+    def captured(device, work, pool):
+        made = work.__self__
+        return GradientTape(
+            work, lambda: made.left, [w.grad for w in policy.trainable().values() if w.grad is not None]
+        )
+
+    monkeypatch.setattr(graphs, "captured", captured)
+    optimizer = torch.optim.SGD(policy.trainable().values(), lr=0.1)
+    references, stats = [], []
+    for step in range(2):
+        prompts = encode_prompts(DIALOGUES, policy.tokenizer, policy.prompt_format)
+        rollout = generate_rollout(policy, prompts, config, torch.Generator().manual_seed(step))
+        scores = Scores(torch.linspace(0, 1, len(rollout.responses)), {})
+        experience = loss.build_experience(rollout, scores, config, config.kl_coef)
+        stats.append(loss.update(policy, optimizer, experience, config, torch.Generator().manual_seed(step)))
+        references.append(rollout.ref_logprobs)
+    return [w.detach().clone() for w in policy.trainable().values()], references, stats, policy
+
+
+@pytest.mark.parametrize("how", ["buffers", "tape"])
+@pytest.mark.parametrize(
+    ("scope", "loss", "changes"),
+    [
+        ("decoder", ppo, {}),
+        ("all", ppo, {"value_head_detached": False}),
+        ("all", groups, {"algorithm": "grpo", "loss_normalization": "sequence", "kl_in": "loss"}),
+    ],
+)
+def test_two_steps_in_buffers_end_where_two_plain_ones_do(tiny_t5, scope, loss, changes, how, monkeypatch):
+    config = settings(tiny_t5, scope, **changes)
+    weights, references, stats, _ = updated(config, monkeypatch, "plain", loss)
+    same, same_references, same_stats, policy = updated(config, monkeypatch, how, loss)
+    assert policy.passes, "nothing went through buffers"
+    captured = [made for made in policy.passes.values() if made.graph is not None]
+    assert bool(captured) == (how == "tape")
+    for one, other in zip(references, same_references, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+    for one, other in zip(weights, same, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+    assert stats[1].policy_loss == pytest.approx(same_stats[1].policy_loss, abs=1e-5)
+    assert stats[1].approx_kl == pytest.approx(same_stats[1].approx_kl, abs=1e-5)
+    for made in captured:
+        assert {call[0].overloadpacket.__name__ for call in made.graph.calls} & WAITS == set()
+        from_the_host = [
+            given[0] for call, given, *_ in made.graph.calls if call.overloadpacket.__name__ == "lift_fresh"
+        ]
+        assert all(tensor.numel() == 0 for tensor in from_the_host), "a number would be copied to the GPU"
