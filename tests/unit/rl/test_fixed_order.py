@@ -11,6 +11,7 @@ ATOMIC = {"index_add", "scatter_add", "scatter_reduce", "index_reduce", "index_s
 KNOWN = {
     ("rl/numerics.py", "scatter_add_"): "one place a row",
     ("rl/rollout.py", "scatter_reduce"): "the least of them, in whatever order",
+    ("rl/rollout.py", "repeat_interleave"): "of numbers of prompts, which have no gradient",
     ("rl/graphs.py", "index_select"): "of uniforms, which have no gradient",
 }
 
