@@ -43,9 +43,10 @@ from softspoken.runtime.interrupt import Interrupted, finishing
 from softspoken.storage.run_folder import RunFolder, require_room
 from softspoken.tasks.task import Task, load_task, reward_of
 from softspoken.training.boards import Boards, require_boards
-from softspoken.training.ending import evaluate_run, evaluation_of, require_evaluation
+from softspoken.training.final_evaluation import evaluate_run, evaluation_of, require_evaluation
 from softspoken.training.focus import FOCUS_FILE, focus_on, sizes
 from softspoken.training.fresh import sample_fresh, with_fresh_texts
+from softspoken.training.keeping import end, forget_end, start_figures
 from softspoken.training.measuring import Clock, metrics_of
 from softspoken.training.resuming import Changes, continued, go_on_from, reopened, require_steps_left
 from softspoken.training.start import (
@@ -60,7 +61,6 @@ from softspoken.training.start import (
     say_how_it_begins,
     training_examples,
 )
-from softspoken.training.stopping import end, forget_end, start_figures
 from softspoken.training.validation import Validation, held_out, validation_of
 from softspoken.training.watch import Watched, after_evaluation, after_step, is_good, watched_of
 from softspoken.types import Example, InputError, PromptBatch, Rollout, RunError, Scores, Step

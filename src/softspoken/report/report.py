@@ -20,7 +20,7 @@ from softspoken.data.reading import is_given, is_one_set
 from softspoken.report.card import TUNED, results_index
 from softspoken.report.charts import Chart, Styles, distributions, plane, slice_chart, system_styles
 from softspoken.report.curves import curve_rows, curves, smoothing
-from softspoken.report.ended import collapsed, end_in_words, read_end
+from softspoken.report.end_record import collapsed, end_in_words, read_end
 from softspoken.report.every_row import every_row
 from softspoken.report.examples import read_rows
 from softspoken.report.measures import BASE, HUMAN, measure, metrics_of, overview, reward_in_words, sliced, task_of

@@ -10,7 +10,7 @@ import torch
 
 from softspoken.config import TrainConfig
 from softspoken.evaluation.rows import ROWS_FILE, discard
-from softspoken.report.ended import END_FILE, read_end
+from softspoken.report.end_record import END_FILE, read_end
 from softspoken.report.report import CARD_FILE, EVAL_FILE, REPORT_FILE
 from softspoken.rl.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from softspoken.rl.policy import VALUE_HEAD_FILE, Policy

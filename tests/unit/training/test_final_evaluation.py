@@ -7,7 +7,7 @@ import pytest
 from softspoken.config import TrainConfig
 from softspoken.data.prompts import PromptFormat
 from softspoken.tasks.task import load_task
-from softspoken.training.ending import evaluation_of
+from softspoken.training.final_evaluation import evaluation_of
 from softspoken.training.start import Evaluated
 
 ROWS = [{"dialogue": "Nora: hi"}]

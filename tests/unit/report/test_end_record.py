@@ -7,7 +7,7 @@ import pytest
 
 from made_up import full_report, write_run
 from softspoken.report.curves import curves
-from softspoken.report.ended import end_in_words, read_end
+from softspoken.report.end_record import end_in_words, read_end
 from softspoken.report.report import write_report
 from softspoken.report.running import running_curves
 from softspoken.report.shown import read_run
