@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import random
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -155,17 +155,23 @@ class Generator:
         return [[summary.text for summary in summaries] for summaries in generated]
 
     def generate(
-        self, examples: list[Example], batch_size: int = 16, *, samples: int = 0, seed: int = 0
+        self, examples: list[Example], batch_size: int = 16, *, samples: int = 0, seed: int = 0, shared: bool = False
     ) -> list[list[Response]]:
-        """Each example's responses, and whether the length limit ended them: so many sampled or, for 0, the greedy one."""
-        generator = torch.Generator().manual_seed(seed)  # on the CPU: the draws are the same on every device
-        found: dict[int, list[Response]] = {}
-        fewer = max(1, batch_size * SAMPLES_AT_ONCE // max(samples, SAMPLES_AT_ONCE))
-        for rows in _by_length(examples, fewer):
-            batch = [examples[row] for row in rows]
-            found.update(
-                zip(rows, self._batch(batch, samples, generator) if samples else self._batch(batch), strict=True)
-            )
+        """Each example's responses, and whether the length limit ended them: so many sampled or, for 0, the greedy one. `shared`: of
+        several processes, which all do the same, each decodes some of the batches; what is sampled is drawn in one order, and cannot be."""
+        # On the CPU: the draws are the same on every device.
+        generator = torch.Generator().manual_seed(seed) if samples else None
+        batches = list(_by_length(examples, max(1, batch_size * SAMPLES_AT_ONCE // max(samples, SAMPLES_AT_ONCE))))
+        mine = processes.turns(batches) if shared and not samples else batches
+        made = [self._batch([examples[row] for row in rows], samples, generator) for rows in mine]
+        if mine is not batches:
+            told = [[[astuple(one) for one in own] for own in batch] for batch in made]
+            made = [
+                [[Response(*one) for one in own] for own in batch] for batch in processes.in_turn(told, len(batches))
+            ]
+        found = {
+            row: own for rows, batch in zip(batches, made, strict=True) for row, own in zip(rows, batch, strict=True)
+        }
         return [found[row] for row in range(len(examples))]
 
     def save_pretrained(self, folder: str | Path) -> None:

@@ -62,13 +62,14 @@ class Validation:
 
     def __call__(self, policy: Policy, *, reference: bool = False) -> dict[str, float]:
         """Means of the objective, the guards, the reward and the length over the examples: of the policy as it is, or of what
-        training started from. The same for the same weights. Of several processes the first measures, by whose figures all decide."""
-        found: dict[str, float] = processes.from_first(self._measured(policy, reference) if processes.first() else None)
-        return found
-
-    def _measured(self, policy: Policy, reference: bool) -> dict[str, float]:
+        training started from. The same for the same weights. Several processes share out what is decoded, which takes longest; the
+        first measures, by whose figures all decide."""
         with policy.whole(), policy.reference() if reference else contextlib.nullcontext():
             responses = _greedy(policy, self.examples, self.config)
+        found: dict[str, float] = processes.from_first(self._measured(responses) if processes.first() else None)
+        return found
+
+    def _measured(self, responses: list[Response]) -> dict[str, float]:
         texts, judges = [response.text for response in responses], list(self.judges)
         terms = {name: _as_term(reward) for name, reward in self.rewards.items()}
         measured = term_metrics(self.task, terms, texts, self.examples)
@@ -122,7 +123,7 @@ def _greedy(policy: Policy, examples: list[Example], config: TrainConfig) -> lis
     generation = plain_config(generation_config_of(None, own, config.max_new_tokens))
     generator = Generator(policy.model, policy.tokenizer, policy.prompt_format, generation)
     with _neutral(policy.seq2seq):
-        return [response for [response] in generator.generate(examples, config.eval_batch_size)]
+        return [response for [response] in generator.generate(examples, config.eval_batch_size, shared=True)]
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ from softspoken import DpoConfig, EvaluateConfig, TrainConfig
 from softspoken.cli.main import main
 from softspoken.dpo import dpo
 from softspoken.evaluation.evaluate import evaluate
+from softspoken.inference.generator import Generator
 from softspoken.models.families import decoder_of, encoder_states, head_of, logits_of
 from softspoken.rl.loading import load_policy, with_what_trains
 from softspoken.rl.sharding import shard_layers
@@ -24,6 +25,7 @@ from softspoken.runtime import processes
 from softspoken.train import train
 from softspoken.training import boards
 from softspoken.types import InputError, RunError, Step
+from tiny_run import LETTERS_TASK
 from worlds import in_processes, lines
 
 # ------------------------------------------------------------------------------------------------- shares and exchange
@@ -309,6 +311,38 @@ def test_evaluations_trackers_and_callbacks_are_the_firsts_and_all_stop_at_the_s
     end = json.loads((tmp_path / "run" / "end.json").read_text())
     assert (end["step"], end["kept"], end["start"]["letters"]) == (2, 1, 0.5)
     assert [row["eval/letters"] for row in lines(tmp_path / "run" / "metrics.jsonl")] == [0.9, 0.1]
+
+
+def test_what_is_evaluated_on_the_way_is_decoded_by_all_with_the_figures_of_one(
+    settings: dict[str, Any], tmp_path: Path
+) -> None:
+    """Three examples, each a batch of its own, twice at the start and after the one step: two processes decode two and one of them."""
+    given = settings | {"eval_every": 1, "eval_every_limit": 3, "eval_batch_size": 1, "steps": 1}
+    given |= {"task": str(tmp_path / "letters.py")}
+    (tmp_path / "letters.py").write_text(LETTERS_TASK)
+
+    def work(count: int) -> Any:
+        decoded: list[int] = []
+        batch = Generator._batch
+
+        def counted(self: Generator, examples: list[Any], *rest: Any) -> Any:
+            decoded.append(len(examples))
+            return batch(self, examples, *rest)
+
+        Generator._batch = counted  # type: ignore[method-assign]
+        train(TrainConfig(output=str(tmp_path / str(count)), **given))
+        return sum(decoded)
+
+    assert in_processes(1, partial(work, 1)) == [6]
+    assert in_processes(2, partial(work, 2)) == [4, 2]
+    starts = [json.loads((tmp_path / name / "end.json").read_text())["start"] for name in ("1", "2")]
+    assert starts[0] == starts[1]  # to the last digit
+    figures = [
+        {name: value for name, value in lines(tmp_path / name / "metrics.jsonl")[0].items() if "eval/" in name}
+        for name in ("1", "2")
+    ]
+    assert figures[0].keys() == {"eval/letters", "eval/length", "eval/reward", "eval/size"}
+    assert figures[1] == pytest.approx(figures[0], abs=1e-4)
 
 
 class Board:
