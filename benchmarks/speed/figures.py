@@ -83,7 +83,7 @@ class Results:
         """Mean seconds of a phase; `other` is what the named ones leave."""
         records = list(self.of(cell).values())
         if name == "other":
-            return statistics.fmean(record["seconds"] - sum(record["phases"].values()) for record in records)
+            return statistics.fmean(record["seconds"] - math.fsum(record["phases"].values()) for record in records)
         found = [record["phases"][name] for record in records if name in record["phases"]]
         return statistics.fmean(found) if found else None
 

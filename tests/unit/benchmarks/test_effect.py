@@ -14,7 +14,16 @@ import yaml
 from benchmarks import snapshots
 from benchmarks.effect import curve, heated, page
 from benchmarks.effect.curve_page import Point, course, knee
-from benchmarks.effect.figures import Results, at_least, at_most, compared_in_words, not_beyond_chance, shown, times
+from benchmarks.effect.figures import (
+    Results,
+    at_least,
+    at_most,
+    compared_in_words,
+    mean_of,
+    not_beyond_chance,
+    shown,
+    times,
+)
 from benchmarks.effect.keep import above_floor, command, judged, kept, ratio_of, training
 from benchmarks.provenance import ROOT
 from benchmarks.records import read_json, write_json
@@ -237,6 +246,11 @@ def test_a_dialogues_value_is_the_mean_of_its_samples():
 
 
 # ------------------------------------------------------------------------------------------------ figures and words
+
+
+def test_a_mean_is_the_same_with_every_python():
+    """2.5, which goes to the even 2; added one by one it is 2.5000000000000004 before Python 3.12, and 3."""
+    assert mean_of([1.1, 3.2, 3.2]) == "2"
 
 
 def test_a_goal_is_met_by_the_whole_interval():
