@@ -13,7 +13,7 @@ $python recipes/mini/classifier.py --data "$data" --corpus $mini/corpus --output
 
 $python recipes/mini/tokenizer.py --data "$data" --output "$work/init"
 $python recipes/mini/pretraining_data.py --data "$data" --tokenizer "$work/init" --output "$work/arrays"
-$python recipes/mini/pretrain.py --data "$work/arrays" --output "$work/trained" --minutes 5
+$python recipes/mini/pretrain.py --data "$work/arrays" --output "$work/trained" --start $mini/summarizer --minutes 7
 $python recipes/mini/unpack.py --trained "$work/trained" --tokenizer "$work/init" --output "$work/final"
 
 $python recipes/mini/pack.py --model "$work/final"

@@ -202,6 +202,12 @@ if __name__ == "__main__":
         "colon": tokens.tokenizer.token_to_id(":"),
         "sentinel": tokens.tokenizer.token_to_id("<extra_id_0>"),
         "word_starts": sorted(i for piece, i in tokens.tokenizer.get_vocab().items() if piece[0] == "▁"),
+        "capitals": sorted(
+            i for piece, i in tokens.tokenizer.get_vocab().items() if piece[0] == "▁" and piece[1:2].isupper()
+        ),
+        "stops": sorted(
+            i for piece, i in tokens.tokenizer.get_vocab().items() if piece[-1] in '.!?"' or piece == "<nl>"
+        ),
         "letters": sorted(i for piece, i in tokens.tokenizer.get_vocab().items() if len(piece.strip("▁")) > 2),
         "pool": pool,
         "pool_uses": [names.uses[name] for name in list(names.places)[:pool]],

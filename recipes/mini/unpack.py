@@ -3,7 +3,7 @@
     python recipes/mini/unpack.py --trained .work/mini/trained --tokenizer .work/mini/init --output .work/mini/final
 
 `--name pretrained` takes the weights as they were before the summaries. Beside the model's files, which `Summarizer`, `sft` and
-`pack.py` read, the folder gets SET.summaries.jsonl, with `id` and `summary`, for each set in decoded.json, given `--data`.
+`pack.py` read, the folder gets SET.summaries.jsonl, with `id` and `summary`, for each set in decoded.json, given `--data`: the teacher's too.
 """
 
 import argparse
@@ -11,7 +11,7 @@ import gzip
 import json
 from pathlib import Path
 
-from pretrain import new_model
+from learner import new_model
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, GenerationConfig
 
@@ -23,10 +23,10 @@ CORPUS = Path(__file__).parents[2] / "src/softspoken/assets/mini/corpus/validati
 
 def ids(data: Path, name: str) -> list[str]:
     """The rows' ids of a validation set, in the order in which they were decoded."""
-    if name == "samsum_validation":
-        lines = (data / "samsum/validation.jsonl").read_text("utf-8").splitlines()
-    else:
+    if name == "corpus_validation":
         lines = gzip.decompress(CORPUS.read_bytes()).decode("utf-8").splitlines()
+    else:  # SAMSum's, by the student or its teacher
+        lines = (data / "samsum/validation.jsonl").read_text("utf-8").splitlines()
     return [json.loads(line)["id"] for line in lines]
 
 
@@ -35,7 +35,7 @@ if __name__ == "__main__":
     parser.add_argument("--trained", type=Path, required=True)
     parser.add_argument("--tokenizer", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--name", default="final", help="final, early or pretrained")
+    parser.add_argument("--name", default="final", help="final or pretrained")
     parser.add_argument("--data", type=Path, help="folder with samsum/, to write the decoded summaries with their ids")
     args = parser.parse_args()
     weights = {}
