@@ -20,7 +20,8 @@ from softspoken.evaluation.evaluate import evaluate
 from softspoken.inference.generator import Generator
 from softspoken.rl import groups, ppo
 from softspoken.rl.loading import load_policy
-from softspoken.rl.policy import Policy, require_moved
+from softspoken.rl.optimise import require_moved
+from softspoken.rl.policy import Policy
 from softspoken.rl.rollout import generate_rollout, score_rows
 from softspoken.types import Example, InputError, Rollout, Scores
 

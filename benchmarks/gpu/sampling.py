@@ -20,7 +20,8 @@ from benchmarks.gpu.pieces import (
 )
 from softspoken.rl import graphs, numerics, ppo
 from softspoken.rl.loading import load_policy
-from softspoken.rl.policy import Policy, require_moved
+from softspoken.rl.optimise import require_moved
+from softspoken.rl.policy import Policy
 from softspoken.rl.rollout import generate_rollout, teacher_forced
 
 SHAPES = ((2, 12, 0, None), (5, 20, 56, None), (8, 12, 20, 1), (3, 12, 30, 2), (2, 12, 62, None), (2, 12, 8, 1))

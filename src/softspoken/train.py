@@ -33,10 +33,11 @@ from softspoken.rl import chosen, groups, ppo
 from softspoken.rl.checkpoint import FOLDER as CHECKPOINTS
 from softspoken.rl.checkpoint import Progress, checkpoint_bytes, load_checkpoint, prune, save_checkpoint, saved_config
 from softspoken.rl.loading import load_policy
-from softspoken.rl.policy import Policy, require_moved
+from softspoken.rl.optimise import require_moved
+from softspoken.rl.policy import Policy
 from softspoken.rl.ppo import next_kl_coef
-from softspoken.rl.rollout import generate_rollout, too_short, with_floor
-from softspoken.rl.scaling import scaled, with_opinions
+from softspoken.rl.rollout import generate_rollout
+from softspoken.rl.scaling import scaled, too_short, with_floor, with_opinions
 from softspoken.rl.tracking import METRICS_FILE, Tracker
 from softspoken.runtime import processes
 from softspoken.runtime.interrupt import Interrupted, finishing

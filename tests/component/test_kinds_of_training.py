@@ -13,7 +13,8 @@ from softspoken.dpo import dpo
 from softspoken.inference.generator import Generator
 from softspoken.rl import ppo
 from softspoken.rl.loading import load_policy
-from softspoken.rl.policy import Policy, require_moved
+from softspoken.rl.optimise import require_moved
+from softspoken.rl.policy import Policy
 from softspoken.rl.rollout import generate_rollout, teacher_forced
 from softspoken.sft import sft
 from softspoken.training.start import optimizer_of

@@ -21,10 +21,10 @@ from softspoken.config import TrainConfig
 from softspoken.estimating.tracing import Prepared, Shapes
 from softspoken.models.cross_attention import cross_attentions, key_value_projections, with_adapter_term
 from softspoken.models.families import CACHE, decoder_of, encoder_states, head_of, logits_of, text_parts
-from softspoken.models.trained import layers_of
+from softspoken.models.trained import is_trained, layers_of
 from softspoken.rl import numerics
 from softspoken.rl.loading import with_what_trains
-from softspoken.rl.policy import READ_TOKENS, VOCABULARY_ROWS, is_trained
+from softspoken.rl.policy import READ_TOKENS, VOCABULARY_ROWS
 
 FEW = 1
 """Layers of the encoder and decoder that are traced, and twice as many: what each more takes is the difference."""

@@ -317,6 +317,13 @@ class _Recomputed:
         return checkpoint(self.forward, *given, use_reentrant=False, **named)
 
 
+def is_trained(module: nn.Module) -> bool:
+    """Whether its own weights train, an adapter lies in it, or a whole copy that an adapter trains (PEFT's modules_to_save)."""
+    if any(weight.requires_grad for weight in module.parameters()):
+        return True
+    return any(isinstance(part, (BaseTunerLayer, AuxiliaryTrainingWrapper)) for part in module.modules())
+
+
 # ------------------------------------------------------------------------------------------------- dropout
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
+from peft import PeftModel
 from torch import Tensor
 
 from softspoken.config import TrainConfig
@@ -17,7 +18,7 @@ from softspoken.rl.policy import Policy
 from softspoken.rl.rollout import encodes, micro_batches, own_rows, samples_of, widest, within_memory
 from softspoken.rl.sharding import in_step
 from softspoken.runtime import processes
-from softspoken.types import Experience, Rollout, UpdateStats
+from softspoken.types import Experience, Rollout, RunError, UpdateStats
 
 Loss = Callable[[Policy, Experience, Tensor, TrainConfig], tuple[Tensor, dict[str, Tensor]]]
 """(policy, experience, rows, config) → the loss summed over the weighted tokens of the rows, and its parts' sums by name."""
@@ -201,3 +202,22 @@ def _explained_variance(experience: Experience) -> float:
     if values is None or returns is None:
         return 0.0
     return numerics.explained_variance(values, returns, experience.rollout.response_mask)
+
+
+def require_moved(policy: Policy, optimizer: torch.optim.Optimizer | None = None) -> None:
+    """After an update every lora_B must have left zero, and every other adapter weight have had a gradient; one that has not is not
+    in the graph. Of a model's own weights some may well have none (experts that nothing was sent to). Raises RunError."""
+    still = unmoved_adapters(policy)
+    if optimizer and isinstance(policy.model, PeftModel):
+        still += [name for name, weight in policy.adapter_parameters().items() if not optimizer.state.get(weight)]
+    if not policy.adapter_parameters():
+        raise RunError("no weights of the policy train; what is trained was lost on the way (please report this)")
+    if still:
+        raise RunError(
+            f"{len(still)} adapter matrices did not move in an update (the first is {still[0]}); they are not in the graph"
+        )
+
+
+def unmoved_adapters(policy: Policy) -> list[str]:
+    """Names of the lora_B matrices that are still all zero: none, once a step has trained the whole adapter."""
+    return [name for name, weight in policy.adapter_parameters().items() if "lora_B" in name and not weight.any()]

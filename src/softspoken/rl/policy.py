@@ -9,8 +9,6 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from peft.tuners.tuners_utils import BaseTunerLayer
-from peft.utils.other import AuxiliaryTrainingWrapper
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedModel
@@ -39,10 +37,10 @@ from softspoken.models.generation import (
 )
 from softspoken.models.pretrained import no_bar_for_weights
 from softspoken.models.room import require_embeddings
-from softspoken.models.trained import step_dropouts
+from softspoken.models.trained import is_trained, step_dropouts
 from softspoken.rl import numerics
 from softspoken.rl.agreement import require_agreement
-from softspoken.types import InputError, Memory, RunError
+from softspoken.types import InputError, Memory
 
 VALUE_HEAD_FILE = "value_head.safetensors"
 START_ADAPTER = "reference"
@@ -422,10 +420,6 @@ class Policy:
         head = {f"value_head.{name}": weight for name, weight in self.value_head.named_parameters()}
         return {**self.adapter_parameters(), **head}
 
-    def unmoved_adapters(self) -> list[str]:
-        """Names of the lora_B matrices that are still all zero: none, once a step has trained the whole adapter."""
-        return [name for name, weight in self.adapter_parameters().items() if "lora_B" in name and not weight.any()]
-
     # ---------------------------------------------------------------------------------------- save, load
 
     def save(self, folder: Path, max_new_tokens: int) -> None:
@@ -441,27 +435,6 @@ class Policy:
         save_file(
             {name: weight.contiguous() for name, weight in self.value_head.state_dict().items()},
             folder / VALUE_HEAD_FILE,
-        )
-
-
-def is_trained(module: nn.Module) -> bool:
-    """Whether its own weights train, an adapter lies in it, or a whole copy that an adapter trains (PEFT's modules_to_save)."""
-    if any(weight.requires_grad for weight in module.parameters()):
-        return True
-    return any(isinstance(part, (BaseTunerLayer, AuxiliaryTrainingWrapper)) for part in module.modules())
-
-
-def require_moved(policy: Policy, optimizer: torch.optim.Optimizer | None = None) -> None:
-    """After an update every lora_B must have left zero, and every other adapter weight have had a gradient; one that has not is not
-    in the graph. Of a model's own weights some may well have none (experts that nothing was sent to). Raises RunError."""
-    still = policy.unmoved_adapters()
-    if optimizer and isinstance(policy.model, PeftModel):
-        still += [name for name, weight in policy.adapter_parameters().items() if not optimizer.state.get(weight)]
-    if not policy.adapter_parameters():
-        raise RunError("no weights of the policy train; what is trained was lost on the way (please report this)")
-    if still:
-        raise RunError(
-            f"{len(still)} adapter matrices did not move in an update (the first is {still[0]}); they are not in the graph"
         )
 
 

@@ -396,30 +396,6 @@ def within_memory(policy: Policy, rows: int, width: int, run: Callable[[], Resul
         torch.cuda.empty_cache()
 
 
-def too_short(rollout: Rollout, min_chars: int) -> Tensor:
-    """[N] bool, on the CPU as scores are: which responses have fewer than `min_chars` characters."""
-    return torch.tensor([len(text) < min_chars for text in rollout.responses])
-
-
-def with_floor(scores: Scores, short: Tensor, rollout: Rollout, margin: float) -> Scores:
-    """Scores of the rows that are not `short` [N] bool, of which there must be one → of all N.
-
-    What is too short to be judged scores `margin` less than the least of its prompt's others or, where they are all short, of
-    all; its terms are NaN. Left out of the update it would cost nothing, and a policy that cannot please would learn to
-    write nothing; judged, it would please: nothing is less toxic than an empty text.
-    """
-    total = scores.total.new_full(short.shape, float("inf"))
-    total[~short] = scores.total
-    index = rollout.prompt_index.cpu()
-    least = total.new_full((len(rollout.prompts.examples),), float("inf")).scatter_reduce(0, index, total, "amin")
-    floor = torch.where(least.isfinite(), least, total.min())[index] - margin
-    terms = {}
-    for name, term in scores.terms.items():
-        terms[name] = term.new_full(short.shape, float("nan"))
-        terms[name][~short] = term
-    return Scores(torch.where(short, floor, total), terms)
-
-
 def sibling_mean(values: Tensor, rollout: Rollout) -> tuple[Tensor, Tensor]:
     """Of values [N]: the mean over the other samples of each row's prompt, and how many those are; 0 where there are none."""
     # As a product: a GPU's index_add adds in no fixed order, and the same seed would not give the same digits.

@@ -1,4 +1,5 @@
-"""Step 2, score, after the reward: terms on one scale, so that weights mean something, and rows that no term has an opinion on.
+"""Step 2, score, after the reward: terms on one scale, so that weights mean something, and rows that no term has an opinion on
+or that are too short to be judged.
 
 GRPO scales the sum of the terms, in which the loudest drowns the rest and different mixtures come to the same advantage; GDPO scales each
 term and then sums ("normalize then sum": Liu et al. 2026, "GDPO: Group reward-Decoupled Normalization Policy Optimization for
@@ -13,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from softspoken.types import Scores
+from softspoken.types import Rollout, Scores
 
 LEAST_SPREAD = 1e-4
 """Added to a standard deviation, as GRPO does it: a term that is all alike comes to 0."""
@@ -65,3 +66,27 @@ def with_opinions(scores: Scores, prompt_index: Tensor) -> Scores:
     mean = members @ counted / (members @ has.to(total.dtype))
     over_all = counted.sum() / max(1, int(has.sum()))
     return Scores(torch.where(has, total, torch.where(mean.isfinite(), mean, over_all)[prompt_index]), scores.terms)
+
+
+def too_short(rollout: Rollout, min_chars: int) -> Tensor:
+    """[N] bool, on the CPU as scores are: which responses have fewer than `min_chars` characters."""
+    return torch.tensor([len(text) < min_chars for text in rollout.responses])
+
+
+def with_floor(scores: Scores, short: Tensor, rollout: Rollout, margin: float) -> Scores:
+    """Scores of the rows that are not `short` [N] bool, of which there must be one → of all N.
+
+    What is too short to be judged scores `margin` less than the least of its prompt's others or, where they are all short, of
+    all; its terms are NaN. Left out of the update it would cost nothing, and a policy that cannot please would learn to
+    write nothing; judged, it would please: nothing is less toxic than an empty text.
+    """
+    total = scores.total.new_full(short.shape, float("inf"))
+    total[~short] = scores.total
+    index = rollout.prompt_index.cpu()
+    least = total.new_full((len(rollout.prompts.examples),), float("inf")).scatter_reduce(0, index, total, "amin")
+    floor = torch.where(least.isfinite(), least, total.min())[index] - margin
+    terms = {}
+    for name, term in scores.terms.items():
+        terms[name] = term.new_full(short.shape, float("nan"))
+        terms[name][~short] = term
+    return Scores(torch.where(short, floor, total), terms)

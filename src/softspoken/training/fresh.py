@@ -14,7 +14,8 @@ from softspoken.data.prompts import encode_prompts
 from softspoken.models.generation import require_finite
 from softspoken.rl.joining import joined, of_prompts
 from softspoken.rl.policy import Policy
-from softspoken.rl.rollout import alike, generate_rollout, too_short
+from softspoken.rl.rollout import alike, generate_rollout
+from softspoken.rl.scaling import too_short
 from softspoken.types import Example, Rollout, Scores
 
 Sampled = tuple[Rollout, Scores]

@@ -13,7 +13,8 @@ from softspoken.data.words import words
 from softspoken.rewards.terms import judge_term, weighted_sum
 from softspoken.rl import numerics
 from softspoken.rl.numerics import masked_mean
-from softspoken.rl.rollout import alike, too_short
+from softspoken.rl.rollout import alike
+from softspoken.rl.scaling import too_short
 from softspoken.types import Experience, Scores, UpdateStats
 
 

@@ -8,6 +8,7 @@ import torch
 from one_rollout import optimizer_for, prepared
 from softspoken.config import TrainConfig
 from softspoken.rl import groups, optimise, ppo
+from softspoken.rl.optimise import unmoved_adapters
 from softspoken.rl.rollout import alike, score_rows
 from softspoken.types import InputError, Scores
 
@@ -53,7 +54,7 @@ def test_an_update_makes_what_scored_higher_than_its_siblings_likelier(tiny_t5, 
     experience = groups.build_experience(rollout, scores, config, 0.0)
     stats = groups.update(policy, optimizer_for(policy, 3e-2), experience, config, torch.Generator().manual_seed(0))
     assert stats.optimizer_steps == 4
-    assert policy.unmoved_adapters() == []
+    assert unmoved_adapters(policy) == []
     assert not policy.value_head.weight.any(), "there is no critic to train"
     with torch.no_grad():
         after, _ = score_rows(policy, rollout, torch.arange(8), config)

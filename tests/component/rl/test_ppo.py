@@ -10,7 +10,8 @@ import torch
 from one_rollout import optimizer_for, prepared
 from softspoken.config import TrainConfig
 from softspoken.rl import optimise, ppo
-from softspoken.rl.policy import VOCABULARY_ROWS, require_moved
+from softspoken.rl.optimise import require_moved, unmoved_adapters
+from softspoken.rl.policy import VOCABULARY_ROWS
 from softspoken.rl.rollout import widest, within_memory
 from softspoken.types import Experience, InputError, RunError, Scores
 
@@ -181,12 +182,12 @@ def test_an_update_makes_what_scored_high_likelier(tiny_t5, dialogues):
 
 def test_after_one_step_every_lora_b_has_moved(tiny_t5_each, dialogues):
     policy, config, rollout, scores = prepared(tiny_t5_each, dialogues)
-    assert policy.unmoved_adapters()
+    assert unmoved_adapters(policy)
     with pytest.raises(RunError, match="did not move"):
         require_moved(policy)
     stats = run_update(policy, ppo.build_experience(rollout, scores, config, 0.0), config)
     assert stats.optimizer_steps == 1
-    assert policy.unmoved_adapters() == []
+    assert unmoved_adapters(policy) == []
     require_moved(policy)
 
 

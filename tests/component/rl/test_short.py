@@ -10,7 +10,8 @@ from softspoken.config import TrainConfig
 from softspoken.data.prompts import encode_prompts
 from softspoken.rl import ppo
 from softspoken.rl.loading import load_policy
-from softspoken.rl.rollout import generate_rollout, too_short, with_floor
+from softspoken.rl.rollout import generate_rollout
+from softspoken.rl.scaling import too_short, with_floor
 from softspoken.types import Example, Scores
 
 

@@ -19,7 +19,8 @@ from softspoken.models.trained import StepDropout
 from softspoken.rl import groups, ppo
 from softspoken.rl.checkpoint import Progress, load_checkpoint, save_checkpoint
 from softspoken.rl.loading import load_policy
-from softspoken.rl.policy import Policy, require_moved
+from softspoken.rl.optimise import require_moved
+from softspoken.rl.policy import Policy
 from softspoken.rl.rollout import generate_rollout, score_rows, teacher_forced
 from softspoken.storage.run_folder import RunFolder
 from softspoken.training.start import optimizer_of

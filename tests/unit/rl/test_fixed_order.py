@@ -10,7 +10,7 @@ ATOMIC = {"index_add", "scatter_add", "scatter_reduce", "index_reduce", "index_s
 """Tensor methods that add in no fixed order on CUDA, or whose gradients do (torch.use_deterministic_algorithms)."""
 KNOWN = {
     ("rl/numerics.py", "scatter_add_"): "one place a row",
-    ("rl/rollout.py", "scatter_reduce"): "the least of them, in whatever order",
+    ("rl/scaling.py", "scatter_reduce"): "the least of them, in whatever order",
     ("rl/rollout.py", "repeat_interleave"): "of numbers of prompts, which have no gradient",
     ("rl/graphs.py", "index_select"): "of uniforms, which have no gradient",
 }

@@ -9,26 +9,8 @@ import torch
 from made_rollout import made_config, made_rollout
 from softspoken.models.generation import require_finite
 from softspoken.rl import rollout as rollout_module
-from softspoken.rl.rollout import sibling_mean, too_short, with_floor
-from softspoken.types import RunError, Scores
-
-
-def test_too_short_is_below_the_least_number_of_characters():
-    rollout = replace(made_rollout([1] * 4), responses=["", "abc", "abcd", "long enough"])
-    assert too_short(rollout, 4).tolist() == [True, True, False, False]
-    assert not too_short(rollout, 0).any()
-
-
-def test_the_floor_is_a_margin_below_the_least_of_the_siblings_and_each_keeps_its_own_score():
-    """Prompts of three, two and two; of the last all are short: it goes by the least of all, 0.1."""
-    rollout = made_rollout([1] * 7, index=[0, 0, 0, 1, 1, 2, 2])
-    short = torch.tensor([False, True, False, False, True, True, True])
-    judged = torch.tensor([0.6, 0.4, 0.1])
-    found = with_floor(Scores(judged, {"mini": judged / 2}), short, rollout, margin=0.5)
-    assert found.total.tolist() == pytest.approx([0.6, -0.1, 0.4, 0.1, -0.4, -0.4, -0.4])
-    terms = found.terms["mini"]
-    assert terms[~short].tolist() == pytest.approx([0.3, 0.2, 0.05])
-    assert terms[short].isnan().all()
+from softspoken.rl.rollout import sibling_mean
+from softspoken.types import RunError
 
 
 def test_the_mean_of_the_siblings_by_hand():

@@ -1,9 +1,12 @@
 """Terms on one scale before they are summed (GDPO), by hand."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from softspoken.rl.scaling import scaled, with_opinions
+from made_rollout import made_rollout
+from softspoken.rl.scaling import scaled, too_short, with_floor, with_opinions
 from softspoken.types import Scores
 
 NAN = float("nan")
@@ -49,3 +52,21 @@ def test_a_row_without_any_opinion_is_like_its_others() -> None:
     assert with_opinions(Scores(torch.tensor([NAN, NAN]), {}), index[:2]).total.tolist() == [0.0, 0.0]
     whole = Scores(torch.tensor([1.0, 2.0]), {})
     assert with_opinions(whole, index[:2]) is whole
+
+
+def test_too_short_is_below_the_least_number_of_characters() -> None:
+    rollout = replace(made_rollout([1] * 4), responses=["", "abc", "abcd", "long enough"])
+    assert too_short(rollout, 4).tolist() == [True, True, False, False]
+    assert not too_short(rollout, 0).any()
+
+
+def test_the_floor_is_a_margin_below_the_least_of_the_siblings_and_each_keeps_its_own_score() -> None:
+    """Prompts of three, two and two; of the last all are short: it goes by the least of all, 0.1."""
+    rollout = made_rollout([1] * 7, index=[0, 0, 0, 1, 1, 2, 2])
+    short = torch.tensor([False, True, False, False, True, True, True])
+    judged = torch.tensor([0.6, 0.4, 0.1])
+    found = with_floor(Scores(judged, {"mini": judged / 2}), short, rollout, margin=0.5)
+    assert found.total.tolist() == pytest.approx([0.6, -0.1, 0.4, 0.1, -0.4, -0.4, -0.4])
+    terms = found.terms["mini"]
+    assert terms[~short].tolist() == pytest.approx([0.3, 0.2, 0.05])
+    assert terms[short].isnan().all()
