@@ -36,16 +36,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import exercises
 import torch
+from exercises import PAD, Texts, batches, encoded, named, rejected, unlabelled, work, write_rows
 from learner import Forward, Learner, Shape, capture_agrees, grown, new_model, plain_attention, twin
 from safetensors.torch import load_file, save_file
 from sampling import draw, gain, likest
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import T5ForConditionalGeneration
-
-import examples
-from examples import PAD, Texts, batches, encoded, named, rejected, unlabelled, work, write_rows
 
 TOKENS = {"copying": 16_384, "dialogues": 49_152, "summaries": 32_768, "labelled": 32_768}  # a step
 TEACHER = {"d_model": 512, "d_ff": 1024, "num_heads": 8}
@@ -56,7 +55,7 @@ SMALL, SMALL_NARROW = (
 )  # to rehearse
 WHISPER = 0.3  # of the usual size: what is new in the teacher
 WARM_STEPS = 40
-SAMPLES, TEMPERATURE = 8, 0.7
+SAMPLES, TEMPERATURE = 12, 0.7
 LIMIT = 64  # tokens of a label
 AT_ONCE = 384  # dialogues
 REFERENCE = 0.5  # what the reference counts where there is one
@@ -80,11 +79,11 @@ class Part(NamedTuple):
 
 COPYING = Part("student", "copying", 0.06, 2e-2, 2e-2, 0.0)
 PARTS = [
-    Part("student", "dialogues", 0.20, 1.2e-2, 1.2e-2, 0.0),
-    Part("teacher", "dialogues", 0.17, 1e-2, 1e-2, 0.0),
-    Part("teacher", "summaries", 0.20, 1e-2, 0.0, 0.15),
+    Part("student", "dialogues", 0.18, 1.2e-2, 1.2e-2, 0.0),
+    Part("teacher", "dialogues", 0.21, 1e-2, 1e-2, 0.0),
+    Part("teacher", "summaries", 0.17, 1e-2, 0.0, 0.15),
     Part("teacher", "labels", 0.12, 0.0, 0.0, 0.0),
-    Part("student", "labelled", 0.31, 1e-2, 0.0, 0.1),
+    Part("student", "labelled", 0.32, 1e-2, 0.0, 0.1),
 ]
 SHORT = [Part("student", "dialogues", 0.4, 1.2e-2, 1.2e-2, 0.0), Part("student", "labelled", 0.6, 1e-2, 0.0, 0.1)]
 SHORT_S = 150  # with less time than this no teacher is made
@@ -116,7 +115,7 @@ class Batches:
 
     def of(self, stage: str, until: float) -> Iterator[tuple[Shape, Tensor]]:
         """Batches of the stage, until the time is up or no worker is left."""
-        at = self.stage.value = list(examples.MIXTURES).index(stage)
+        at = self.stage.value = list(exercises.MIXTURES).index(stage)
         waited = 0.0
         while time.monotonic() < until:
             try:

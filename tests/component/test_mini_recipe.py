@@ -12,7 +12,7 @@ import torch
 from transformers import Adafactor
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "recipes/mini"))
-examples, learner = pytest.importorskip("examples"), pytest.importorskip("learner")
+exercises, learner = pytest.importorskip("exercises"), pytest.importorskip("learner")
 sampling, pretrain = pytest.importorskip("sampling"), pytest.importorskip("pretrain")
 
 NL, COLON = "n", ":"
@@ -133,15 +133,15 @@ def test_the_likest_is_the_one_that_shares_most_with_the_others():
 
 def test_a_name_is_the_same_in_dialogue_and_summary():
     row = ["\ue000:hi\ue101n\ue001:\ue000", "\ue001 met\ue000", "\x00\x01"]
-    assert examples.named(random.Random(0), Texts(), row, 0.0) == ("A:hibnB:A", "B metA")
-    dialogue, summary = examples.named(random.Random(0), Texts(), row, 1.0)
+    assert exercises.named(random.Random(0), Texts(), row, 0.0) == ("A:hibnB:A", "B metA")
+    dialogue, summary = exercises.named(random.Random(0), Texts(), row, 1.0)
     assert (dialogue, summary) in [("X:hibnB:X", "B metX")]  # one other name is there, so the second keeps its own
 
 
 def test_spans_put_back_give_the_dialogue(monkeypatch):
     whole = "A:" + "abcdefgh" * 12
-    monkeypatch.setattr(examples, "any_dialogue", lambda rng, texts: whole)
-    given, target = examples.spans(random.Random(1), texts := Texts())
+    monkeypatch.setattr(exercises, "any_dialogue", lambda rng, texts: whole)
+    given, target = exercises.spans(random.Random(1), texts := Texts())
     pieces, key = {}, ""
     for token in target:
         if token in texts.sentinels:
@@ -153,15 +153,15 @@ def test_spans_put_back_give_the_dialogue(monkeypatch):
 
 
 def test_who_said_it(monkeypatch):
-    monkeypatch.setattr(examples, "any_dialogue", lambda rng, texts: "A:aaaaaanB:bbbbbb")
-    given, target = examples.who(random.Random(0), Texts())
+    monkeypatch.setattr(exercises, "any_dialogue", lambda rng, texts: "A:aaaaaanB:bbbbbb")
+    given, target = exercises.who(random.Random(0), Texts())
     asked = [question for question in given.split(NL) if question.startswith("W")]
     assert [question[1].upper() for question in asked] == target.split(NL)
 
 
 def test_heated_dialogue_has_the_line_that_its_summary_quotes():
     for seed in range(20):
-        dialogue, summary = examples.heated(random.Random(seed), Texts(), "A:hinB:yo", "S.")
+        dialogue, summary = exercises.heated(random.Random(seed), Texts(), "A:hinB:yo", "S.")
         said = [line for line in dialogue.split(NL) if line[2:] in ("tt", "uu")]
         quoted = {f'{line[0]}>"{line[2:]}"' for line in said}
         assert any(quote in summary for quote in quoted) or f"{said[0][0]}!" in summary
@@ -170,9 +170,9 @@ def test_heated_dialogue_has_the_line_that_its_summary_quotes():
 
 def test_batches_hold_every_example_once_in_few_shapes():
     rng = random.Random(0)
-    pool = [examples.encoded("\x05" * rng.randint(1, 200), "\x06" * rng.randint(1, 60)) for _ in range(100)]
-    made = [(shape, pretrain.ids_of(ids)) for shape, ids in examples.batches(pool, 1600)]
-    assert {shape[1:] for shape, _ in made} <= set(examples.SHAPES)
+    pool = [exercises.encoded("\x05" * rng.randint(1, 200), "\x06" * rng.randint(1, 60)) for _ in range(100)]
+    made = [(shape, pretrain.ids_of(ids)) for shape, ids in exercises.batches(pool, 1600)]
+    assert {shape[1:] for shape, _ in made} <= set(exercises.SHAPES)
     assert sum(shape[0] for shape, _ in made) == 100
     assert sum(int((ids != 0).sum()) for _, ids in made) == sum(len(given) + len(target) for given, target in pool)
     given, target = pretrain.split(made[0][1], learner.Shape(*made[0][0]))
@@ -192,7 +192,7 @@ def test_what_is_no_summary_is_rejected():
         "A met B ab" + end: "names who or what is not there",
         "A met ab.B" + end: "",
     }
-    assert {each: examples.rejected(texts, "A:hin", {"A"}, each) for each in said} == said
+    assert {each: exercises.rejected(texts, "A:hin", {"A"}, each) for each in said} == said
 
 
 def test_a_part_that_fails_gives_back_the_weights(tmp_path):

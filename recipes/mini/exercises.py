@@ -22,7 +22,7 @@ MIXTURES = {
     "copying": {"copy": 0.8, "gap": 0.1, "spans": 0.1},
     "dialogues": {"copy": 0.03, "gap": 0.3, "spans": 0.2, "who": 0.1, "what": 0.1, "describe": 0.1, "summary": 0.17},
     "summaries": {"summary": 0.78, "describe": 0.05, "gap": 0.07, "spans": 0.02, "who": 0.04, "what": 0.04},
-    "labelled": {"summary": 0.48, "label": 0.42, "describe": 0.02, "gap": 0.04, "who": 0.02, "what": 0.02},
+    "labelled": {"summary": 0.40, "label": 0.50, "describe": 0.02, "gap": 0.04, "who": 0.02, "what": 0.02},
 }
 SUMMARIES = {"samsum": 0.62, "dialogsum": 0.25, "corpus": 0.13}
 RENAMED = {"samsum": 0.5, "dialogsum": 1.0, "corpus": 0.3, "pairs": 0.5, "dialogues": 0.5}  # chance, for each speaker
