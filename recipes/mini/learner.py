@@ -271,6 +271,7 @@ class Learner:
                 self.body(shape)
         except RuntimeError as error:
             self.give_up(f"{type(error).__name__} {error}")
+            mend(self.device)
             self.body(shape)
             return
         graph.replay()
@@ -295,8 +296,25 @@ class Learner:
             tensor.copy_(old)
 
 
+class Unusable(BaseException):
+    """The process cannot go on with this device: it must begin again."""
+
+
+def mend(device: torch.device) -> None:
+    """Random numbers again after a capture that failed, which leaves their generator in the belief that it is captured (PyTorch
+    says "Offset increment outside graph capture"); a capture that succeeds ends that. Raises Unusable where it does not."""
+    try:
+        one = torch.ones(8, device=device)
+        with torch.cuda.graph(torch.cuda.CUDAGraph(), stream=torch.cuda.current_stream()):
+            one += 1
+        F.dropout(one, 0.5).sum().item()
+    except RuntimeError as error:
+        raise Unusable(f"{type(error).__name__} {error}") from error
+
+
 def capture_agrees(forward: Forward, batch: Tensor, shape: Shape, rate: float, tolerance: float) -> tuple[bool, str]:
-    """Whether captured steps find the losses and norms of gradients that eager ones find; the weights are left as they were."""
+    """Whether captured steps find the losses and norms of gradients that eager ones find; the weights are left as they were.
+    Raises Unusable where a capture failed: what that leaves behind is not for a long run."""
     eager, captured = Learner(forward, capture=False), Learner(forward, capture=True)
     kept, found = eager.snapshot(), []
     for learner in (eager, captured):
@@ -306,6 +324,8 @@ def capture_agrees(forward: Forward, batch: Tensor, shape: Shape, rate: float, t
             learner.step(batch, shape, rate)
             found[-1] += [learner.last.item(), learner.optimizer.norm.item()]
     eager.restore(kept)
+    if captured.broken:
+        raise Unusable(captured.broken)
     agree = all(math.isclose(a, b, rel_tol=tolerance) for a, b in zip(*found, strict=True)) and bool(captured.graphs)
     told = f"eager {[round(x, 4) for x in found[0]]}, captured {[round(x, 4) for x in found[1]]} {captured.broken}"
     return agree, f"{told}: {'graphs' if agree else 'eager'}"
