@@ -38,14 +38,14 @@ def main() -> None:
         default=None,
         help="after so many no check but the last is begun (75; no bound with --cpu)",
     )
-    parser.add_argument("--only", default="", help="the checks whose name has this in it")
+    parser.add_argument("--only", nargs="+", default=[""], help="the checks whose name has one of these in it")
     given = parser.parse_args()
     logging.disable_progress_bar()
     # Without it cuBLAS is refused where the same digits are asked for; read at its first product. PyTorch takes as much by itself.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     device = "cpu" if given.cpu else "cuda"
     print(f"torch {torch.__version__},", "CPU" if given.cpu else torch.cuda.get_device_name(), flush=True)
-    checks = {name: check for name, check in checks_of(device).items() if given.only in name}
+    checks = {name: check for name, check in checks_of(device).items() if any(part in name for part in given.only)}
     seconds = given.seconds or (math.inf if given.cpu else 75)
     until, failed, late = time.perf_counter() + seconds, [], []
     for name, check in checks.items():
@@ -64,6 +64,10 @@ def checks_of(device: str) -> dict[str, Check]:
     checks: dict[str, Check] = {"captured_sampling float32": partial(sampling.captured_sampling, device, "float32")}
     checks |= _tiny(device, "float64", BOTH) | _tiny(device, "float32", BOTH)
     checks["replay_after_changes float32"] = partial(sampling.replay_after_changes, device, "float32")
+    for family in (None, "T5", "FLAN-T5"):
+        name = f"captured_passes float32 {family or 'mini'}"
+        checks[name] = partial(training.captured_passes, device, "float32", family)
+    checks["captured_passes bfloat16 mini"] = partial(training.captured_passes, device, "bfloat16", None)
     checks |= _gradients(device, "float32")
     checks["repeats"] = partial(training.repeats, device)
     checks["same_seed"] = partial(training.same_seed, device)

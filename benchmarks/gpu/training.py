@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from benchmarks.gpu.pieces import experience_of, policy_of, prompts_of, settings, workplace
 from softspoken.config import TrainConfig
-from softspoken.rl import ppo
+from softspoken.rl import ppo, replays
 from softspoken.rl.policy import Policy
-from softspoken.rl.rollout import micro_batches, teacher_forced
+from softspoken.rl.rollout import micro_batches, reference_logprobs, teacher_forced
 from softspoken.train import steps, train
 from softspoken.types import Experience
 
@@ -67,6 +68,44 @@ def gradient(policy: Policy, experience: Experience, config: TrainConfig) -> Wei
         (loss / rollout.response_mask.sum()).backward()
     weights = policy.adapter_parameters().items()
     return {name: torch.zeros_like(weight) if weight.grad is None else weight.grad.clone() for name, weight in weights}
+
+
+def captured_passes(device: str, dtype: str, family: str | None) -> str:
+    """The gradient and the reference's log-probabilities in buffers, warmed up, captured and replayed, against the plain pass."""
+    said, worst = [], 0.0
+    for scope in SCOPES:
+        policy = policy_of(device, dtype, family, adapter_scope=scope)
+        config = settings(device, dtype, family, adapter_scope=scope)
+        policy.can_replay = False
+        experience = experience_of(policy, config, prompts_of(policy, 8))
+        rollout, whole = experience.rollout, experience.rollout.response_mask.sum()
+        expected = gradient(policy, experience, config)
+        for _ in range(replays.WARM_UP + (2 if device == "cuda" else 0)):
+            policy.can_replay = True
+            policy.model.zero_grad(set_to_none=False)
+            for rows in micro_batches(policy, rollout, torch.arange(len(rollout.responses)), config):
+                replays.run(
+                    policy, experience, rows, config, partial(_backward, policy, config), config.micro_batch_size, whole
+                )
+            found = {name: weight.grad.clone() for name, weight in policy.adapter_parameters().items()}  # type: ignore[union-attr]
+            worst = max(worst, _relative(found, expected))
+        if device == "cuda":
+            references = [reference_logprobs(policy, rollout, config) for _ in range(replays.WARM_UP + 2)]
+            assert all(made.graph is not None for made in policy.passes.values()), "not captured"
+            off = max(float((one - rollout.ref_logprobs).abs().max()) for one in references)
+            assert off < (1e-4 if dtype == "float32" else 0.5), f"references {off:.1e} apart"
+            said.append(f"references {off:.1e}")
+        said.append(f"{scope} gradient {worst:.1e}, {len(policy.passes)} passes")
+    assert dtype != "float32" or worst <= RELATIVE, ", ".join(said)
+    return ", ".join(said)
+
+
+def _backward(
+    policy: Policy, config: TrainConfig, experience: Experience, rows: Tensor, whole: Tensor
+) -> dict[str, Tensor]:
+    loss, parts = ppo.ppo_loss(policy, experience, rows, config)
+    (loss / whole).backward()
+    return parts
 
 
 @torch.no_grad()

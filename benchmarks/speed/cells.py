@@ -111,7 +111,7 @@ def short() -> list[Group]:
 def cuda() -> list[Group]:
     """The base model at a GPU's batch, in both precisions, and transformers' own generate beside our sampling."""
     groups = []
-    for dtype in ("float32", "bfloat16"):
+    for dtype in ("bfloat16", "float32"):
         cell = Cell("softspoken", model="flan-t5-base", batch=64, mini_batch=16, new_tokens=60, device="cuda")
         cell = replace(cell, dtype=dtype)
         groups.append(Group([*four_sides(cell), replace(cell, side="transformers")], rounds=3))

@@ -17,6 +17,7 @@ from softspoken.rl.loading import load_policy
 from softspoken.rl.policy import Policy
 from softspoken.rl.ppo import build_experience, update
 from softspoken.rl.rollout import generate_rollout
+from softspoken.training.start import optimizer_of
 from softspoken.types import Example, PromptBatch, Scores
 
 
@@ -57,8 +58,7 @@ def prepare(cell: Cell, folder: str) -> Step:
     count = EncoderCount(policy.seq2seq.get_encoder())
     if cell.side == "transformers":
         return lambda number, brief: _generate(policy, prompts, cell, brief) | count.take()
-    groups = [{"params": list(policy.trainable().values())}]
-    optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, eps=config.adam_epsilon, weight_decay=0.0)
+    optimizer, _ = optimizer_of(policy, config)
     reference = _timed_reference(cell.device)
 
     def step(number: int, brief: bool) -> dict[str, Any]:

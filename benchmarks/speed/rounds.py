@@ -23,6 +23,8 @@ from benchmarks.workers import LEGACY_PYTHON, Worker, environment
 WORK = ROOT / ".work" / "speed"
 QUIET = {"cpu": 3.0, "cuda": 0.5}
 """Seconds that the machine is left alone before a step. On a GPU, which is rented by the minute, a step takes less itself."""
+GPU_WARM_UP = 4
+"""Whole steps of ours on a GPU before the first that counts."""
 TRIES = 3
 """Steps that may be lost to other load before a sample is left for the next run."""
 
@@ -64,8 +66,10 @@ def _sample(cell: Cell, number: int, group: Group, workers: dict[Cell, Worker], 
     if cell not in workers:
         workers[cell] = start_worker(cell, settings)
         if group.stay:
-            brief = cell.device == "cpu"  # a GPU prepares for the lengths that are to come
-            workers[cell].ask(round=number, brief=brief)
+            # A GPU prepares for the lengths that are to come; we capture one once it has been used a few times.
+            brief = cell.device == "cpu"
+            for once in range(1 if brief or cell.side != "softspoken" else GPU_WARM_UP):
+                workers[cell].ask(round=number + 1000 * once, brief=brief)
     worker = workers[cell]
     rated = group.rated and cell.side == "softspoken"
     # On a GPU, which is rented by the minute, once: its rate is steady.

@@ -46,7 +46,9 @@ class EncoderCount:
     def _count(self, module: torch.nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         ids = kwargs["input_ids"] if "input_ids" in kwargs else args[0]
         mask = kwargs.get("attention_mask")
-        if mask is not None and mask.dim() == 4:  # in a captured pass, which nothing may wait in, and which this sees once
+        if (
+            mask is not None and mask.dim() == 4
+        ):  # in a captured pass, which nothing may wait in, and which this sees once
             return
         self.positions += ids.numel()
         self.tokens += ids.numel() if mask is None else int(mask.sum())

@@ -189,9 +189,11 @@ def _put_state(
     for key, value in tensors.items():
         name, _, what = key.partition("|")
         state.setdefault(name, {})[what] = value
-    for name, moments in state.items():  # AdamW keeps its counter on the CPU
+    fused = bool(optimizer.defaults.get("fused"))  # else AdamW keeps its counter on the CPU
+    for name, moments in state.items():
         optimizer.state[weights[name]] = {
-            what: value if what == "step" else value.to(weights[name].device) for what, value in moments.items()
+            what: value.to("cpu" if what == "step" and not fused else weights[name].device)
+            for what, value in moments.items()
         }
 
 

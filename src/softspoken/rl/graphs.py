@@ -101,7 +101,7 @@ def _buffers_for(policy: Policy, memory: Memory, shape: torch.Size, temperature:
     is captured too; the reference pass, which switches it off, never replays a graph.)
     """
     width = width_of(memory)
-    weights = [weight.data_ptr() for part in (policy.model, policy.value_head) for weight in part.parameters()]
+    weights = [weight.data_ptr() for weight in policy.weights]
     key = (*shape, width, temperature, capture)
     kept: dict[tuple[object, ...], _Buffers] = policy.sampling_buffers
     buffers = kept.pop(key, None)

@@ -60,7 +60,8 @@ def optimise(
         if config.target_kl is not None and losses["approx_kl"] > config.target_kl:
             totals.skipped += len(plan) - done
             break
-        norm, value_norm = (torch.nn.utils.clip_grad_norm_(part, config.max_grad_norm).item() for part in parts)
+        norms = [torch.nn.utils.clip_grad_norm_(part, config.max_grad_norm) for part in parts]
+        norm, value_norm = torch.stack(norms).tolist()
         if not math.isfinite(norm + value_norm):
             totals.skipped += 1
             continue
@@ -132,11 +133,14 @@ def _accumulate_gradient(
             policy.idle(encodes=encodes(policy, experience.rollout, config)).backward()
             continue
         parts = (
-            replays.run(policy, experience, micro, config, work, whole) if replayed else work(experience, micro, whole)
+            replays.run(policy, experience, micro, config, work, config.micro_batch_size, whole)
+            if replayed
+            else work(experience, micro, whole)
         )
         for name, value in parts.items():
             sums[name] = sums.get(name, torch.zeros_like(value)) + value
-    return {name: value.item() for name, value in sums.items()}
+    # All at once: on a GPU each look waits.
+    return dict(zip(sums, torch.stack(list(sums.values())).tolist(), strict=True)) if sums else {}
 
 
 def _add_up_gradients(weights: list[torch.nn.Parameter]) -> None:

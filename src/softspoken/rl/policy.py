@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -273,6 +274,11 @@ class Policy:
         """Ids that must not come out, from now on: [V] bool."""
         self.forbidden, self.forbidden_ids = forbidden, forbidden.nonzero().squeeze(1)
         self.let_go()  # a graph goes on with the ids that were forbidden when it was captured
+
+    @functools.cached_property
+    def weights(self) -> list[nn.Parameter]:
+        """Every weight that a pass reads, in a fixed order; none comes or goes, though what it holds may lie elsewhere later."""
+        return [*self.model.parameters(), *self.value_head.parameters()]
 
     def let_go(self) -> bool:
         """Of what sampling, scoring and updates keep on a GPU from step to step; whether there was any."""

@@ -65,14 +65,20 @@ def applies_to(policy: Policy, config: TrainConfig) -> bool:
 
 
 def run(
-    policy: Policy, experience: Experience, rows: Tensor, config: TrainConfig, work: Work, whole: Tensor | None = None
+    policy: Policy,
+    experience: Experience,
+    rows: Tensor,
+    config: TrainConfig,
+    work: Work,
+    most: int,
+    whole: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """What `work` leaves of `rows` [n], on the CPU, of an experience: theirs come first in every tensor that has rows, and are to be read
-    before the next run. `whole`: a scalar that it is given.
+    before the next run. `most`: rows that there may be; `whole`: a scalar that the work is given.
 
     Where a pass cannot be captured it runs as it is, from then on, with one warning. Raises torch.OutOfMemoryError.
     """
-    shape = shape_of(policy, experience.rollout, rows, config)
+    shape = shape_of(policy, experience.rollout, rows, most)
     kept: dict[Any, Pass] = policy.passes
     # What trains may lie elsewhere for the reference, whose weights are then others, or be switched off.
     key = (whole is not None, shape, policy.in_reference, _weights(policy))
@@ -91,14 +97,14 @@ def run(
         return made.run(capture=False)
 
 
-def shape_of(policy: Policy, rollout: Rollout, rows: Tensor, config: TrainConfig) -> Shape:
+def shape_of(policy: Policy, rollout: Rollout, rows: Tensor, most: int) -> Shape:
     index = rollout.prompt_index[rows]
     longest = int(numerics.last_true(rollout.response_mask[rows]).max()) + 1
     lengths = rollout.prompts.attention_mask.sum(dim=1)[index]
     prompts = -(-len(index.unique()) // PROMPTS) * PROMPTS
     return Shape(
         # With a budget of tokens a piece may have few rows because they are long: then not one more than it has.
-        rows=len(rows) if policy.tokens_per_microbatch else max(len(rows), config.micro_batch_size),
+        rows=len(rows) if policy.tokens_per_microbatch else most,
         prompts=prompts,
         width=graphs.wide_enough(int(lengths.max())),
         length=max(1, -(-longest // TOKENS) * TOKENS),
@@ -194,12 +200,12 @@ def _pool(policy: Policy) -> Any:
 
 
 def _gradients(policy: Policy) -> list[int]:
-    return [0 if weight.grad is None else weight.grad.data_ptr() for weight in policy.trainable().values()]
+    return [weight.grad.data_ptr() for weight in policy.weights if weight.grad is not None]
 
 
 def _weights(policy: Policy) -> int:
     """Where a graph finds them."""
-    return hash(tuple(weight.data_ptr() for part in (policy.model, policy.value_head) for weight in part.parameters()))
+    return hash(tuple(weight.data_ptr() for weight in policy.weights))
 
 
 def _blank(policy: Policy, shape: Shape, like: Experience) -> Experience:

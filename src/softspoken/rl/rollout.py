@@ -124,7 +124,8 @@ def sample(
 
 def read(policy: Policy, prompts: PromptBatch, config: TrainConfig, own: slice = slice(None)) -> Memory:
     """What every pass over the prompts, or over their part `own`, needs of them, as many at a time as fit."""
-    group = config.micro_batch_size if config.fast and not policy.sharded else len(prompts.examples)
+    whole = policy.sharded or not config.fast
+    group = len(prompts.examples) if whole else config.micro_batch_size * _at_once(policy)
     fitting = _rows_that_fit(policy, prompts.input_ids.shape[1], group)
     return policy.read(prompts.input_ids[own], prompts.attention_mask[own], fitting)
 
@@ -186,6 +187,12 @@ def _joined(parts: list[Sampled], pad_id: int) -> Sampled:
 def _rows_that_fit(policy: Policy, width: int, rows: int) -> int:
     budget = policy.tokens_per_microbatch
     return rows if budget is None or policy.sharded else max(1, min(rows, LIGHTER * budget // width))
+
+
+def _at_once(policy: Policy) -> int:
+    """So many times the rows of a micro-batch go through a pass without a gradient. On a CPU as many as through one with it, for
+    little padding: nothing is gained by more there, where a GPU is soon done with few."""
+    return 4 if policy.device.type == "cuda" and policy.fast else 1
 
 
 def _rescored(policy: Policy, rollout: Rollout, config: TrainConfig) -> Rollout:
@@ -269,9 +276,12 @@ def teacher_forced(
     if not len(every) and not policy.sharded:
         return torch.zeros_like(rollout.old_logprobs), torch.zeros_like(rollout.old_logprobs)
 
+    times = _at_once(policy)
+
     def run() -> tuple[Tensor, Tensor]:
         logprobs, values = torch.zeros_like(rollout.old_logprobs), torch.zeros_like(rollout.old_logprobs)
-        for rows in in_step(micro_batches(policy, rollout, every, config), sharded=policy.sharded):
+        pieces = micro_batches(policy, rollout, every, config, times=times)
+        for rows in in_step(pieces, sharded=policy.sharded):
             if rows is None:
                 policy.idle(encodes=encodes(policy, rollout, config))
                 continue
@@ -280,7 +290,7 @@ def teacher_forced(
         return logprobs, values
 
     width = widest(rollout, every) if len(every) else 1
-    return within_memory(policy, min(len(every), config.micro_batch_size), width, run)
+    return within_memory(policy, min(len(every), times * config.micro_batch_size), width, run, times)
 
 
 def _scored(policy: Policy, rollout: Rollout, rows: Tensor, config: TrainConfig) -> tuple[Tensor, Tensor]:
@@ -294,7 +304,8 @@ def _scored(policy: Policy, rollout: Rollout, rows: Tensor, config: TrainConfig)
 
     blank = torch.zeros_like(rollout.old_logprobs)
     experience = Experience(rollout, Scores(blank[:, 0], {}), blank, blank, None)
-    left, length = replays.run(policy, experience, rows, config, work), _longest(rollout, rows)
+    most = min(len(rollout.responses), config.micro_batch_size * _at_once(policy))
+    left, length = replays.run(policy, experience, rows, config, work, most), _longest(rollout, rows)
     return left["logprobs"][: len(rows), :length], left["values"][: len(rows), :length]
 
 
@@ -345,10 +356,10 @@ def own_rows(rollout: Rollout, rows: Tensor) -> Tensor:
 
 
 def micro_batches(
-    policy: Policy, rollout: Rollout, rows: Tensor, config: TrainConfig, together: int = 1
+    policy: Policy, rollout: Rollout, rows: Tensor, config: TrainConfig, together: int = 1, times: int = 1
 ) -> list[Tensor]:
-    """The rows in pieces of at most `micro_batch_size`, and of at most the policy's `tokens_per_microbatch` with padding; `together`
-    rows of each prompt, if there are so many of every one, in one piece and side by side.
+    """The rows in pieces of at most `micro_batch_size`, and of at most the policy's `tokens_per_microbatch` with padding, or of `times`
+    as many; `together` rows of each prompt, if there are so many of every one, in one piece and side by side.
 
     Prompts of similar length lie together, for little padding, and the samples of one side by side, so that they share its
     encoding. The sum of the pieces' gradients depends on neither.
@@ -362,8 +373,9 @@ def micro_batches(
         index = lengths.argsort(stable=True).argsort()[index]
     ordered = rows[index.sort(stable=True).indices]
     widths = (lengths[prompt_index[ordered]] + _longest(rollout, rows))[::together] * together
-    most = max(1, config.micro_batch_size // together)
-    pieces = numerics.in_pieces(widths.tolist(), most, policy.tokens_per_microbatch)
+    most = max(1, times * config.micro_batch_size // together)
+    budget = policy.tokens_per_microbatch and times * policy.tokens_per_microbatch
+    pieces = numerics.in_pieces(widths.tolist(), most, budget)
     return [ordered[piece.start * together : piece.stop * together] for piece in pieces]
 
 

@@ -59,7 +59,7 @@ def settings(folder, scope, **changes):
     return TrainConfig(**(plain | changes))
 
 
-def updated(config, monkeypatch, how, loss=ppo):
+def updated(config, monkeypatch, how, loss=ppo, captured=None):
     """(where weights end, references, metrics, policy) of two steps, plainly or in buffers, on a tape or not."""
     torch.manual_seed(3)
     policy = load_policy(config)
@@ -70,13 +70,13 @@ def updated(config, monkeypatch, how, loss=ppo):
     monkeypatch.setattr(replays, "applies_to", lambda policy, config: policy.can_replay)
     monkeypatch.setattr(replays, "WARM_UP", 1 if how == "tape" else 10**9)
 
-    def captured(device, work, pool):
+    def recorded(device, work, pool):
         made = work.__self__
         return GradientTape(
             work, lambda: made.left, [w.grad for w in policy.trainable().values() if w.grad is not None]
         )
 
-    monkeypatch.setattr(graphs, "captured", captured)
+    monkeypatch.setattr(graphs, "captured", captured or recorded)
     optimizer = torch.optim.SGD(policy.trainable().values(), lr=0.1)
     references, stats = [], []
     for step in range(2):
@@ -87,6 +87,45 @@ def updated(config, monkeypatch, how, loss=ppo):
         stats.append(loss.update(policy, optimizer, experience, config, torch.Generator().manual_seed(step)))
         references.append(rollout.ref_logprobs)
     return [w.detach().clone() for w in policy.trainable().values()], references, stats, policy
+
+
+def test_where_a_pass_cannot_be_captured_it_runs_as_it_is_and_says_so_once(tiny_t5, monkeypatch, caplog):
+    config = settings(tiny_t5, "decoder")
+    weights, *_ = updated(config, monkeypatch, "plain")
+
+    def captured(device, work, pool):
+        raise graphs.CaptureError("operation not permitted when stream is capturing\nand more")
+
+    same, _, _, policy = updated(config, monkeypatch, "tape", captured=captured)
+    for one, other in zip(weights, same, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+    assert not policy.can_replay
+    said = [message for message in caplog.messages if message.startswith("scoring and updates go on without captured")]
+    assert len(said) == 1
+    assert said[0].endswith("slower: operation not permitted when stream is capturing")
+
+
+def test_a_graph_is_captured_again_where_gradients_lie_elsewhere(tiny_t5, monkeypatch):
+    """It adds to those that it knows: what it was captured with may be gone."""
+    *_, policy = updated(settings(tiny_t5, "decoder"), monkeypatch, "tape")
+    made = next(made for (learns, *_), made in policy.passes.items() if learns and made.graph is not None)
+    before = made.graph
+    made.run(capture=True)
+    assert made.graph is before
+    policy.model.zero_grad(set_to_none=True)
+    made.run(capture=True)
+    assert made.graph is None, "run once as it is, which makes gradients to add to"
+    made.run(capture=True)
+    assert made.graph not in (None, before)
+
+
+def test_those_unused_for_longest_are_let_go(tiny_t5, monkeypatch):
+    monkeypatch.setattr(replays, "MOST", 2)
+    *_, policy = updated(settings(tiny_t5, "decoder"), monkeypatch, "buffers")
+    assert len(policy.passes) == 2
+    assert policy.let_go()
+    assert not policy.passes
+    assert not policy.let_go()
 
 
 @pytest.mark.parametrize("how", ["buffers", "tape"])
