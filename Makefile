@@ -3,6 +3,8 @@
 # make docs   the documentation, in build/site
 PYTHON ?= python3
 BIN := .venv/bin
+# The tests shared out, a file at a time.
+SHARED := --numprocesses auto --maxprocesses 4 --dist loadfile
 
 .PHONY: demo test docs env picture wheel lowest coverage clean
 
@@ -14,7 +16,7 @@ test: env
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pyrefly check --output-format min-text
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest $(SHARED)
 
 # build/site/index.html: the tutorials are run, a warning is an error, and a link must lead somewhere. So many processes that each has few
 # pages, and no two tutorials wait for one another.
@@ -45,10 +47,12 @@ lowest: env
 	$(BIN)/uv pip compile --quiet --resolution lowest-direct pyproject.toml $(EXTRAS:%=--extra %) --python .work/lowest \
 	  --output-file .work/lowest.txt
 	$(BIN)/uv pip install --quiet --python .work/lowest --constraints .work/lowest.txt --editable ".[dev]"
-	.work/lowest/bin/python -m pytest tests/unit tests/component
+	OMP_NUM_THREADS=1 .work/lowest/bin/python -m pytest $(SHARED) tests/unit tests/component
 
 coverage: env
-	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage erase
+	OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest $(SHARED)
+	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
 env: .venv/installed

@@ -252,7 +252,7 @@ def _one_line(config_class: type) -> str:
 
 def _sentence(command: str, message: str, settings: dict[str, Any] | None = None) -> str:
     """jsonargparse's message, which may be many lines about types, as one sentence about a field."""
-    if unknown := re.match(r"unrecognized arguments: (\S+)", message):
+    if unknown := re.match(r"[Uu]nrecognized arguments: (\S+)", message):
         word = unknown[1].partition("=")[0]
         return (
             _unknown_field(command, word[2:])
