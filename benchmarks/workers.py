@@ -3,6 +3,7 @@ processes import it in the legacy environment."""
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import json
 import os
@@ -38,9 +39,17 @@ class Worker:
                 stdout=subprocess.PIPE,
                 stderr=file,
             )
-        self.versions = self._answer()["versions"]
+        self.asked = False
+
+    @functools.cached_property
+    def versions(self) -> Record:
+        """Once it is ready: several that are started one after the other make ready beside each other."""
+        versions: Record = self._answer()["versions"]
+        return versions
 
     def ask(self, **order: Any) -> Record:
+        assert self.versions
+        self.asked = True
         self.process.stdin.write(json.dumps(order) + "\n")
         self.process.stdin.flush()
         return self._answer()

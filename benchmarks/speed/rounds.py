@@ -48,9 +48,16 @@ def start_worker(cell: Cell, settings: Settings) -> Worker:
 
 def measure(group: Group, settings: Settings) -> None:
     """Take the samples that the results lack, and write each down at once."""
+    todo = missing(group, read_lines(settings.results))
     workers: dict[Cell, Worker] = {}
     try:
-        for number, cell in missing(group, read_lines(settings.results)):
+        for cell in {
+            cell: None for _, cell in todo if cell.device == "cuda"
+        }:  # which is rented by the minute: all at once
+            workers[cell] = start_worker(cell, settings)
+        for worker in workers.values():
+            settings.say(f"ready: {worker.versions}")
+        for number, cell in todo:
             for _ in range(TRIES):
                 record = _sample(cell, number, group, workers, settings)
                 append(settings.results, record)
@@ -65,15 +72,15 @@ def measure(group: Group, settings: Settings) -> None:
 def _sample(cell: Cell, number: int, group: Group, workers: dict[Cell, Worker], settings: Settings) -> dict[str, Any]:
     if cell not in workers:
         workers[cell] = start_worker(cell, settings)
-        if group.stay:
-            # A GPU prepares for the lengths that are to come; we capture one once it has been used a few times.
-            brief = cell.device == "cpu"
-            for once in range(1 if brief or cell.side != "softspoken" else GPU_WARM_UP):
-                workers[cell].ask(round=number + 1000 * once, brief=brief)
     worker = workers[cell]
+    if group.stay and not worker.asked:
+        # A GPU prepares for the lengths that are to come; we capture one once it has been used a few times.
+        brief = cell.device == "cpu"
+        for once in range(1 if brief or cell.side != "softspoken" else GPU_WARM_UP):
+            worker.ask(round=number + 1000 * once, brief=brief)
     rated = group.rated and cell.side == "softspoken"
     # On a GPU, which is rented by the minute, once: its rate is steady.
-    rate = _rate(cell, settings) if rated and (cell.device == "cpu" or number == 0) else {}
+    rate = _rate(cell, settings) if rated and (cell.device == "cpu" or (number, cell.scope) == (0, "all")) else {}
     ours = [os.getpid(), worker.process.pid]
     load.wait_until_quiet(ours, settings.patience, QUIET[cell.device])
     watch, started = load.Watch(ours), time.time()
