@@ -16,7 +16,7 @@ from dataclasses import dataclass, fields, replace
 from itertools import islice, product
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any
+from typing import Any, TypeGuard
 
 import yaml
 from scipy import stats
@@ -197,9 +197,11 @@ def _require_a_range(name: str, values: dict[str, Any], where: str) -> None:
 
     low, high, step, log = (values.get(part) for part in ("low", "high", "step", "log"))
     wrong = ""
-    if any(isinstance(one, bool) or not isinstance(one, int | float) for one in (low, high)):
+    if not (_is_number(low) and _is_number(high)):
         wrong = "low and high must be numbers"
-    elif step is not None and (isinstance(step, bool) or not isinstance(step, int | float) or not 0 < step < math.inf):
+    elif low > high:
+        wrong = "low is above high"
+    elif step is not None and not (_is_number(step) and 0 < step < math.inf):
         wrong = "step must be a number above 0"
     elif log is not None and not isinstance(log, bool):
         wrong = "log must be true or false"
@@ -214,6 +216,10 @@ def _require_a_range(name: str, values: dict[str, Any], where: str) -> None:
             wrong = first_line(error).rstrip(".").replace("`", "")
     if wrong:
         raise InputError(f"{where}: search of {name} is {values!r}: {wrong}; mend the range")
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _read_by(plan: Plan) -> list[str]:

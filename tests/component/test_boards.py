@@ -60,6 +60,7 @@ def test_wandb_offline_writes_into_the_run(folder, monkeypatch):
     shown(folder, "wandb")
     (run,) = (folder.path / "wandb").glob("offline-run-*/run-*.wandb")
     assert b"objective/score" in run.read_bytes()
+    assert b"kl_coef" in run.read_bytes()
     assert folder.has(run.relative_to(folder.path).as_posix())
 
 

@@ -52,7 +52,7 @@ def test_a_plan_is_read(tmp_path: Path) -> None:
             "search of lora_targets has the value ['q', 'v']; give texts or numbers",
         ),
         ("search: {lora_r: [2]}\ntrain: [steps]", "train is ['steps']; write one 'setting: value' a line"),
-        ("search: {lora_r: {low: 4, high: 2}}", "search of lora_r is {'low': 4, 'high': 2}: low <= high must hold"),
+        ("search: {lora_r: {low: 4, high: 2}}", "search of lora_r is {'low': 4, 'high': 2}: low is above high; mend"),
         ("search: {lora_r: {low: 2, high: 4, step: 0}}", "step must be a number above 0; mend the range"),
         ("search: {lora_r: {low: 2, high: 4, step: .nan}}", "step must be a number above 0"),
         ("search: {lora_r: {low: 2, high: 4, log: 1}}", "log must be true or false"),

@@ -88,7 +88,8 @@ class Bar:
 
     def stop(self) -> None:
         self._stopped.set()
-        self._bar.stop()
+        if not self._bar.disable:  # rich before 14 ends one that it does not show with an empty line
+            self._bar.stop()
         for widget in self._widgets.values():
             widget.close()
 

@@ -83,16 +83,16 @@ def _started(name: str, config: TrainConfig, folder: RunFolder) -> Any:
 
     PartialState()  # its trackers ask it which process they are in
     run = folder.path.resolve().name
-    given: dict[str, Any] = {
+    settings: dict[str, dict[str, Any]] = {
         "tensorboard": {"run_name": "tensorboard", "logging_dir": str(folder.path)},
-        "wandb": {"run_name": PROJECT, "name": run, "dir": str(folder.path)},
+        "wandb": {"run_name": PROJECT, "name": run, "dir": str(folder.path), "config": _settings(config)},
         "trackio": {"run_name": PROJECT, "name": run},
         "mlflow": {"experiment_name": PROJECT, "run_name": run},
-    }[name]
-    board = LOGGER_TYPE_TO_CLASS[name](**given)
+    }
+    board = LOGGER_TYPE_TO_CLASS[name](**settings[name])
     if hasattr(board, "start"):  # accelerate's later ones
         board.start()
-    if name != "tensorboard":  # whose settings are a run of their own among the curves
+    if name not in ("tensorboard", "wandb"):  # the one would show a run of its own among the curves, the other has them
         board.store_init_configuration(_settings(config))
     return board
 

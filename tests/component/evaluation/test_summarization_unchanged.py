@@ -1,7 +1,7 @@
 """The flagship's figures are what they were before there were tasks."""
 
 import json
-import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -29,7 +29,7 @@ def test_an_evaluation_of_summaries_is_what_it_was(tmp_path):
     for system, means in before["means"].items():
         found = {metric: interval.mean for metric, interval in parts[system].metrics.items()}
         assert list(found) == list(means)
-        if sys.version_info < (3, 11):  # its last release there has other weights
+        if not version("alt-profanity-check").startswith("1.9."):  # each release has weights of its own
             del found["profanity"], means["profanity"]
         assert found == pytest.approx(means, abs=2e-4), system
     assert [verdict.headline for verdict in verdicts(report)] == [before["headline"]]
