@@ -62,7 +62,7 @@ def test_text_that_packs_well_is_read(tmp_path: Path) -> None:
     ("content", "words"),
     [
         ("[" * 40_000 + "]" * 40_000, "nested too deep"),
-        ('{"dialogue": ' * 7_000 + "1" + "}" * 7_000, "nested too deep"),
+        ('{"a":' * 15_000 + "1" + "}" * 15_000, "nested too deep"),
         ('{"dialogue": "hi", "number": ' + "9" * 5000 + "}", "a number of more digits than can be read"),
     ],
 )
