@@ -16,10 +16,11 @@ test: env
 	$(BIN)/pyrefly check --output-format min-text
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
-# build/site/index.html: the tutorials are run, a warning is an error, and a link must lead somewhere.
+# build/site/index.html: the tutorials are run, a warning is an error, and a link must lead somewhere. So many processes that each has few
+# pages, and no two tutorials wait for one another.
 docs: env
 	rm -rf build/site
-	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -q -b html -W --keep-going -j 2 docs build/site
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -q -T -b html -W --keep-going -j 16 docs build/site
 	$(BIN)/python docs/_ext/links.py build/site
 
 # The README's picture: the demo's report in headless Chromium (Debian: apt-get install chromium).

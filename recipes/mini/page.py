@@ -84,7 +84,30 @@ def _bin(row: dict[str, Any] | None) -> str:
     return f"{row['n']}, {row['score']:.2f} → {toxic['mean']:.2f} ({toxic['low']:.2f}–{toxic['high']:.2f})"
 
 
-TABLES: dict[str, Callable[[dict[str, Any]], str]] = {"probes": probes, "groups": groups, "calibration": calibration}
+def transfer(results: dict[str, Any]) -> str:
+    """A row for each set of a source that was left out; beside it the embedded one, which was trained on that source too."""
+    embedded = json.loads((HERE / "results/classifier.json").read_text("utf-8"))["tests"]
+    rows = []
+    for without, found in results["without"].items():
+        for name, systems in found["tests"].items():
+            first = next(iter(systems.values()))
+            counts = f"{first['n_toxic']} / {first['n_clean']}"
+            rows.append([without, name, counts, *map(_auc, systems.values()), _auc(embedded[name]["mini"])])
+    names = list(next(iter(next(iter(results["without"].values()))["tests"].values())))
+    return table(["trained without", "held-out set", "n toxic / clean", *names, "mini, trained with it"], rows)
+
+
+def _auc(found: dict[str, Any]) -> str:
+    area = found["auc"]
+    return f"{area['mean']:.3f} ({area['low']:.3f}–{area['high']:.3f})"
+
+
+TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
+    "probes": probes,
+    "groups": groups,
+    "calibration": calibration,
+    "transfer": transfer,
+}
 
 
 def fill(page: str, name: str, content: str) -> str:

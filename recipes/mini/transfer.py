@@ -8,13 +8,15 @@ on one thread.
 """
 
 import argparse
+import functools
 import json
 import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from classifier import baseline, compare, fetch_encoder, neural_scorer, train
+from classifier import Scorer, baseline, compare, fetch_encoder, neural_scorer, train
 from classifier_data import SOURCES, test_sets, training_examples
 
 TESTS = {
@@ -24,13 +26,24 @@ TESTS = {
 }
 
 
+def once(score: Scorer) -> Scorer:
+    """Texts that come again are not scored again."""
+    kept = functools.cache(lambda texts: score(list(texts)))
+    return lambda texts: kept(tuple(texts))
+
+
+def mean_of(*scorers: Scorer) -> Scorer:
+    return lambda texts: np.mean([score(texts) for score in scorers], axis=0)
+
+
 def main(data: Path, corpus: Path, encoder_cache: Path, share: float, results: Path) -> None:
     torch.set_num_threads(1)
     encoder, tests = fetch_encoder(encoder_cache), test_sets(data, corpus)
     found: dict[str, Any] = {}
     for without in SOURCES:
         examples = training_examples(data, corpus, random.Random(0), without=without, share=share)
-        systems = {"mini": neural_scorer(*train(encoder, examples)), "tf-idf": baseline(examples)}
+        neural, linear = once(neural_scorer(*train(encoder, examples))), once(baseline(examples))
+        systems = {"mini": neural, "tf-idf": linear, "mean of both": mean_of(neural, linear)}
         own = [test for test in tests if test.name in TESTS[without]]
         found[without] = {"examples": len(examples), "tests": compare(own, systems)}
         results.write_text(json.dumps({"share": share, "without": found}, indent=1) + "\n", "utf-8")

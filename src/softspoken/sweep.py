@@ -11,7 +11,9 @@ import importlib.util
 import json
 import logging
 import math
+import shlex
 from dataclasses import dataclass, fields, replace
+from itertools import islice, product
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -20,12 +22,14 @@ import yaml
 from scipy import stats
 
 from softspoken.config import SweepConfig, TrainConfig
+from softspoken.config.kinds import require_config
 from softspoken.config.rewards import recorded_reward
 from softspoken.data.reading import record_of
 from softspoken.report.report import EVAL_FILE, REPORT_FILE, read_report
 from softspoken.report.sweep_page import Row, sweep_page
 from softspoken.runtime import processes
-from softspoken.storage.run_folder import RunFolder
+from softspoken.runtime.interrupt import Interrupted
+from softspoken.storage.run_folder import RunFolder, require_place
 from softspoken.tasks.task import Task, load_task
 from softspoken.train import train
 from softspoken.training.watch import lost_guards
@@ -58,6 +62,7 @@ def sweep(config: SweepConfig) -> Path:
     >>> (folder / "sweep.html").is_file(), len(list((folder / "runs").iterdir()))
     (True, 1)
     """
+    require_config(config, SweepConfig, "sweep")
     if processes.size() > 1:
         raise InputError(
             "sweep is one process's: its trainings come one after another; start it without torchrun or accelerate"
@@ -65,6 +70,7 @@ def sweep(config: SweepConfig) -> Path:
     _require_optuna()
     text, plan = read_plan(config)
     task = load_task(plan.train.get("task", "summarization"))
+    require_place(config.output, [config.file if isinstance(config.file, str) else None, *_read_by(plan)])
     with RunFolder(config.output, add=True) as folder:
         if (folder.path / PLAN).is_file() and (folder.path / PLAN).read_text(encoding="utf-8") != text:
             raise InputError(
@@ -73,15 +79,29 @@ def sweep(config: SweepConfig) -> Path:
         folder.begin()
         folder.write(PLAN, text)
         folder.record(STUDY)
-        study = _study(config, plan, task, folder.path)
+        try:
+            study = _study(config, plan, task, folder.path)
+        except Exception as error:  # of Optuna's, which takes its journal for whole
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
+            raise InputError(
+                f"{folder.path / STUDY} cannot be read ({first_line(error)[:200]}); restore it, or give another folder"
+            ) from error
         left = config.trials - sum(
             trial.state.is_finished() for trial in study.trials if "again" not in trial.user_attrs
         )
         try:
             if left > 0:
                 study.optimize(_trial_of(config, plan, task, folder.path), n_trials=left, catch=(RunError,))
+        except Interrupted as stopped:  # a training's own way on is not the sweep's
+            what = shlex.quote(config.file) if isinstance(config.file, str) else "…"
+            stopped.go_on = f"softspoken sweep {what} --output {shlex.quote(config.output)}"
+            raise
         finally:
             folder.write(PAGE, sweep_page(rows_of(study, plan, task, folder.path), task, study))
+        failed = [trial.user_attrs["failed"] for trial in study.trials if "failed" in trial.user_attrs]
+        if failed and not any(trial.state.name in ("COMPLETE", "PRUNED") for trial in study.trials):
+            raise RunError(f"none of the {len(failed)} trials of {config.output} came to its end: {failed[0]}")
         return folder.path
 
 
@@ -137,12 +157,69 @@ def _require_that_it_can_be_tried(plan: Plan, config: SweepConfig, where: str) -
             raise InputError(f"{where}: search of {name} is {values!r}; give a list of values, or {{low: …, high: …}}")
         if ranged and config.sampler == "grid":
             raise InputError(f"{where}: a grid needs the values of {name} one by one; give a list")
+        if isinstance(values, dict):
+            _require_a_range(name, values, where)
         for value in values if isinstance(values, list) else (values["low"], values["high"]):
             if not isinstance(value, str | int | float | None):
                 raise InputError(f"{where}: search of {name} has the value {value!r}; give texts or numbers")
             TrainConfig(**{**plan.train, name: value})
     for seed in plan.seeds:
         TrainConfig(seed=seed)
+    if len({*plan.seeds}) < len(plan.seeds):
+        raise InputError(
+            f"{where}: seeds is {plan.seeds!r}, with one twice, which is the same run; give different ones"
+        )
+
+    _require_that_they_go_together(plan, where)
+
+
+MOST_CHECKED = 2_000
+"""Combinations that are looked at before the first is trained."""
+
+
+def _require_that_they_go_together(plan: Plan, where: str) -> None:
+    """Raises InputError for a combination of settings of which each alone is in order."""
+    several = [
+        values if isinstance(values, list) else [values["low"], values["high"]] for values in plan.search.values()
+    ]
+    for combination in islice(product(*several), MOST_CHECKED):
+        chosen = dict(zip(plan.search, combination, strict=True))
+        try:
+            TrainConfig(**{**plan.train, **chosen})
+        except InputError as error:
+            said = ", ".join(f"{name} {value}" for name, value in chosen.items())
+            raise InputError(f"{where}: {said} do not go together: {error}") from error
+
+
+def _require_a_range(name: str, values: dict[str, Any], where: str) -> None:
+    """Raises InputError where `low`, `high`, `step` and `log` are not what Optuna draws from."""
+    import optuna
+
+    low, high, step, log = (values.get(part) for part in ("low", "high", "step", "log"))
+    wrong = ""
+    if any(isinstance(one, bool) or not isinstance(one, int | float) for one in (low, high)):
+        wrong = "low and high must be numbers"
+    elif step is not None and (isinstance(step, bool) or not isinstance(step, int | float) or not 0 < step < math.inf):
+        wrong = "step must be a number above 0"
+    elif log is not None and not isinstance(log, bool):
+        wrong = "log must be true or false"
+    else:
+        whole = isinstance(low, int) and isinstance(high, int)
+        try:
+            if whole:
+                optuna.distributions.IntDistribution(low, high, log or False, 1 if step is None else step)
+            else:
+                optuna.distributions.FloatDistribution(low, high, log or False, step)
+        except ValueError as error:
+            wrong = first_line(error).rstrip(".").replace("`", "")
+    if wrong:
+        raise InputError(f"{where}: search of {name} is {values!r}: {wrong}; mend the range")
+
+
+def _read_by(plan: Plan) -> list[str]:
+    """What the trainings read, which the sweep must not be written to."""
+    named = [plan.train.get(name) for name in ("model", "adapter", *ROWS)]
+    return [one for one in named if isinstance(one, str)]
 
 
 def _recorded(train: dict[str, Any]) -> dict[str, Any]:
@@ -159,7 +236,7 @@ def _require_optuna() -> None:
 def _study(config: SweepConfig, plan: Plan, task: Task, folder: Path) -> Any:
     import optuna
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # of a trial that fails it shows a traceback
     samplers = {
         "tpe": lambda: optuna.samplers.TPESampler(seed=0),
         "random": lambda: optuna.samplers.RandomSampler(seed=0),
@@ -186,6 +263,18 @@ def _trial_of(config: SweepConfig, plan: Plan, task: Task, folder: Path) -> Any:
     import optuna
 
     def run(trial: Any) -> float:
+        try:
+            return value_of(trial)
+        except KeyboardInterrupt:  # Optuna would count it as one that failed
+            trial.set_user_attr("again", True)
+            trial.study.enqueue_trial(trial.params)
+            raise
+        except RunError as error:
+            trial.set_user_attr("failed", first_line(error))
+            log.warning("trial %d failed: %s", trial.number, error)
+            raise
+
+    def value_of(trial: Any) -> float:
         chosen = {name: _suggested(trial, name, values) for name, values in plan.search.items()}
         log.info("trial %d: %s", trial.number, ", ".join(f"{name} {value}" for name, value in chosen.items()))
         values = []
@@ -203,11 +292,7 @@ def _trial_of(config: SweepConfig, plan: Plan, task: Task, folder: Path) -> Any:
                 settings = TrainConfig(**plan.train, **chosen, seed=seed, output=str(run_folder))
                 if (run_folder / "config.yaml").is_file():
                     settings = TrainConfig(resume=str(run_folder), **_given_again(plan.train))
-                try:
-                    train(settings, on_evaluate=look)
-                except RunError as error:
-                    trial.set_user_attr("failed", first_line(error))
-                    raise
+                train(settings, on_evaluate=look)
             values.append(result_of_run(run_folder, task)[0].mean)
         return fmean(values)
 

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from copy import deepcopy
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from softspoken.rewards.terms import WeightedReward, load_reward
 from softspoken.rl import chosen, groups, ppo
 from softspoken.rl.checkpoint import Progress, checkpoint_bytes, load_checkpoint, prune, save_checkpoint, saved_config
 from softspoken.rl.loading import load_policy
-from softspoken.rl.policy import require_moved
+from softspoken.rl.policy import Policy, require_moved
 from softspoken.rl.ppo import next_kl_coef
 from softspoken.rl.rollout import generate_rollout, too_short, with_floor
 from softspoken.rl.scaling import scaled, with_opinions
@@ -61,7 +61,7 @@ from softspoken.training.start import (
 from softspoken.training.stopping import end, forget_end, start_figures
 from softspoken.training.validation import Validation, held_out, validation_of
 from softspoken.training.watch import Watched, after_evaluation, after_step, is_good
-from softspoken.types import Example, InputError, Rollout, RunError, Scores, Step
+from softspoken.types import Example, InputError, PromptBatch, Rollout, RunError, Scores, Step
 
 log = logging.getLogger(__name__)
 
@@ -152,6 +152,40 @@ def _running(config: TrainConfig) -> Running:
 
 
 def _run(config: TrainConfig, task: Task, folder: RunFolder, changes: Changes) -> Generator[Step, bool | None, None]:
+    prepared = _prepare(config, task, folder, changes)
+    yield from _learn(prepared, folder)
+    if config.eval_limit != 0:
+        evaluate_run(evaluation_of(config, task, prepared.prompt_format, folder.path), folder)
+    card = model_card(folder.path)
+    folder.write(CARD_FILE, card)
+    folder.write(f"{result_of(config)}/{CARD_FILE}", card)
+    folder.write(REPORT_FILE, report_page(folder.path))
+    if config.push_to_hub and processes.first():
+        result = folder.path / result_of(config)
+        files = sorted(path.name for path in result.iterdir() if path.is_file())
+        log.info("uploaded to %s", push(result, config.push_to_hub, files=files, private=config.private))
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """What a run is made of, opened and checked."""
+
+    config: TrainConfig
+    task: Task
+    prompt_format: PromptFormat
+    examples: list[Example]
+    """What is trained on."""
+    held: int
+    """How many rows of the same set are kept for the evaluation."""
+    focus: str | None
+    """What becomes of it in a file: how hot each text is."""
+    reward: WeightedReward
+    validation: Validation | None
+    changes: Changes
+
+
+def _prepare(config: TrainConfig, task: Task, folder: RunFolder, changes: Changes) -> _Prepared:
+    """Nothing is written yet. Raises InputError for whatever the run would miss later, its evaluation too."""
     if config.fast:
         tune_cpu()
     require_seq2seq(config.model)
@@ -173,70 +207,62 @@ def _run(config: TrainConfig, task: Task, folder: RunFolder, changes: Changes) -
     reward.require_columns([*examples, *apart])
     validation = validation_of(config, task, apart, reward, judges_of(config, task))
     examples, focus = focus_on(config, task, examples, folder.path)
-    yield from _learn(config, task, prompt_format, folder, examples, held, focus, reward, validation, changes)
-    if config.eval_limit != 0:
-        evaluate_run(evaluation_of(config, task, prompt_format, folder.path), folder)
-    card = model_card(folder.path)
-    folder.write(CARD_FILE, card)
-    folder.write(f"{result_of(config)}/{CARD_FILE}", card)
-    folder.write(REPORT_FILE, report_page(folder.path))
-    if config.push_to_hub and processes.first():
-        result = folder.path / result_of(config)
-        files = sorted(path.name for path in result.iterdir() if path.is_file())
-        log.info("uploaded to %s", push(result, config.push_to_hub, files=files, private=config.private))
+    return _Prepared(config, task, prompt_format, examples, held, focus, reward, validation, changes)
 
 
-def _learn(
-    config: TrainConfig,
-    task: Task,
-    prompt_format: PromptFormat,
-    folder: RunFolder,
-    examples: list[Example],
-    held: int,
-    focus: str | None,
-    reward: WeightedReward,
-    validation: Validation | None,
-    changes: Changes,
-) -> Generator[Step, bool | None, None]:
-    """The steps, and the adapter they end in; a function of its own, so that their memory is free for the evaluation."""
-    # The largest comes last: what is wrong with the rest is said in seconds.
-    policy = load_policy(config, prompt_format)
-    optimizer, scheduler = optimizer_of(policy, config)
-    require_room(
-        folder.path, checkpoint_bytes(policy.trainable().values(), best=validation is not None), "its checkpoints"
-    )
-
+def _begin(
+    run: _Prepared, folder: RunFolder, policy: Policy, optimizer: torch.optim.Optimizer, scheduler: Any
+) -> tuple[Progress, Watched]:
+    """The run's first files, or the last whole checkpoint of one that goes on."""
+    config, changes = run.config, run.changes
     folder.begin()
     progress = load_checkpoint(folder.path, policy, optimizer) or Progress(0, config.kl_coef, scheduler.state_dict())
     watched = reopened(Watched(**progress.watched), changes)
     require_steps_left(config, progress.step, changes)
     if not folder.has(CONFIG_FILE):
-        say_how_it_begins(config, len(examples), held)
+        say_how_it_begins(config, len(run.examples), run.held)
     # The first file of all: what is stopped before it is begun anew, and what is stopped after it gone on with.
     if changes or not folder.has(CONFIG_FILE):
-        folder.write(CONFIG_FILE, record(config, task, changes, progress.step, folder.path / CONFIG_FILE))
-    if focus:
-        folder.write(FOCUS_FILE, focus)
+        folder.write(CONFIG_FILE, record(config, run.task, changes, progress.step, folder.path / CONFIG_FILE))
+    if run.focus:
+        folder.write(FOCUS_FILE, run.focus)
     if not folder.has(TRAINED_ON):
-        folder.write(TRAINED_ON, "\n".join(digests(examples)) + "\n")
+        folder.write(TRAINED_ON, "\n".join(digests(run.examples)) + "\n")
     if progress.step < config.steps and not watched.ended:  # what an end that is none any more left
         forget_end(folder)
     go_on_from(progress.schedule, optimizer, scheduler)
-    kl_coef = progress.kl_coef
-    algorithm = ALGORITHMS[config.algorithm]
-    seen_to_move = False
+    return progress, watched
 
+
+def _batches(run: _Prepared, policy: Policy, done: int, last: int) -> Generator[PromptBatch, None, None]:
+    """Those of the steps after `done`, to `last`."""
+    config = run.config
     batches = prompt_batches(
-        examples,
+        run.examples,
         deepcopy(policy.tokenizer),  # another thread may use it
         policy.prompt_format,
         batch_size=config.batch_size,
         seed=config.seed,
-        first_step=progress.step,
-        steps=progress.step if watched.ended else config.steps,
+        first_step=done,
+        steps=last,
     )
     if config.fast and policy.device.type == "cuda":  # on a CPU the thread would take from what it runs beside
-        batches = one_ahead(batches, policy.device)
+        return one_ahead(batches, policy.device)
+    return batches
+
+
+def _learn(run: _Prepared, folder: RunFolder) -> Generator[Step, bool | None, None]:
+    """The steps, and the adapter they end in; a function of its own, so that their memory is free for the evaluation."""
+    config, task, reward, validation = run.config, run.task, run.reward, run.validation
+    # The largest comes last: what is wrong with the rest is said in seconds.
+    policy = load_policy(config, run.prompt_format)
+    optimizer, scheduler = optimizer_of(policy, config)
+    if processes.first():  # which alone writes
+        needed = checkpoint_bytes(policy.trainable().values(), best=validation is not None)
+        require_room(folder.path, needed, "its checkpoints")
+    progress, watched = _begin(run, folder, policy, optimizer, scheduler)
+    kl_coef, seen_to_move = progress.kl_coef, False
+    batches = _batches(run, policy, progress.step, progress.step if watched.ended else config.steps)
     step = watched.ended_step if watched.ended else progress.step
     with (
         finishing() as stop,
@@ -248,41 +274,18 @@ def _learn(
             watched = replace(watched, start=start_figures(validation, policy, progress.step, task))
         for step, prompts in enumerate(batches, start=progress.step + 1):
             clock, cut_before = Clock(), reward.truncated
-            draws, replaced = _generator(config, step, purpose=0), 0
-            policy.thin(draws)
-            rollout = generate_rollout(policy, prompts, config, draws)  # 1 sample
-            require_finite(rollout.old_logprobs, f"step {step}")
-            short = too_short(rollout, config.min_response_chars)
-            clock.lap("sample")
-            scores = None
-            if not short.all():
-                scores = _scores(reward, rollout, short, config)  # 2 score
-                clock.lap("score")
-                if config.dynamic_sampling:
-                    draw = partial(sample_fresh, policy, examples, partial(_scores, reward), config, draws)
-                    rollout, scores, replaced = with_fresh_texts(rollout, scores, draw, config, policy.pad_id)
-                    short = too_short(rollout, config.min_response_chars)
-                    clock.lap("fresh")
-                experience = algorithm.build_experience(rollout, scores, config, kl_coef)  # 3 shape: KL, advantages
-                stats = algorithm.update(  # 4 optimise
-                    policy, optimizer, experience, config, _generator(config, step, purpose=1)
-                )
-                clock.lap("update")
-                # Samples that all score alike teach nothing: the first step with an advantage is the proof.
-                if not seen_to_move and stats.optimizer_steps and experience.advantages.any():
-                    require_moved(policy, optimizer)
-                    seen_to_move = True
-                metrics = metrics_of(experience, stats, config)
-            else:  # every summary was too short: none is better than another
-                metrics = {"ppo/skipped": 1.0}
-            metrics |= {
+            done = _step(
+                run, policy, optimizer, prompts, step, kl_coef, clock
+            )  # 1 sample, 2 score, 3 shape, 4 optimise
+            # Samples that all score alike teach nothing: the first step with an advantage is the proof.
+            if not seen_to_move and done.taught:
+                require_moved(policy, optimizer)
+                seen_to_move = True
+            metrics = done.metrics | {
                 "ppo/kl_coef": kl_coef,
                 "ppo/learning_rate": scheduler.get_last_lr()[0],
                 "tokens/padding_share": padding_share(prompts),
-                "tokens/prompts_truncated": float(rollout.prompts.truncated),
-                "tokens/short": float(short.sum()),
                 "tokens/reward_cut": float(reward.truncated - cut_before),
-                **({"groups/replaced": float(replaced)} if config.dynamic_sampling else {}),
             }
             watched, figures = after_step(watched, step, metrics, config), None
             if validation and (step % validation.every == 0 or step == config.steps) and not watched.collapsed:
@@ -293,16 +296,15 @@ def _learn(
             metrics |= clock.times()
             tracker.log(step, metrics)  # 5 measure
             kl_coef = next_kl_coef(
-                kl_coef, metrics.get("objective/kl", config.kl_target), len(rollout.responses), config
+                kl_coef, metrics.get("objective/kl", config.kl_target), len(done.rollout.responses), config
             )
             next_rate(scheduler)
             # A run that is resumed here starts without one and must give the same last digits; and hardly a text comes twice.
             reward.clear_cache()
-            done = Step(step, config.steps, metrics, *_said(rollout, scores), evaluation=figures)
             left: BaseException | None = None
             enough = False
             try:
-                enough = (yield done) is False
+                enough = (yield Step(step, config.steps, metrics, *done.said, evaluation=figures)) is False
             except BaseException as error:  # whoever looped over the steps has left
                 left = error
             # Whichever process was asked or has had enough, all stop at the same step.
@@ -335,6 +337,65 @@ def _learn(
 # --------------------------------------------------------------------------------------------------- in the loop
 
 
+@dataclass(frozen=True)
+class _Done:
+    """What a step came to."""
+
+    rollout: Rollout
+    scores: Scores | None
+    """None where every response was too short: none is better than another, and nothing was learned."""
+    metrics: dict[str, float]
+    taught: bool
+    """Whether a weight should have moved."""
+
+    @property
+    def said(self) -> tuple[list[str], list[str], list[float]]:
+        """The text that each response answers, the responses, and their scores."""
+        examples, index = self.rollout.prompts.examples, self.rollout.prompt_index.tolist()
+        texts = [examples[place].text for place in index]
+        return texts, self.rollout.responses, self.scores.total.tolist() if self.scores else []
+
+
+def _step(
+    run: _Prepared,
+    policy: Policy,
+    optimizer: torch.optim.Optimizer,
+    prompts: PromptBatch,
+    step: int,
+    kl_coef: float,
+    clock: Clock,
+) -> _Done:
+    config, algorithm = run.config, ALGORITHMS[run.config.algorithm]
+    draws, replaced = _generator(config, step, purpose=0), 0
+    policy.thin(draws)
+    rollout = generate_rollout(policy, prompts, config, draws)  # 1 sample
+    require_finite(rollout.old_logprobs, f"step {step}")
+    short = too_short(rollout, config.min_response_chars)
+    clock.lap("sample")
+    if short.all():
+        return _Done(rollout, None, {"ppo/skipped": 1.0} | _counts(config, rollout, short, replaced), taught=False)
+    scores = _scores(run.reward, rollout, short, config)  # 2 score
+    clock.lap("score")
+    if config.dynamic_sampling:
+        draw = partial(sample_fresh, policy, run.examples, partial(_scores, run.reward), config, draws)
+        rollout, scores, replaced = with_fresh_texts(rollout, scores, draw, config, policy.pad_id)
+        short = too_short(rollout, config.min_response_chars)
+        clock.lap("fresh")
+    experience = algorithm.build_experience(rollout, scores, config, kl_coef)  # 3 shape: KL, advantages
+    stats = algorithm.update(policy, optimizer, experience, config, _generator(config, step, purpose=1))  # 4 optimise
+    clock.lap("update")
+    metrics = metrics_of(experience, stats, config) | _counts(config, rollout, short, replaced)
+    return _Done(rollout, scores, metrics, taught=bool(stats.optimizer_steps and experience.advantages.any()))
+
+
+def _counts(config: TrainConfig, rollout: Rollout, short: Tensor, replaced: int) -> dict[str, float]:
+    return {
+        "tokens/prompts_truncated": float(rollout.prompts.truncated),
+        "tokens/short": float(short.sum()),
+        **({"groups/replaced": float(replaced)} if config.dynamic_sampling else {}),
+    }
+
+
 def _generator(config: TrainConfig, step: int, purpose: int) -> torch.Generator:
     """Random numbers of one step for one purpose, the same whether or not the run was stopped before it."""
     return torch.Generator().manual_seed((config.seed * 1_000_003 + step) * 2 + purpose)
@@ -350,9 +411,3 @@ def _scores(reward: WeightedReward, rollout: Rollout, short: Tensor, config: Tra
     prompt_index = rollout.prompt_index.cpu()[~short]
     scores = with_opinions(scaled(scores, reward.weights, prompt_index, config.reward_scaling), prompt_index)
     return with_floor(scores, short, rollout, config.short_margin)
-
-
-def _said(rollout: Rollout, scores: Scores | None) -> tuple[list[str], list[str], list[float]]:
-    """The text that each response answers, the responses, and their scores."""
-    examples, index = rollout.prompts.examples, rollout.prompt_index.tolist()
-    return [examples[place].text for place in index], rollout.responses, scores.total.tolist() if scores else []

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from softspoken.config import DpoConfig, SftConfig, TrainConfig
 from softspoken.config.trained import WhatTrains
@@ -121,3 +122,10 @@ def test_a_peft_file_is_read_by_sft_as_by_train(tiny_t5, tmp_path):
     (tmp_path / "loha.yaml").write_text("peft_type: LOHA\nr: 2\n")
     folder = sft(warm(tiny_t5, tmp_path / "warm", peft_config=str(tmp_path / "loha.yaml")))
     assert Generator.from_pretrained(str(tiny_t5), adapter=str(folder), device="cpu").model.peft_type.value == "LOHA"
+
+
+def test_sft_takes_a_quantized_base(tiny_t5, tmp_path):
+    pytest.importorskip("bitsandbytes")
+    folder = sft(warm(tiny_t5, tmp_path / "warm", quantization="8bit", gradient_checkpointing=True))
+    weights = load_file(folder / "adapter_model.safetensors")
+    assert all(weight.any() for name, weight in weights.items() if "lora_B" in name)

@@ -81,3 +81,11 @@ def test_page():
     assert lines[2] == "| 0.0 – 0.1 | – |"
     assert lines[11] == "| 0.9 – 1.0 | 4, 0.94 → 0.75 (0.30–0.95) |"
     assert lines[12:] == ["| expected calibration error | 0.200 |", "| after a temperature and a shift | 0.100 |"]
+
+
+def test_page_of_what_was_left_out():
+    """Beside the embedded classifier's own number for the set, from results/classifier.json."""
+    area = {"n_toxic": 3, "n_clean": 4, "auc": {"mean": 0.9, "low": 0.8, "high": 0.95}}
+    name = "davidson held-out tweets"
+    lines = page.transfer({"without": {"davidson": {"tests": {name: {"mini": area, "tf-idf": area}}}}}).splitlines()
+    assert lines[2].startswith(f"| davidson | {name} | 3 / 4 | 0.900 (0.800–0.950) | 0.900 (0.800–0.950) | 0.98")

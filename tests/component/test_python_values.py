@@ -46,6 +46,9 @@ def test_a_configuration_and_a_callback_are_what_they_should_be():
     refused("train takes a TrainConfig", list, softspoken.steps("runs/x"))
     refused("sft takes a SftConfig, not a TrainConfig", softspoken.sft, softspoken.TrainConfig())
     refused("dpo takes a DpoConfig", softspoken.dpo, None)
+    refused("sweep takes a SweepConfig, not a dict", softspoken.sweep, {"search": {}})
+    refused("export takes a ExportConfig", softspoken.export, "models/calm")
+    refused("serve takes a ServeConfig", softspoken.serve, "mini")
     for name in ("on_step", "on_evaluate", "on_end"):
         refused(f"{name} 3 cannot be used: give a function", softspoken.train, softspoken.TrainConfig(), **{name: 3})
 

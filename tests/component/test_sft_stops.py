@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from softspoken import sft as sft_function
@@ -65,6 +66,29 @@ def test_it_goes_on_after_a_death_and_ends_in_the_same(config, number, before_sa
     assert not (output / "checkpoints").exists()
     sft_function(replace(config, resume=True))  # at its end already
     assert weights(output) == weights(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        {"lora_dropout": 0.3},
+        {"peft_config": {"peft_type": "LOHA", "r": 2}},
+        {"trained": "last_layers"},
+    ],
+    ids=["dropout", "loha", "last layers"],
+)
+def test_so_does_whatever_is_trained(config, tmp_path, monkeypatch, kind):
+    config = replace(config, **kind)
+    name = "model.safetensors" if config.trains_whole_model else "adapter_model.safetensors"
+    whole = sft_function(replace(config, output=str(tmp_path / "whole")))
+    with monkeypatch.context() as patch:
+        die_at_step(patch, 2)
+        with pytest.raises(Died):
+            sft_function(config)
+    again = sft_function(replace(config, resume=True))
+    before, after = (load_file(folder / name) for folder in (whole, again))
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[key], after[key]) for key in before)
 
 
 def test_a_damaged_checkpoint_is_said_and_the_one_before_it_taken(config, tmp_path, monkeypatch, caplog):

@@ -76,6 +76,17 @@ def test_a_wrong_column_is_said_before_anything_heavy_is_imported(argv: tuple[st
     assert "_column)" in said
 
 
+@pytest.mark.parametrize("argv", [("--help",), ("train", "--help"), ("--version",)])
+def test_help_imports_nothing_heavy(argv: tuple[str, ...], tmp_path: Path) -> None:
+    probe = f"import atexit, sys; atexit.register(lambda: print(*(n for n in {HEAVY!r} if n in sys.modules), file=sys.stderr))"
+    code = f"{probe}\nfrom softspoken.__main__ import main\nsys.exit(main(sys.argv[1:]))"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *argv], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr.strip()) == (0, "")
+    assert "softspoken" in done.stdout
+
+
 def test_one_text_is_answered_without_what_only_training_needs(tmp_path: Path) -> None:
     status, imported, said = run(tmp_path, "generate", stdin="Nora: Where are you?\nFelix: On the bus.\n")
     assert status == 0

@@ -31,7 +31,7 @@ def generate(model, **options):
 CLASSES = {"AutoConfig": "own.OwnConfig"} | {
     f"AutoModel{kind}": "own.Own" for kind in ("", "ForSeq2SeqLM", "ForSequenceClassification")
 }
-ROW = '{"id": "a", "dialogue": "y", "summary": "y"}\n'
+ROW = '{"id": "a", "dialogue": "y", "summary": "y", "worse": "n"}\n'
 
 
 @pytest.fixture
@@ -82,10 +82,25 @@ def _edit(file: Path, **settings: object) -> None:
         "summarize --model model",
         "summarize --model TINY --adapter adapter",
         "score --reward hf:model:x",
+        "dpo --model model --chosen_column summary --rejected_column worse --batch_size 2 --output out",
+        "dpo --model TINY --adapter adapter --chosen_column summary --rejected_column worse --batch_size 2 --output out",
+        "export --model model --output out",
+        "export --model TINY --adapter adapter --output out",
+        "serve --model model --port 0 --guard false",
+        "serve --model TINY --adapter adapter --port 0 --guard false",
+        "serve --model TINY --judge hf:model:x --port 0",
+        "score --serve 127.0.0.1:1 --reward hf:model:x",
     ],
 )
-def test_no_command_runs_it(command: str, place: Path, tiny_t5: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    rows = [] if command.startswith(("summarize", "score")) else ["--dataset", "rows.jsonl"]
+def test_no_command_runs_it(
+    command: str,
+    place: Path,
+    tiny_t5: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("softspoken.rewards.server.require_free", lambda host, port: None)
+    rows = [] if command.startswith(("summarize", "score", "export", "serve")) else ["--dataset", "rows.jsonl"]
     if command.startswith("train"):
         rows += ["--batch_size", "2", "--output", "out"]
 

@@ -118,11 +118,9 @@ def test_a_run_that_was_killed_goes_on_and_gives_the_same_metrics(tiny_t5, data,
     found = subprocess.run([sys.executable, "-c", where], env=environment, capture_output=True, text=True, check=True)
     assert Path(found.stdout.strip()) == Path(softspoken.__file__), "it is this checkout that is killed"
     config = config_for(tiny_t5, data, tmp_path / "killed", reward=reward)
-    flags = [
-        f"--{name}={json.dumps(value) if isinstance(value, list) else value}"
-        for name, value in asdict(config).items()
-        if value is not None
-    ]
+    given = {name: value for name, value in asdict(config).items() if value is not None}
+    flags = [f"--{name}={value}" for name, value in given.items() if not isinstance(value, list)]
+    flags += [word for name, value in given.items() if isinstance(value, list) for word in (f"--{name}", *value)]
     command = [sys.executable, "-m", "softspoken", "train"]
     killed = subprocess.run([*command, *flags], env=environment, capture_output=True, text=True, check=False)
     assert killed.returncode == -signal.SIGKILL, killed.stderr

@@ -49,7 +49,14 @@ MAY_IMPORT = FOUNDATION | {
     },
 }
 INSIDE = {
-    "runtime": {"interrupt": set(), "loading": set(), "own_code": set(), "processes": set(), "progress": {"processes"}},
+    "runtime": {
+        "addresses": set(),
+        "interrupt": set(),
+        "loading": set(),
+        "own_code": set(),
+        "processes": set(),
+        "progress": {"processes"},
+    },
     "storage": {"run_folder": set(), "lines_file": {"run_folder"}, "unfinished": {"run_folder"}},
     "config": {
         "kinds": set(),
@@ -97,12 +104,13 @@ INSIDE = {
         "numerics": set(),
         "agreement": set(),
         "policy": {"agreement", "numerics"},
-        "loading": {"agreement", "policy"},
+        "sharding": set(),
+        "loading": {"agreement", "policy", "sharding"},
         "graphs": {"policy", "numerics"},
         "sharing": {"policy"},
-        "rollout": {"graphs", "policy", "numerics", "sharing"},
+        "rollout": {"graphs", "policy", "numerics", "sharding", "sharing"},
         "losses": {"numerics"},
-        "optimise": {"numerics", "rollout", "policy", "losses"},
+        "optimise": {"sharding", "numerics", "rollout", "policy", "losses"},
         "ppo": {"numerics", "rollout", "policy", "losses", "optimise"},
         "groups": {"numerics", "rollout", "policy", "losses", "optimise"},
         "chosen": {"numerics", "rollout", "policy", "losses", "optimise", "groups"},

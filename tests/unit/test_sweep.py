@@ -1,16 +1,20 @@
 """A sweep without trainings: what its file may say, how seeds are pooled, which trial is the best."""
 
+import importlib
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 from scipy import stats
 
 from softspoken.config import SweepConfig
 from softspoken.report.sweep_page import Row, sweep_page
-from softspoken.sweep import folder_of_run, pooled, read_plan, sweep
+from softspoken.runtime.interrupt import Interrupted
+from softspoken.storage.run_folder import RunFolder
+from softspoken.sweep import PLAN, STUDY, folder_of_run, pooled, read_plan, sweep
 from softspoken.tasks.task import load_task
-from softspoken.types import InputError, Interval
+from softspoken.types import InputError, Interval, RunError
 
 
 def written(tmp_path: Path, text: str) -> Path:
@@ -48,6 +52,18 @@ def test_a_plan_is_read(tmp_path: Path) -> None:
             "search of lora_targets has the value ['q', 'v']; give texts or numbers",
         ),
         ("search: {lora_r: [2]}\ntrain: [steps]", "train is ['steps']; write one 'setting: value' a line"),
+        ("search: {lora_r: {low: 4, high: 2}}", "search of lora_r is {'low': 4, 'high': 2}: low <= high must hold"),
+        ("search: {lora_r: {low: 2, high: 4, step: 0}}", "step must be a number above 0; mend the range"),
+        ("search: {lora_r: {low: 2, high: 4, step: .nan}}", "step must be a number above 0"),
+        ("search: {lora_r: {low: 2, high: 4, log: 1}}", "log must be true or false"),
+        ("search: {lora_r: {low: true, high: 4}}", "low and high must be numbers"),
+        ("search: {warmup_steps: {low: 0, high: 4, log: true}}", "search of warmup_steps is"),
+        ("search: {learning_rate: {low: 0.1, high: 0.2, log: true, step: 0.01}}", "search of learning_rate is"),
+        ("search: {lora_r: [2]}\nseeds: [1, 0, 1]", "seeds is [1, 0, 1], with one twice, which is the same run"),
+        (
+            "search: {algorithm: [ppo, rloo], samples_per_prompt: [1, 4]}",
+            "algorithm rloo, samples_per_prompt 1 do not go together: ",
+        ),
         ("search: {lora_r: [2]}\nseeds: 3", "seeds is 3; give a list of whole numbers"),
     ],
 )
@@ -82,6 +98,54 @@ def test_several_processes_are_refused(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(InputError, match="sweep is one process's"):
         sweep(SweepConfig(file=str(path), output=str(tmp_path / "sweep")))
     assert not (tmp_path / "sweep").exists()
+
+
+@pytest.mark.parametrize("output", [".", "..", "model"])
+def test_what_is_read_or_stood_in_is_no_place_for_it(
+    output: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here" / "model").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    plan = {"search": {"lora_r": [2]}, "train": {"model": "model"}}
+    with pytest.raises(InputError, match=r"which is read|is the working folder"):
+        sweep(SweepConfig(file=plan, output=output))
+    assert [path.name for path in tmp_path.rglob("*")] == ["here", "model"]
+
+
+def test_a_damaged_journal_is_said(tmp_path: Path) -> None:
+    plan = {"search": {"lora_r": [2]}}
+    with RunFolder(tmp_path / "out") as folder:
+        folder.begin()
+        folder.write(PLAN, read_plan(SweepConfig(file=plan))[0])
+        folder.write(STUDY, '{"op_code": 99}\n[]\n')
+    with pytest.raises(InputError, match=r"study.log cannot be read .*; restore it, or give another folder"):
+        sweep(SweepConfig(file=plan, output=str(tmp_path / "out")))
+
+
+def test_a_sweep_that_is_stopped_says_how_it_goes_on_and_one_of_failures_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The trial that was stopped is tried again, and not counted as one of the two."""
+
+    def stopped(*given: Any, **rest: Any) -> None:
+        error = Interrupted(15)
+        error.go_on = "softspoken train --resume x"
+        raise error
+
+    def failed(*given: Any, **rest: Any) -> None:
+        raise RunError("the reward ended the process")
+
+    path = written(tmp_path, "search: {lora_r: [2, 4]}")
+    config = SweepConfig(file=str(path), output=str(tmp_path / "out"), trials=2)
+    module: Any = importlib.import_module("softspoken.sweep")
+    monkeypatch.setattr(module, "train", stopped)
+    with pytest.raises(Interrupted) as caught:
+        sweep(config)
+    assert caught.value.go_on == f"softspoken sweep {path} --output {tmp_path / 'out'}"
+    monkeypatch.setattr(module, "train", failed)
+    with pytest.raises(RunError, match=r"none of the 2 trials of .* came to its end: the reward ended the process"):
+        sweep(config)
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_a_grid_wants_lists(tmp_path: Path) -> None:
@@ -125,3 +189,9 @@ def test_the_page_has_each_trial_and_escapes_what_is_the_users() -> None:
     assert "<b>" not in page
     for part in ("0.25", "0.2 to 0.3", "rougeL", "pruned", 'href="runs/x/report.html"', "toxicity"):
         assert part in page
+    assert (
+        "of one seed, with the 95 % interval over examples alone" in page
+    )  # of which nothing is known of another seed
+    twice = [Row(3, {}, Interval(0.25, 0.2, 0.3), [], "complete", ["a.html", "b.html"])]
+    assert "the mean over the seeds, with" in (page := sweep_page(twice, load_task("summarization"), None))
+    assert "<p>1 trial;" in page

@@ -70,7 +70,9 @@ def completion(shell: str) -> str:
 def _top(parsers: dict[str, ArgumentParser]) -> ArgumentParser:
     top = ArgumentParser(
         prog="softspoken",
-        description="Make a dialogue summarizer stop repeating abuse, without losing the summary, and prove it.",
+        description="Reinforcement learning for encoder–decoder language models: raise what a reward\n"
+        "measures (summaries that repeat no abuse, better translations, a score of your\n"
+        "own), hold on to the rest, and show whether it worked.",
         epilog="softspoken COMMAND --help explains a command. The whole job on embedded models: softspoken train",
         formatter_class=_help_format,
         version=versions(),

@@ -24,7 +24,9 @@ class EstimateConfig:
     memory: float | None = None
     """gigabytes that the device has, to be told whether it fits; on a GPU sampling's buffers keep within an eighth of it"""
     processes: int = 1
-    """how many share the work: each has its part of a step's texts"""
+    """how many share the work: each has its part of a step's texts and, with shard, of the base's layers"""
+    shard: bool = False
+    """as in train: the base's layers lie in parts across the processes"""
     max_prompt_tokens: int = 512
     """as if every text had so many tokens"""
     max_new_tokens: int | None = None
@@ -65,6 +67,7 @@ class EstimateConfig:
     def __post_init__(self) -> None:
         check_settings(self)
         check(bool(self.model), self, "model", "name one")
+        check(not self.shard or self.processes > 1, self, "shard", "there is one process: give --processes 2 or more")
         for model in self.model:
             self.training_of(model)
 
@@ -74,4 +77,4 @@ class EstimateConfig:
             field.name for field in dataclasses.fields(self)
         }
         given: dict[str, Any] = {name: getattr(self, name) for name in sorted(names) if getattr(self, name) is not None}
-        return TrainConfig(**{**given, "model": model})
+        return TrainConfig(**{**given, "model": model, "eval_limit": 0})

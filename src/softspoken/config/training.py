@@ -235,6 +235,9 @@ class TrainConfig(WhatTrains):
     """where to compute; auto takes a GPU if there is one"""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """precision of the weights; float16 overflows in T5"""
+    shard: bool = False
+    """lay the base's layers in parts across several processes (torchrun), each of which gathers one when it computes it: for a base under
+    an adapter that does not fit one device; evaluate afterwards (eval_limit 0)"""
     seed: int = 0
     """of sampling, order and initialization"""
     report_to: list[str] | None = None
@@ -285,8 +288,33 @@ class TrainConfig(WhatTrains):
         check(not coarse, self, "dtype", "it is too coarse for weights that train: give float32")
         patient = self.patience is not None and self.eval_every is None
         check(not patient, self, "patience", "it counts evaluations: give eval_every as well")
+        if self.shard:
+            self._check_shard()
         lost = self.max_kl is not None and not self.has_reference
         check(not lost, self, "max_kl", "there is no reference at kl_coef 0: leave it out")
+
+    def _check_shard(self) -> None:
+        whole = "the layers that lie in parts are those of a base under an adapter"
+        check(not self.trains_whole_model, self, "trained", f"{whole}: give lora or ia3, or shard false")
+        check(not self.use_dora, self, "use_dora", "DoRA reads weights that lie in parts: give shard false")
+        check(
+            not self.quantization,
+            self,
+            "quantization",
+            "bits cannot be laid in parts: leave it out, or give shard false",
+        )
+        check(
+            self.eval_limit == 0,
+            self,
+            "eval_limit",
+            "the evaluation at the end loads the base whole: with shard give 0",
+        )
+        check(
+            self.eval_every is None,
+            self,
+            "eval_every",
+            "one process alone measures, and the layers lie in parts: leave it out",
+        )
 
     @property
     def given(self) -> frozenset[str]:

@@ -23,8 +23,8 @@ QUANTIZED = {"8bit": 1 + 0.004, "4bit": 0.5 + FLOAT / 64}
 
 @dataclass(frozen=True)
 class Estimate:
-    """`held` lies there all the time; of `passes`, which come one after the other, the largest counts or, where a process keeps what it
-    has freed (models/cpu.py), all of them: what the next one makes seldom fits into the holes that the last one left."""
+    """`held` lies there all the time; of `passes`, which come one after the other, the largest counts or, on a CPU, where a
+    process keeps what it has freed, all of them: what the next one makes seldom fits into the holes that the last one left."""
 
     model: str
     parameters: int
@@ -49,14 +49,14 @@ def estimate(config: EstimateConfig, model: str) -> Estimate:
     own_of_base = sum(weight.numel() for weight in skeleton.base.values()) - sum(w.numel() for w in frozen.values())
     prompts = -(-training.batch_size // config.processes)
     held = {
-        "weights that stay": _weights(skeleton, frozen, training),
+        **_weights_that_stay(skeleton, frozen, training, config),
         "weights that train": FLOAT * trained,
         "their gradients": FLOAT * trained,
         "AdamW's moments": 2 * FLOAT * trained,
     }
     if training.trains_whole_model and training.has_reference:
         held["copy for the reference"] = FLOAT * own_of_base
-    if config.device == "cpu" and training.fast:
+    if config.device == "cpu" and training.fast and not config.shard:
         held["second copies, for speed"] = _second_copies(skeleton)
     kept = _read(skeleton, prompts)
     if skeleton.reads_once:
@@ -68,7 +68,25 @@ def estimate(config: EstimateConfig, model: str) -> Estimate:
         "update": _update(skeleton, config, training, prompts),
     }
     parameters = sum(weight.numel() for weight in skeleton.base.values())
-    return Estimate(model, parameters, trained, held, passes, keeps_freed=config.device == "cpu" and training.fast)
+    return Estimate(model, parameters, trained, held, passes, keeps_freed=config.device == "cpu")
+
+
+def _weights_that_stay(
+    skeleton: Skeleton, frozen: dict[str, nn.Parameter], training: TrainConfig, config: EstimateConfig
+) -> dict[str, float]:
+    whole = _weights(skeleton, frozen, training)
+    if not config.shard:
+        return {"weights that stay": whole}
+    layers = [
+        sum(weight.numel() * weight.element_size() for weight in layer.parameters() if id(weight) in skeleton.of_base)
+        for part in skeleton.layers()
+        for layer in part
+    ]
+    # The layer that computes, and the one after it, which is gathered meanwhile.
+    return {
+        "weights that stay": whole - sum(layers) * (1 - 1 / config.processes),
+        "layers gathered": 2.0 * max(layers),
+    }
 
 
 def _weights(skeleton: Skeleton, frozen: dict[str, nn.Parameter], training: TrainConfig) -> float:

@@ -57,7 +57,7 @@ class Skeleton:
 
     def most(self, pass_of: Callable[[], Prepared]) -> int:
         """Bytes that a pass has alive at once: of all layers, from a few of them, where each takes as much as the next."""
-        encoder, decoder = self._layers()
+        encoder, decoder = self.layers()
         many = len(encoder), len(decoder)
         alike = self.config.trained != "last_layers" and not self.config.gradient_checkpointing
         if min(many) <= 2 * FEW or not alike:
@@ -73,11 +73,11 @@ class Skeleton:
         return self._of_layers((2, 2), pass_of)
 
     def _of_layers(self, counts: tuple[int, int], pass_of: Callable[[], Prepared]) -> int:
-        encoder, decoder = self._layers()
+        encoder, decoder = self.layers()
         with _only(encoder, counts[0]), _only(decoder, counts[1]):
             return self._shapes().most(pass_of())
 
-    def _layers(self) -> list[nn.ModuleList]:
+    def layers(self) -> list[nn.ModuleList]:
         names = text_parts(self.seq2seq)
         return [layers_of(self.seq2seq.get_submodule(names[part])) for part in ("encoder", "decoder")]
 

@@ -5,8 +5,10 @@ The flow: load → write the folder (transformers' own; CTranslate2's is made of
 
 from __future__ import annotations
 
+import errno
 import importlib.metadata
 import logging
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +20,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from softspoken.config import ExportConfig
 from softspoken.config.idle import say_what_is_idle
+from softspoken.config.kinds import require_config
 from softspoken.data.reading import load_examples
 from softspoken.hub import push, require_pushable
 from softspoken.inference.choosing import SELF_CHECK, differing
@@ -47,6 +50,7 @@ def export(config: ExportConfig) -> Path:
     >>> (folder / "model.safetensors").is_file()
     True
     """
+    require_config(config, ExportConfig, "export")
     say_what_is_idle(config)
     require_place(config.output, [config.model, config.adapter])
     task = load_task(config.task or "summarization")
@@ -107,7 +111,9 @@ def _write_merged(generator: Generator, folder: Path, config: ExportConfig) -> s
 
 
 def _by_transformers(folder: Path) -> Decode:
-    """As anybody would read and ask what lies there."""
+    """As anybody would read and ask what lies there. Raises FileNotFoundError where it is gone: transformers looks on the hub then."""
+    if not folder.is_dir():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
     model = AutoModelForSeq2SeqLM.from_pretrained(folder, trust_remote_code=False).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     ends = set(end_ids(model.generation_config, tokenizer.eos_token_id))

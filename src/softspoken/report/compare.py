@@ -19,7 +19,7 @@ from softspoken.report.tables import Entry, Table, entries, part_of, systems_tab
 from softspoken.report.verdict import Verdict, judged_systems, remarks, verdicts
 from softspoken.storage.run_folder import saying_what_is_wrong, write_file
 from softspoken.tasks.task import Words
-from softspoken.types import EvalReport, InputError
+from softspoken.types import EvalReport, InputError, counted
 
 UNTOLD = ("output", "overwrite", "resume")
 """Settings that differ by their nature."""
@@ -34,6 +34,8 @@ class Compared:
     """Its own report, as seen from the page; empty where it has none."""
     facts: str
     verdicts: list[Verdict]
+    alarms: list[str]
+    """In red, as on its own page."""
     remarks: list[str]
 
 
@@ -110,14 +112,15 @@ def run_names(folders: Sequence[Path]) -> list[str]:
 
 def _compared(name: str, run: Run, output: Path) -> Compared:
     page = run.folder / REPORT_FILE
-    facts = [f"{len(run.metrics)} steps"] if run.metrics else []
+    facts = [counted(len(run.metrics), "step", "steps")] if run.metrics else []
     facts += [f"evaluated on {evaluated_on(run.report)}"] if run.report else []
     return Compared(
         name,
         _link(page, output.parent) if page.is_file() else "",
         ", ".join(facts),
         verdicts(run.report) if run.report else [],
-        run.report.alarms + remarks(run.report) if run.report else [],
+        run.report.alarms if run.report else [],
+        remarks(run.report) if run.report else [],
     )
 
 

@@ -266,9 +266,11 @@ def mark_of(one: Comparison, known: Measure) -> Literal["better", "worse", ""]:
 
 
 def signed_as(value: float, known: Measure) -> str:
-    """+0.4, −0.012 or, of a share, −3.7 pp."""
+    """+0.4, −0.012 or, of a share, −3.7 pp; no sign where nothing is left of it as it is written."""
     text = written(known, abs(value)).replace("%", "pp")
-    return text if value == 0 else ("+" if value > 0 else "−") + text
+    if not any(digit in text for digit in "123456789"):
+        return text
+    return ("+" if value > 0 else "−") + text
 
 
 def range_of(low: str, to: str, high: str) -> str:

@@ -287,7 +287,9 @@ def _facts(run: Run) -> list[tuple[str, str]]:
     config = run.record.get("config") or (report.config if report else {})
     facts = [("Base model", str(config["model"]))] if "model" in config else []
     if report:
-        facts += [("Evaluated on", evaluated_on(report)), ("Judged by", ", ".join(report.judges))]
+        facts.append(("Evaluated on", evaluated_on(report)))
+    if report and report.judges:
+        facts.append(("Judged by", ", ".join(report.judges)))
     if metrics:
         seconds = sum(step.get("time/step", 0.0) for step in metrics)
         algorithm = f"{str(config['algorithm']).upper().replace('_', ' ')}, " if "algorithm" in config else ""
@@ -315,7 +317,9 @@ def evaluated_on(report: EvalReport) -> str:
 
 def _duration(seconds: float) -> str:
     return (
-        f"{seconds:.0f} s"
+        f"{seconds:.2g} s"
+        if seconds < 10
+        else f"{seconds:.0f} s"
         if seconds < 120
         else f"{seconds / 60:.0f} min"
         if seconds < 7200

@@ -16,6 +16,7 @@ from typing import Any
 from softspoken.config import ScoreConfig
 from softspoken.data.files import parse_json
 from softspoken.rewards.terms import WeightedReward, load_reward
+from softspoken.runtime.addresses import require_free
 from softspoken.types import Example, InputError, RunError
 
 log = logging.getLogger(__name__)
@@ -37,6 +38,7 @@ def serve(config: ScoreConfig) -> None:
             "serve needs uvicorn and FastAPI, which are not installed; pip install 'softspoken[serve]'"
         ) from error
     host, port = address_of(config.serve or "")
+    require_free(host, port)
     reward = load_reward(
         config.reward, device=config.device, batch_size=config.batch_size, detoxify_sha256=config.detoxify_sha256
     )
@@ -53,6 +55,8 @@ def serve(config: ScoreConfig) -> None:
     server = uvicorn.Server(settings)
     try:
         server.run()
+    except KeyboardInterrupt:  # to be stopped is how a server ends
+        log.info("stopped; all that was asked is answered")
     except SystemExit as error:  # which is how uvicorn says that it cannot listen
         raise InputError(
             f"serve {config.serve!r}: the address cannot be listened at; is another server there?"

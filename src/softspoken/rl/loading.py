@@ -22,7 +22,9 @@ from softspoken.models.quantized import load_quantized
 from softspoken.models.room import fitting, require_fit, require_room_to_answer
 from softspoken.models.trained import LORA, prepared, recompute_layers
 from softspoken.rl.agreement import require_start
-from softspoken.rl.policy import START_ADAPTER, Policy
+from softspoken.rl.policy import START_ADAPTER, VALUE_HEAD_FILE, Policy
+from softspoken.rl.sharding import shard_layers
+from softspoken.runtime import processes
 from softspoken.types import InputError, first_line
 
 
@@ -33,17 +35,25 @@ def load_policy(config: TrainConfig, prompt_format: PromptFormat | None = None) 
     torch.manual_seed(config.seed)
     start = adapter_folder(config.adapter) if config.adapter else None
     require_fit(config.model, start)
+    if config.shard and processes.size() == 1:
+        raise InputError(
+            "shard lays the base in parts across several processes: start them with torchrun, or leave it out"
+        )
     seq2seq = _load(config)
+    base = set(seq2seq.parameters())
     require_room_to_answer(seq2seq.config, config.max_new_tokens)
     generation_to_save(seq2seq.generation_config, config.max_new_tokens)
-    if config.fast and seq2seq.device.type == "cpu" and not config.quantization:
+    if config.fast and seq2seq.device.type == "cpu" and not (config.quantization or config.shard):
         lay_out_columns(seq2seq.get_decoder())
     tokenizer = load_tokenizer(tokenizer_source(config.model, start))
     prompt_format = speak(tokenizer, prompt_format or prompt_format_for(config.model, start), seq2seq.generation_config)
     prompt_format = fitting(prompt_format, seq2seq.config, tokenizer)
     model = with_what_trains(seq2seq, config, start)
+    if config.shard:
+        shard_layers(seq2seq, base, resolve_device(config.device))
     policy = _policy(model, tokenizer, prompt_format, config)
-    policy.recomputes = config.gradient_checkpointing
+    policy.recomputes, policy.sharded = config.gradient_checkpointing, config.shard
+    policy.can_capture = policy.can_capture and not config.shard
     if policy.not_allowed.sequences:
         raise InputError(
             f"bad_words_ids of {config.model} forbids {policy.not_allowed.sequences[0]}, a run of several ids, which would make "
@@ -55,6 +65,11 @@ def load_policy(config: TrainConfig, prompt_format: PromptFormat | None = None) 
             policy.keep_start()
     elif config.peft_config:
         require_start(policy)
+    made = start or Path(config.model)
+    if (
+        config.algorithm == "ppo" and (made / VALUE_HEAD_FILE).is_file()
+    ):  # by another run's critic, whose reward may have been another
+        policy.load_value_head(made)
     return policy
 
 
@@ -95,7 +110,8 @@ def _load(config: TrainConfig) -> PreTrainedModel:
     dtype, device = getattr(torch, config.dtype), resolve_device(config.device)
     if config.quantization:
         return load_quantized(config.model, config.quantization, dtype, device)
-    return load_seq2seq(config.model, dtype).to(device)
+    seq2seq = load_seq2seq(config.model, dtype)
+    return seq2seq if config.shard else seq2seq.to(device)
 
 
 def _require_rounding(model: PeftModel, dtype: str) -> None:

@@ -14,7 +14,8 @@ from softspoken.config.training import FROM_CHOSEN
 from softspoken.rl import numerics
 from softspoken.rl.losses import divisor
 from softspoken.rl.policy import Policy
-from softspoken.rl.rollout import micro_batches, own_rows, samples_of, widest, within_memory
+from softspoken.rl.rollout import encodes, micro_batches, own_rows, samples_of, widest, within_memory
+from softspoken.rl.sharding import in_step
 from softspoken.runtime import processes
 from softspoken.types import Experience, Rollout, UpdateStats
 
@@ -118,7 +119,10 @@ def _accumulate_gradient(
     together = 2 if config.algorithm == "dpo" else 1
     own = own_rows(experience.rollout, rows)
     sums: dict[str, Tensor] = {}
-    for micro in micro_batches(policy, experience.rollout, own, config, together):
+    for micro in in_step(micro_batches(policy, experience.rollout, own, config, together), sharded=policy.sharded):
+        if micro is None:
+            policy.idle(encodes=encodes(policy, experience.rollout, config)).backward()
+            continue
         loss, parts = loss_of(policy, experience, micro, config)
         (loss / whole).backward()
         for name, value in parts.items():

@@ -11,6 +11,7 @@ import torch
 from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedModel
@@ -44,7 +45,7 @@ from softspoken.models.trained import (
 )
 from softspoken.rl import numerics
 from softspoken.rl.agreement import require_agreement
-from softspoken.types import InputError, Memory, RunError
+from softspoken.types import InputError, Memory, RunError, first_line
 
 VALUE_HEAD_FILE = "value_head.safetensors"
 START_ADAPTER = "reference"
@@ -124,6 +125,8 @@ class Policy:
         self.dropouts = step_dropouts(self.model)
         self.recomputes = False
         """Whether layers compute themselves again in the backward pass, which a cache would not survive."""
+        self.sharded = False
+        """Whether its layers lie in parts across processes, which must then call the same ones in the same order (sharding.py)."""
         self.has_reference = True
         self._start: list[tuple[nn.Parameter, Tensor]] = []
         """Where the model's own weights train: each with the copy of it that is the reference's."""
@@ -181,6 +184,17 @@ class Policy:
         cache = self.new_cache(memory, rows, width)
         states, mask = memory.states[rows, :width], memory.attention_mask[rows, :width]
         return self._decoder(self._shifted(response_ids), states, mask, cache)
+
+    def idle(self, *, encodes: bool) -> Tensor:
+        """What another process's pass calls, on as little as there can be: layers in parts are gathered by all. A scalar, 0."""
+        one = torch.full((1, 1), self.start_id, device=self.device)
+        mask, width = torch.ones_like(one), self.value_head.in_features
+        states = (
+            self.encode(one, mask)
+            if encodes
+            else torch.zeros((1, 1, width), dtype=self.seq2seq.dtype, device=self.device)
+        )
+        return 0.0 * self.decode(one, states, mask).float().sum()
 
     def decode_step(self, token: Tensor, encoder_states: Tensor, attention_mask: Tensor, cache: Any) -> Tensor:
         """One more position, with `cache` from new_cache(); token: [N] int64 → states [N, D]."""
@@ -333,7 +347,7 @@ class Policy:
 
     def _encode_alike(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """`encode`, which a CPU is given in pieces of similar length, for little padding; other passes pad more cheaply."""
-        if not self.fast or self.device.type != "cpu":
+        if not self.fast or self.device.type != "cpu" or self.sharded:
             return self.encode(input_ids, attention_mask)
         alike = _alike(input_ids, attention_mask, len(input_ids), READ_TOKENS)
         pieces = [(rows, self.encode(ids, mask)) for rows, ids, mask in alike]
@@ -393,7 +407,14 @@ class Policy:
         )
 
     def load_value_head(self, folder: Path) -> None:
-        self.value_head.load_state_dict(load_file(folder / VALUE_HEAD_FILE, device=str(self.device)))
+        """As `save` left it. Raises InputError for a file that is damaged, or of another model."""
+        file = folder / VALUE_HEAD_FILE
+        try:
+            self.value_head.load_state_dict(load_file(file, device=str(self.device)))
+        except (SafetensorError, RuntimeError) as error:
+            raise InputError(
+                f"{file} is not the value head of this model ({first_line(error)[:200]}); take it away to begin with a fresh one"
+            ) from error
 
 
 def is_trained(module: nn.Module) -> bool:

@@ -16,6 +16,7 @@ from softspoken.config import TrainConfig
 from softspoken.data.batches import on_device
 from softspoken.rl import graphs, numerics
 from softspoken.rl.policy import Policy
+from softspoken.rl.sharding import any_of_all, in_step
 from softspoken.rl.sharing import Reading
 from softspoken.runtime import processes
 from softspoken.types import Memory, PromptBatch, Rollout, Sampled, Scores
@@ -99,6 +100,10 @@ def sample(
     these prompts alone, with the draws that they have among all; where there are none, nothing is read.
     """
     own = own or slice(0, len(prompts.examples))
+    if policy.sharded and own.start == own.stop:  # it samples beside the others all the same, from a text of another's
+        memory, index, sampled = sample(policy, prompts, config, generator, bend, slice(0, 1))
+        ids, mask, logprobs, values = (part[:0] for part in sampled)
+        return None, index[:0], (ids, mask, logprobs, values)
     each = config.samples_per_prompt
     every = torch.arange(len(prompts.examples), device=policy.device).repeat_interleave(each)
     rows = slice(own.start * each, own.stop * each)
@@ -119,7 +124,7 @@ def sample(
 
 def read(policy: Policy, prompts: PromptBatch, config: TrainConfig, own: slice = slice(None)) -> Memory:
     """What every pass over the prompts, or over their part `own`, needs of them, as many at a time as fit."""
-    group = config.micro_batch_size if config.fast else len(prompts.examples)
+    group = config.micro_batch_size if config.fast and not policy.sharded else len(prompts.examples)
     fitting = _rows_that_fit(policy, prompts.input_ids.shape[1], group)
     return policy.read(prompts.input_ids[own], prompts.attention_mask[own], fitting)
 
@@ -180,7 +185,7 @@ def _joined(parts: list[Sampled], pad_id: int) -> Sampled:
 
 def _rows_that_fit(policy: Policy, width: int, rows: int) -> int:
     budget = policy.tokens_per_microbatch
-    return rows if budget is None else max(1, min(rows, LIGHTER * budget // width))
+    return rows if budget is None or policy.sharded else max(1, min(rows, LIGHTER * budget // width))
 
 
 def _rescored(policy: Policy, rollout: Rollout, config: TrainConfig) -> Rollout:
@@ -222,7 +227,7 @@ def sample_rows(
     token = torch.full((rows,), policy.start_id, device=policy.device)
     length = 0
     with Reading(policy, memory, prompt_index, together=fast) as reading:
-        while length < limit and running.any():
+        while length < limit and any_of_all(bool(running.any()), sharded=policy.sharded):
             states = policy.decode_step(token, reading.states, reading.mask, reading.cache)
             logits = policy.logits(states, temperature)
             if bend:
@@ -261,17 +266,26 @@ def teacher_forced(
     """Log-probabilities and values of all rows (or of `some` [n] int64 alone) in one pass over their tokens, each [N, T] float32, 0 off
     the mask."""
     every = torch.arange(len(rollout.responses)) if some is None else some
-    if not len(every):
+    if not len(every) and not policy.sharded:
         return torch.zeros_like(rollout.old_logprobs), torch.zeros_like(rollout.old_logprobs)
 
     def run() -> tuple[Tensor, Tensor]:
         logprobs, values = torch.zeros_like(rollout.old_logprobs), torch.zeros_like(rollout.old_logprobs)
-        for rows in micro_batches(policy, rollout, every, config):
+        for rows in in_step(micro_batches(policy, rollout, every, config), sharded=policy.sharded):
+            if rows is None:
+                policy.idle(encodes=encodes(policy, rollout, config))
+                continue
             length = _longest(rollout, rows)
             logprobs[rows, :length], values[rows, :length] = score_rows(policy, rollout, rows, config)
         return logprobs, values
 
-    return within_memory(policy, min(len(every), config.micro_batch_size), widest(rollout, every), run)
+    width = widest(rollout, every) if len(every) else 1
+    return within_memory(policy, min(len(every), config.micro_batch_size), width, run)
+
+
+def encodes(policy: Policy, rollout: Rollout, config: TrainConfig) -> bool:
+    """Whether a pass over the rows reads their prompts anew, in whichever process: `own` is there where each has what it has read."""
+    return rollout.own is None or policy.encoder_adapted or not config.fast
 
 
 def score_rows(policy: Policy, rollout: Rollout, rows: Tensor, config: TrainConfig) -> tuple[Tensor, Tensor]:
@@ -347,6 +361,8 @@ def within_memory(policy: Policy, rows: int, width: int, run: Callable[[], Resul
         try:
             return run()
         except torch.OutOfMemoryError:
+            if policy.sharded:  # the others are in the middle of the same passes
+                raise
             if policy.sampling_buffers and not cleared:
                 cleared = True
             else:

@@ -15,6 +15,7 @@ from softspoken.inference.engines import Search
 from softspoken.models.cpu import tune_cpu
 from softspoken.models.pretrained import resolve_device
 from softspoken.rewards.terms import load_judge
+from softspoken.runtime.addresses import require_free
 from softspoken.serving.guard import Guard
 from softspoken.serving.models import BASE, Models, Served
 from softspoken.serving.shown import CSS, Side, example_html, problem_html, result_html
@@ -33,6 +34,7 @@ WAITING = 16
 
 def demo(config: DemoConfig) -> None:
     """Until it is stopped. Raises InputError before it listens for what cannot be had."""
+    require_free(config.host, config.port)
     blocks = page(config)
     blocks.queue(max_size=WAITING, default_concurrency_limit=1)
     launch = {

@@ -9,9 +9,11 @@ from typing import Any
 
 from softspoken.config import ServeConfig
 from softspoken.config.idle import say_what_is_idle
+from softspoken.config.kinds import require_config
 from softspoken.config.serving import is_loopback
 from softspoken.models.cpu import tune_cpu
 from softspoken.models.pretrained import resolve_device
+from softspoken.runtime.addresses import require_free
 from softspoken.tasks.task import load_task
 from softspoken.types import InputError
 
@@ -26,6 +28,7 @@ def serve(config: ServeConfig) -> None:
 
     >>> softspoken.serve(softspoken.ServeConfig(adapter=["runs/demo/adapter"], port=8000))  # doctest: +SKIP
     """
+    require_config(config, ServeConfig, "serve")
     server = prepared(config)
     server.run()
 
@@ -46,6 +49,7 @@ def prepared(config: ServeConfig) -> Any:
     from softspoken.serving.models import Models
 
     say_what_is_idle(config)
+    require_free(config.host, config.port)
     keys = Keys.read(config.api_key_file) if config.api_key_file else None
     tune_cpu()
     guard = None

@@ -69,6 +69,13 @@ def test_the_parts_are_what_a_hand_reckons(tiny_t5: Path) -> None:
         "copy for the reference"
         not in estimate(EstimateConfig(**given, trained="full", kl_coef=0.0), str(tiny_t5)).held
     )
+    parts = estimate(EstimateConfig(**given, processes=2, shard=True), str(tiny_t5)).held
+    encoder, decoder = (
+        4 * 256 + 3 * 16 * 32 + 2 * 16,
+        8 * 256 + 3 * 16 * 32 + 3 * 16,
+    )  # and a bias in the first of each: 32 × 2
+    assert parts["layers gathered"] == 2 * 4 * (decoder + 64)
+    assert parts["weights that stay"] == 4 * (base - (2 * encoder + 2 * decoder + 128) / 2)
     shared = estimate(EstimateConfig(**given, processes=2), str(tiny_t5))
     assert shared.held["prompts, read once a step"] == 4 * 20 * (16 + 2 * 2 * 16)
 

@@ -42,8 +42,10 @@ def test_score_serves_any_reward_of_ours_to_our_own_client() -> None:
             assert reward(["a bus", "three words here"], EXAMPLES) == pytest.approx(
                 load_reward(spec)(["a bus", "three words here"], EXAMPLES).total.tolist()
             )
-        finally:
             process.terminate()
+            assert process.wait(120) == 0  # to be stopped is how a server ends
+        finally:
+            process.kill()
             process.wait()
 
 

@@ -10,15 +10,20 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.distributed.tensor import DTensor
 
+from benchmarks.families.models import FAMILIES
 from softspoken import DpoConfig, EvaluateConfig, TrainConfig
 from softspoken.cli.main import main
 from softspoken.dpo import dpo
 from softspoken.evaluation.evaluate import evaluate
+from softspoken.models.families import decoder_of, encoder_states, head_of, logits_of
+from softspoken.rl.loading import load_policy, with_what_trains
+from softspoken.rl.sharding import shard_layers
 from softspoken.runtime import processes
 from softspoken.train import train
 from softspoken.training import boards
-from softspoken.types import RunError, Step
+from softspoken.types import InputError, RunError, Step
 from worlds import in_processes, lines
 
 # ------------------------------------------------------------------------------------------------- shares and exchange
@@ -169,8 +174,94 @@ def test_so_many_processes_take_the_step_of_one(
     of_the_same_steps(trained(1, tmp_path / "one", given), trained(count, tmp_path / "several", given))
 
 
-def test_a_checkpoint_of_two_goes_on_with_three(settings: dict[str, Any], tmp_path: Path) -> None:
-    settings = settings | {"schedule": "constant"}
+SHARDED = {
+    "decoder": {"algorithm": "ppo", "mini_batch_size": 2},
+    "everywhere": {"algorithm": "rloo", "adapter_scope": "all", "gradient_checkpointing": True},
+    "plain": {"algorithm": "grpo", "fast": False},
+}
+
+
+@pytest.mark.parametrize(("count", "case"), [(2, "decoder"), (2, "everywhere"), (4, "plain")])
+def test_a_base_whose_layers_lie_in_parts_takes_the_step_of_a_whole_one(
+    count: int, case: str, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    """Three prompts, of which some processes have fewer than others, or none, and end sooner: all call the same layers as often. The
+    adapter that is saved is whole."""
+    given = settings | SHARDED[case]
+    of_the_same_steps(
+        trained(1, tmp_path / "one", given), trained(count, tmp_path / "several", given | {"shard": True})
+    )
+
+
+def test_barts_too_and_each_process_has_its_part(tmp_path: Path) -> None:
+    """BART's embeddings are shared by encoder, decoder and head. Its adapter is switched off and on, and a gradient reaches it."""
+
+    def work() -> Any:
+        torch.manual_seed(0)
+        seq2seq = FAMILIES["BART"](64).eval()
+        base = set(seq2seq.parameters())
+        adapted = with_what_trains(seq2seq, TrainConfig(model="bart", adapter_scope="all", lora_r=2))
+        for name, weight in adapted.named_parameters():
+            if "lora_B" in name:
+                weight.data.normal_(std=0.1)
+        ids = torch.arange(3, 15).reshape(2, 6)
+
+        def logits() -> torch.Tensor:
+            states = encoder_states(seq2seq, ids, torch.ones_like(ids))
+            hidden = decoder_of(seq2seq)(
+                input_ids=ids,
+                encoder_hidden_states=states,
+                encoder_attention_mask=torch.ones_like(ids),
+                use_cache=False,
+            ).last_hidden_state
+            return logits_of(seq2seq, hidden, head_of(seq2seq))
+
+        def passes() -> list[torch.Tensor]:
+            with torch.no_grad(), adapted.disable_adapter():
+                off = logits()
+            on = logits()
+            on.square().mean().backward()
+            gradients = [weight.grad for weight in adapted.parameters() if weight.grad is not None]
+            for weight in adapted.parameters():
+                weight.grad = None
+            return [off, on, *gradients]
+
+        with processes.joined("cpu"):
+            whole = passes()
+            shard_layers(seq2seq, base, torch.device("cpu"))
+            apart = max((one - other).abs().max().item() for one, other in zip(whole, passes(), strict=True))
+            split = [weight for weight in base_weights(seq2seq) if isinstance(weight, DTensor)]
+            return [apart, sum(weight.to_local().numel() for weight in split), sum(weight.numel() for weight in split)]
+
+    (apart, mine, whole), (also, rest, _) = in_processes(2, work)
+    assert max(apart, also) <= 1e-6
+    assert mine + rest == whole > 0
+    assert max(mine, rest) < 0.6 * whole
+
+
+def base_weights(seq2seq: Any) -> list[Any]:
+    return [weight for name, weight in seq2seq.named_parameters() if "lora_" not in name]
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({}, "start them with torchrun"),
+        ({"trained": "full"}, "trained 'full' cannot be used"),
+        ({"eval_limit": None}, "eval_limit None cannot be used"),
+        ({"eval_every": 1}, "eval_every 1 cannot be used"),
+        ({"quantization": "4bit"}, "quantization '4bit' cannot be used"),
+        ({"use_dora": True}, "use_dora True cannot be used"),
+    ],
+)
+def test_what_cannot_lie_in_parts_is_said(given: dict[str, Any], words: str, settings: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=words):
+        load_policy(TrainConfig(**{**settings, "shard": True, **given}))
+
+
+@pytest.mark.parametrize("shard", [False, True])
+def test_a_checkpoint_of_two_goes_on_with_three(shard: bool, settings: dict[str, Any], tmp_path: Path) -> None:
+    settings = settings | {"schedule": "constant", "shard": shard}
     whole = trained(2, tmp_path / "whole", settings)
     trained(2, tmp_path / "half", settings | {"steps": 1})
     half = str(tmp_path / "half")

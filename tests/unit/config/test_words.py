@@ -7,7 +7,7 @@ import pytest
 
 from softspoken import config
 
-NAMES = r"column of the texts|input, whichever|summary1|summary2|summarization|embedded summarizer|summarize dialogues, say|id and summary|column of the references|PLACES = "
+NAMES = r"column of the texts|input, whichever|summary1|summary2|summarization|embedded summarizer|summarize dialogues, say|as generate writes, or summary|column of the references|PLACES = "
 """Names of columns, tasks, models and commands."""
 
 

@@ -31,6 +31,14 @@ def runs(tmp_path):
     ]
 
 
+def test_an_evaluation_on_what_was_trained_on_is_in_red_here_too(tmp_path):
+    seen = replace(full_report(), alarms=["tuned was trained on 3 of these"])
+    folders = [write_run(tmp_path / name, report, steps=1) for name, report in (("a", seen), ("b", full_report()))]
+    text = compare(folders, tmp_path / "all.html").read_text(encoding="utf-8")
+    assert text.count('<p class="remark alarm"><b>tuned was trained on 3 of these</b></p>') == 1
+    assert "1 step, evaluated on" in text
+
+
 def test_the_page_has_verdicts_tables_curves_and_what_differs(runs, tmp_path):
     (runs[0] / "report.html").write_text("", encoding="utf-8")
     text = compare(runs, tmp_path / "pages" / "all.html").read_text(encoding="utf-8")

@@ -6,7 +6,7 @@ import pytest
 
 from made_up import KEPT, LOWER, compared, full_report, report_with, system
 from softspoken.report.alternatives import unbeaten, weighed
-from softspoken.report.measures import is_alternative, measure
+from softspoken.report.measures import is_alternative, measure, signed_as
 from softspoken.report.tables import change_of
 from softspoken.report.verdict import judged_systems, remarks, verdicts
 from softspoken.types import Interval
@@ -302,3 +302,8 @@ def test_of_a_handful_nothing_is_found_neither_a_loss_nor_that_there_was_none(si
 def test_one_text_is_said_to_be_one():
     [one, *_] = remarks(report_with(*LOWER, dataset={"id": "x", "split": None, "n": 1}))
     assert one.startswith("Only 1 dialogue was evaluated:")
+
+
+def test_what_rounds_to_nothing_has_no_sign():
+    rouge = measure("rougeL", report_with())
+    assert [signed_as(value, rouge) for value in (0.04, -0.04, 0.06, -0.06)] == ["0.0", "0.0", "+0.1", "−0.1"]

@@ -1,5 +1,8 @@
-"""Tutorials run at the same time in several processes of Sphinx, each with a kernel of five ports. Jupyter looks for ports that are free and lets
-go of them until the kernel takes them; two processes may so be given the same one. Here they count together."""
+"""Jupyter's kernels, as the site wants them.
+
+Tutorials run at the same time in several processes of Sphinx, each with a kernel of five ports. Jupyter looks for ports that are free and lets
+go of them until the kernel takes them; two processes may so be given the same one. Here they count together.
+"""
 
 import multiprocessing
 import socket
