@@ -159,8 +159,9 @@ def utterances(rows: list[dict]) -> list[str]:
 class Reports:
     """Draws sentences from reports.yaml and bank.yaml; `held_out` uses only the wordings kept for testing."""
 
-    def __init__(self, rng: random.Random, held_out: bool = False) -> None:
-        self.rng, self.bank = rng, load_bank()
+    def __init__(self, rng: random.Random, held_out: bool = False, others: float = 0.15) -> None:
+        """`others`: how often it is not a name that something is said of."""
+        self.rng, self.bank, self.share_of_others = rng, load_bank(), others
         lists = yaml.safe_load(Path(__file__).with_name("reports.yaml").read_text("utf-8"))
         prefix = "held_out_" if held_out else ""
         self.verbs, self.states = lists[f"{prefix}calm_verbs"], lists[f"{prefix}calm_states"]
@@ -174,7 +175,7 @@ class Reports:
 
     def _fill(self, pattern: str) -> str:
         a, b, c = self.rng.sample(self.bank["names"], 3)
-        if self.rng.random() < 0.15:
+        if self.rng.random() < self.share_of_others:
             b = self.rng.choice(self.lists["others"])
         thing = self.rng.choice(self.lists["things"])
         values = {"A": a, "B": b, "C": c, "thing": thing, "bare_thing": thing.removeprefix("the ")}
@@ -214,6 +215,26 @@ class Reports:
         if self.held_out:
             patterns = [each for each in patterns if "abuse}" in each and not re.search("curse|vile|trash", each)]
         return self._fill(self.rng.choice(patterns) + ".")
+
+
+def load_people() -> dict[str, list[str]]:
+    return yaml.safe_load(Path(__file__).with_name("people.yaml").read_text("utf-8"))
+
+
+def with_person(pattern: str, name: str) -> str:
+    """`name` is singular | plural; {A} and {Plural} begin a sentence."""
+    singular, plural = name.split(" | ")
+    one = f"{'an' if singular[0] in 'aeiouAEIOU' else 'a'} {singular}"
+    return pattern.format(a=one, A=one[0].upper() + one[1:], plural=plural, Plural=plural[0].upper() + plural[1:])
+
+
+def people_examples(rng: random.Random) -> list[Example]:
+    """Names of groups in neutral sentences, and as the person that a calm or an abusive report speaks of: two in seven are toxic."""
+    people, reports = load_people(), Reports(rng, others=1.0)
+    reports.lists = {**reports.lists, "others": [f"the {name.split(' | ')[0]}" for name in people["names"]]}
+    made = [clean(with_person(rng.choice(people["sentences"]), rng.choice(people["names"]))) for _ in range(1600)]
+    made += [clean(reports.calm()) for _ in range(400)]
+    return made + [toxic(reports.toxic(), 0.0) for _ in range(800)]
 
 
 QUOTES = [

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import yaml
+from classifier_data import load_people, with_person
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
@@ -27,16 +28,9 @@ LISTS = Path(__file__).with_name("groups.yaml")
 Scores = NDArray[np.float64]
 
 
-def sentence(template: str, name: str) -> str:
-    """`name` is singular | plural; {A} and {Plural} begin a sentence."""
-    singular, plural = name.split(" | ")
-    one = f"{'an' if singular[0] in 'aeiouAEIOU' else 'a'} {singular}"
-    return template.format(a=one, A=one[0].upper() + one[1:], plural=plural, Plural=plural[0].upper() + plural[1:])
-
-
 def table_of(names: list[str], templates: list[str], score: Callable[[list[str]], list[float]]) -> Scores:
     """[templates, names]"""
-    texts = [sentence(template, name) for template in templates for name in names]
+    texts = [with_person(template, name) for template in templates for name in names]
     return np.array(score(texts), dtype=np.float64).reshape(len(templates), len(names))
 
 
@@ -55,10 +49,12 @@ def measure(scores: Scores, control: Scores, names: list[str]) -> dict[str, Any]
 
 
 def measure_all(score: Callable[[list[str]], list[float]]) -> dict[str, dict[str, Any]]:
-    """kind → its measures; `all groups` after the kinds, `no group` last."""
+    """kind → its measures; `all groups` and those of them that people.yaml has not after the kinds, `no group` last."""
     lists = yaml.safe_load(LISTS.read_text("utf-8"))
     kinds, templates = lists["kinds"], lists["templates"]
-    kinds |= {"all groups": [name for names in kinds.values() for name in names], "no group": lists["control"]}
+    groups = [name for names in kinds.values() for name in names]
+    untrained = [name for name in groups if name not in load_people()["names"]]
+    kinds |= {"all groups": groups, "all not trained on": untrained, "no group": lists["control"]}
     control = table_of(lists["control"], templates, score)
     return {kind: measure(table_of(names, templates, score), control, names) for kind, names in kinds.items()}
 
