@@ -97,6 +97,33 @@ def transfer(results: dict[str, Any]) -> str:
     return table(["trained without", "held-out set", "n toxic / clean", *names, "mini, trained with it"], rows)
 
 
+def reward(results: dict[str, Any]) -> str:
+    """Of each reward the means over its trainings, by whom they are judged."""
+    titles = {"human": "references", "base": "base", "before": "the classifier before", "now": "the classifier now"}
+    measures: dict[str, tuple[str, Callable[[dict[str, float]], str]]] = {
+        "toxicity": ("toxicity by the one now", _interval),
+        "before": ("by the one before", _interval),
+        "profanity": ("by profanity", _interval),
+        "rougeL": ("ROUGE-L", lambda found: _interval(found, 1)),
+        "speakers_kept": ("speakers kept", share),
+        "length": ("words", lambda found: _interval(found, 1)),
+    }
+    rows = [
+        [
+            titles[name],
+            decoding,
+            *(write(found[metric]) if metric in found else "–" for metric, (_, write) in measures.items()),
+        ]
+        for name in titles
+        for decoding, found in results["systems"][name].items()
+    ]
+    return table(["reward", "decoding", *(title for title, _ in measures.values())], rows)
+
+
+def _interval(found: dict[str, float], digits: int = 3) -> str:
+    return f"{found['mean']:.{digits}f} ({found['low']:.{digits}f}–{found['high']:.{digits}f})"
+
+
 def _auc(found: dict[str, Any]) -> str:
     area = found["auc"]
     return f"{area['mean']:.3f} ({area['low']:.3f}–{area['high']:.3f})"
@@ -107,6 +134,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "groups": groups,
     "calibration": calibration,
     "transfer": transfer,
+    "reward": reward,
 }
 
 
