@@ -50,7 +50,7 @@ def run(groups: list[Group], settings: Settings) -> None:
     record_machine(settings, describe_machine(settings.threads, groups[0].cells[0].device))
     for group in groups:
         measure(group, settings)
-    print(page.page(Results(read_lines(settings.results)), Results([]), ""))
+    print(page.page(Results(read_lines(settings.results)), [], ""))
     left = sum(len(missing(group, read_lines(settings.results))) for group in groups)
     if left:
         raise SystemExit(f"{left} samples are still missing (other load); run the same command again")

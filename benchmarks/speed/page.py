@@ -92,15 +92,21 @@ def _at_least(what: str, goal: float, found: Figure | None) -> list[Check]:
 
 
 def write_page() -> None:
-    cpu, gpu, scaling = (read_lines(RESULTS / f"{name}.jsonl") for name in ("cpu", "cuda", "scaling"))
-    PAGE.write_text(page(Results(cpu), Results(gpu), scaling_section(scaling)), encoding="utf-8")
+    cpu, scaling = (read_lines(RESULTS / f"{name}.jsonl") for name in ("cpu", "scaling"))
+    PAGE.write_text(page(Results(cpu), by_card(), scaling_section(scaling)), encoding="utf-8")
     draw(figure(scaling), PAGE.with_name("scaling.png"))
     print(f"wrote {PAGE.relative_to(ROOT)}")
 
 
-def page(cpu: Results, gpu: Results, scaling: str) -> str:
+def by_card() -> list[Results]:
+    """What was measured on each GPU, the latest first: cuda.jsonl, cuda-h100.jsonl, …"""
+    found = [Results(read_lines(path)) for path in RESULTS.glob("cuda*.jsonl")]
+    return sorted(found, key=lambda results: max(each["started"] for each in results.samples.values()), reverse=True)
+
+
+def page(cpu: Results, cards: list[Results], scaling: str) -> str:
     limits = {"MICRO_BATCH": MICRO_BATCH, "MICRO_BATCH_TOKENS": MICRO_BATCH_TOKENS}
-    return fill(Path(__file__).with_name("speed.md.j2"), **globals() | limits, cpu=cpu, gpu=gpu, scaling=scaling)
+    return fill(Path(__file__).with_name("speed.md.j2"), **globals() | limits, cpu=cpu, cards=cards, scaling=scaling)
 
 
 def rates(results: Results) -> str:

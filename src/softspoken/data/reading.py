@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import reprlib
 from collections.abc import Generator, Iterable, Mapping
 from itertools import islice
 from pathlib import Path
@@ -182,7 +183,7 @@ def list_of_texts(given: Any, name: str = "texts") -> list[str]:
         raise InputError(f"{name} must be a list of texts; put the one text into a list")
     texts = list(given)
     if (wrong := next((place for place, text in enumerate(texts) if not isinstance(text, str)), None)) is not None:
-        raise InputError(f"{name}: entry {wrong + 1} is {texts[wrong]!r}, which is no text")
+        raise InputError(f"{name}: entry {wrong + 1} is {reprlib.repr(texts[wrong])}, which is no text")
     return texts
 
 
@@ -238,7 +239,7 @@ def _text(value: Any, column: str, where: str, cleaned: bool) -> str:
         return ""
     if not isinstance(value, str):
         kind = type(value).__name__
-        raise InputError(f"{where} has {kind} {value!r} where text should be in column {column!r}")
+        raise InputError(f"{where} has {kind} {reprlib.repr(value)} where text should be in column {column!r}")
     value = clean(value) if cleaned else whole_characters(value)
     return value if value.strip() else ""
 

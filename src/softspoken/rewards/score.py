@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import reprlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
@@ -243,7 +244,9 @@ def _of_row(
     def value(column: str) -> Any:
         found = value_of(row, column)
         if not isinstance(found, str | list | tuple | None):
-            raise InputError(f"{name}: row {number} has {found!r} where text should be in column {column!r}")
+            raise InputError(
+                f"{name}: row {number} has {reprlib.repr(found)} where text should be in column {column!r}"
+            )
         return found
 
     found = value(response)

@@ -60,8 +60,7 @@ def optimise(
         if config.target_kl is not None and losses["approx_kl"] > config.target_kl:
             totals.skipped += len(plan) - done
             break
-        norms = [torch.nn.utils.clip_grad_norm_(part, config.max_grad_norm) for part in parts]
-        norm, value_norm = torch.stack(norms).tolist()
+        norm, value_norm = torch.stack([_clipped(part, config.max_grad_norm, policy.device) for part in parts]).tolist()
         if not math.isfinite(norm + value_norm):
             totals.skipped += 1
             continue
@@ -155,6 +154,14 @@ def _add_up_gradients(weights: list[torch.nn.Parameter]) -> None:
         if weight.grad is None:
             weight.grad = torch.zeros_like(weight)
     processes.add_up([weight.grad for weight in trained if weight.grad is not None])
+
+
+def _clipped(weights: list[torch.nn.Parameter], most: float, device: torch.device) -> Tensor:
+    """The norm of their gradient before it is clipped to `most`, a scalar on `device`; 0 without one, as a value head has none where there
+    is no critic, which torch itself says on the CPU."""
+    if all(weight.grad is None for weight in weights):
+        return torch.zeros((), device=device)
+    return torch.nn.utils.clip_grad_norm_(weights, most)
 
 
 def _means(own: dict[str, float], mask: Tensor, batch: Tensor, rows: Tensor, config: TrainConfig) -> dict[str, float]:

@@ -192,6 +192,7 @@ def test_a_classifier_judges_the_responses_of_rows_or_their_texts(folder: Path) 
         ),
         ({"response": "x"}, {"text_column": "made"}, r"no column 'made' \(text_column\)"),
         ({"response": 5}, {}, "row 1 has 5 where text should be in column 'response'"),
+        ({"response": {"a": [1] * 5000}}, {}, r"row 1 has \{'a': \[1, 1, 1, 1, 1, 1, \.\.\.\]\} where text"),
         ({"response": None}, {}, "row 1 has no text in column 'response'"),
     ],
 )

@@ -65,7 +65,7 @@ def test_the_pages_are_what_the_stored_results_say():
     docs = ROOT / "docs"
     assert effect.page(effect.HERE / "results", "results-curve.png") == (docs / "results.md").read_text()
     assert time_to_effect.page(*time_to_effect.read_records(time_to_effect.RESULTS)) == time_to_effect.PAGE.read_text()
-    cpu, gpu, scaling = (records.read_lines(speed.RESULTS / f"{name}.jsonl") for name in ("cpu", "cuda", "scaling"))
-    assert speed.page(Results(cpu), Results(gpu), scaling_section(scaling)) == speed.PAGE.read_text()
+    cpu, scaling = (records.read_lines(speed.RESULTS / f"{name}.jsonl") for name in ("cpu", "scaling"))
+    assert speed.page(Results(cpu), speed.by_card(), scaling_section(scaling)) == speed.PAGE.read_text()
     for figure in (curve_page.figure(effect.Results.read(effect.HERE / "results", "curve")), speed.figure(scaling)):
         assert len(figure.data) > 3

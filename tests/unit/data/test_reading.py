@@ -153,6 +153,7 @@ def test_the_embedded_corpus() -> None:
         ("d.jsonl", b'{"dialogue": "x"}\n{"dialogue": 5}', "row 2 has int 5 where text should be in column 'dialogue'"),
         ("d.jsonl", b'{"dialogue": "x", "summary": ["y", 5]}', "row 1 has int 5 where text should be in column 'summary'"),
         ("d.jsonl", b'{"dialogue": ["x"]}', "row 1 has list .* where text should be in column 'dialogue'"),
+        ("d.jsonl", b'{"dialogue": {"a": [1' + b", 1" * 5000 + b"]}}", r"row 1 has dict \{'a': \[1, 1, 1, 1, 1, 1, \.\.\.\]\} where text"),
         ("d.jsonl", b'{"dialogue": "x"}\n{"text": "y"}', "row 2 has no column 'dialogue'; remove it"),
         ("d.jsonl", b'{"dialogue": "x"}\n{"dialogue": null}', "row 2 has an empty 'dialogue'"),
     ],

@@ -62,6 +62,20 @@ def test_a_gradient_below_the_limit_is_left_as_it_is():
     assert policy.trainable()["adapter"].item() == pytest.approx(-0.5)
 
 
+def test_without_a_critic_its_norm_is_0_where_the_weights_are(monkeypatch):
+    """On a GPU too: of no gradient torch's norm lies on the CPU, here on a device that stands for any other."""
+    clip = torch.nn.utils.clip_grad_norm_
+
+    def elsewhere(weights, most):
+        reached = any(weight.grad is not None for weight in weights)
+        return clip(weights, most) if reached else torch.zeros((), device="meta")
+
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", elsewhere)
+    policy = made_policy(adapter=Parameter(torch.zeros(1)), **{"value_head.weight": Parameter(torch.zeros(1))})
+    stats = run(policy, made_experience(made_rollout(THREE_AND_ONE)), made_config(), per_row(policy, slope=(6.0, 2.0)))
+    assert (stats.grad_norm, stats.value_grad_norm) == (pytest.approx(2.0), 0.0)
+
+
 def test_statistics_are_means_over_tokens_not_over_mini_batches():
     """One mini-batch of three tokens, one of one: 1 · 3/4 + 5 · 1/4 = 2, and (0.2 · 3 + 0.6) / 4 = 0.3."""
     policy = made_policy(adapter=Parameter(torch.zeros(1)))
