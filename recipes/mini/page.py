@@ -111,7 +111,7 @@ def reward(results: dict[str, Any]) -> str:
     rows = [
         [
             titles[name],
-            decoding,
+            decoding if decoding in ("greedy", "sampled") else "–",
             *(write(found[metric]) if metric in found else "–" for metric, (_, write) in measures.items()),
         ]
         for name in titles

@@ -20,10 +20,10 @@ METRICS = ("toxicity", "before", "profanity", "rougeL", "speakers_kept", "length
 """`toxicity` is the embedded classifier's."""
 
 
-def trained(judge: str, seed: int, output: Path) -> Path:
-    """The adapter of the demo with this judge in its reward, which is trained unless it is there."""
+def trained(term: str, seed: int, output: Path) -> Path:
+    """The adapter of the demo with this term for toxicity in its reward; it is trained unless it is there."""
     if not (output / "end.json").is_file():
-        reward = f"{judge} + 1.5*rouge:rougeL"
+        reward = f"{term} + 1.5*rouge:rougeL"
         softspoken.train(TrainConfig(reward=reward, seed=seed, eval_limit=0, output=str(output), overwrite=True))
     return output / "adapter"
 
@@ -39,14 +39,15 @@ def shrunk(report: dict[str, Any], before: str) -> dict[str, Any]:
 
 
 def main(before: Path, work: Path, results: Path | None) -> None:
-    judges = {"now": "mini", "before": f"hf:{before}:toxicity"}
+    judges = ["mini", f"hf:{before}:toxicity", "profanity"]
+    terms = {"now": "mini", "before": f"hf:{before}:-toxicity"}
     adapters = [
-        f"{name}={trained(judge, seed, work / f'{name}-{seed}')}" for name, judge in judges.items() for seed in SEEDS
+        f"{name}={trained(term, seed, work / f'{name}-{seed}')}" for name, term in terms.items() for seed in SEEDS
     ]
     evaluation = work / "evaluation"
     config = EvaluateConfig(
         adapter=adapters,
-        judge=[*judges.values(), "profanity"],
+        judge=judges,
         samples=SAMPLES,
         output=str(evaluation),
         overwrite=True,
@@ -54,7 +55,7 @@ def main(before: Path, work: Path, results: Path | None) -> None:
     print(softspoken.evaluate(config))
     if results is not None:
         report = json.loads((evaluation / "eval.json").read_text("utf-8"))
-        found = {"seeds": SEEDS, "samples": SAMPLES, "systems": shrunk(report, judges["before"])}
+        found = {"seeds": SEEDS, "samples": SAMPLES, "systems": shrunk(report, judges[1])}
         results.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
 
 
