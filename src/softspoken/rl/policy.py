@@ -402,9 +402,8 @@ class Policy:
         cache: EncoderDecoderCache | None,
         own_mask: Tensor | None = None,
     ) -> Tensor:
-        if (
-            own_mask is None
-        ):  # said outright: left to itself, T5Gemma would hide a start token that is also the padding token
+        if own_mask is None:
+            # Said outright: left to itself, T5Gemma would hide a start token that is also the padding token.
             seen = ids.shape[1] + (cache.get_seq_length() if cache is not None else 0)
             own_mask = torch.ones((len(ids), seen), dtype=torch.long, device=ids.device)
         return self.decoder(
