@@ -41,6 +41,7 @@ from softspoken.rl.scaling import scaled, too_short, with_floor, with_opinions
 from softspoken.rl.tracking import METRICS_FILE, Tracker
 from softspoken.runtime import processes
 from softspoken.runtime.interrupt import Interrupted, finishing
+from softspoken.runtime.repeating import repeatable
 from softspoken.storage.run_folder import RunFolder, require_room
 from softspoken.tasks.task import Task, load_task, reward_of
 from softspoken.training.boards import Boards, require_boards
@@ -137,10 +138,11 @@ Running = Generator[Step, "bool | None", Path]
 def _running(config: TrainConfig) -> Running:
     require_config(config, TrainConfig, "train")
     resumed = config.resume is not None
-    with processes.joined(config.device), folder_of(config) as folder:
+    with processes.joined(config.device), folder_of(config) as folder, ExitStack() as held:
         changes: Changes = {}
         if config.resume:
             config, changes = continued(saved_config(folder.path / CONFIG_FILE), config)
+        held.enter_context(repeatable(config.deterministic))
         task = load_task(config.task)
         config = replace(config, peft_config=read_peft_config(config.peft_config))
         if config.reward is None:
