@@ -50,9 +50,8 @@ class Shape:
 
 def applies_to(policy: Policy, config: TrainConfig) -> bool:
     """Whether passes may be captured: for the models whose sampling is, and where a pass is the same whatever the numbers."""
-    changing = (
-        config.kl_in == "loss" and config.kl_controller != "fixed"
-    )  # a graph keeps the coefficient that it was captured with
+    # A graph keeps the coefficient that it was captured with.
+    changing = config.kl_in == "loss" and config.kl_controller != "fixed"
     return (
         config.fast
         and policy.can_capture
