@@ -1,5 +1,7 @@
 """Scoring and updates in buffers of fixed shapes, as a GPU's graphs do it: here step by step and as a tape, captured where there is a GPU."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -7,8 +9,8 @@ from softspoken.config import TrainConfig
 from softspoken.data.prompts import encode_prompts
 from softspoken.rl import chosen, graphs, groups, ppo, replays
 from softspoken.rl.loading import load_policy
-from softspoken.rl.rollout import generate_rollout
-from softspoken.types import Example, Scores
+from softspoken.rl.rollout import generate_rollout, score_rows, teacher_forced
+from softspoken.types import Example, Memory, Scores
 from tests.component.rl.test_graphs import Tape, move
 
 DIALOGUES = [
@@ -131,6 +133,24 @@ def test_those_unused_for_longest_are_let_go(tiny_t5, monkeypatch):
     assert policy.let_go()
     assert not policy.passes
     assert not policy.let_go()
+
+
+def test_a_process_scores_in_buffers_what_it_alone_has_read(tiny_t5, monkeypatch):
+    """Its memory begins with the first of its own prompts, here the third of four."""
+    config = settings(tiny_t5, "decoder")
+    policy = load_policy(config)
+    move(policy)
+    prompts = encode_prompts(DIALOGUES, policy.tokenizer, policy.prompt_format)
+    rollout = generate_rollout(policy, prompts, config, torch.Generator().manual_seed(0))
+    read = rollout.memory
+    own = Memory(read.states[2:], read.attention_mask[2:], [(keys[2:], values[2:]) for keys, values in read.cross])
+    rows = torch.tensor([8, 6, 11])
+    expected = score_rows(policy, rollout, rows, config)
+    monkeypatch.setattr(replays, "applies_to", lambda policy, config: True)
+    found = teacher_forced(policy, replace(rollout, own=slice(2, 4), memory=own), config, rows)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one[rows, : other.shape[1]], other, atol=1e-5, rtol=1e-5)
+    assert policy.passes
 
 
 def test_no_more_is_kept_than_there_is_room_for(tiny_t5, monkeypatch):
