@@ -67,6 +67,7 @@ def checks_of(device: str) -> dict[str, Check]:
     for family in (None, "T5", "FLAN-T5"):
         name = f"captured_passes float32 {family or 'mini'}"
         checks[name] = partial(training.captured_passes, device, "float32", family)
+    checks["algorithms"] = partial(training.algorithms, device)
     checks["captured_passes bfloat16 mini"] = partial(training.captured_passes, device, "bfloat16", None)
     checks |= _gradients(device, "float32")
     checks["repeats"] = partial(training.repeats, device)

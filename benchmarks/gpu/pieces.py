@@ -15,10 +15,11 @@ from benchmarks.families.models import build
 from softspoken.config import TrainConfig
 from softspoken.data.prompts import encode_prompts
 from softspoken.data.reading import load_examples
-from softspoken.rl import graphs, ppo
+from softspoken.rl import graphs
 from softspoken.rl.loading import load_policy
 from softspoken.rl.policy import Policy
 from softspoken.rl.rollout import generate_rollout, sample_rows
+from softspoken.train import ALGORITHMS
 from softspoken.types import Experience, Memory, PromptBatch, Sampled, Scores
 
 EXAMPLES = load_examples("mini", "train")[:64]
@@ -132,7 +133,7 @@ def experience_of(policy: Policy, config: TrainConfig, prompts: PromptBatch, see
     rollout = generate_rollout(policy, prompts, config, torch.Generator().manual_seed(seed))
     scores = torch.tensor([len(text) / 100 for text in rollout.responses])
     scores = scores + torch.linspace(0, 1, len(scores))
-    return ppo.build_experience(rollout, Scores(scores, {}), config, config.kl_coef)
+    return ALGORITHMS[config.algorithm].build_experience(rollout, Scores(scores, {}), config, config.kl_coef)  # type: ignore[no-any-return]
 
 
 def letters(responses: list[str], texts: list[str]) -> list[float]:

@@ -22,7 +22,8 @@ from softspoken.config import TrainConfig
 from softspoken.rl import ppo, replays
 from softspoken.rl.policy import Policy
 from softspoken.rl.rollout import micro_batches, reference_logprobs, teacher_forced
-from softspoken.train import steps, train
+from softspoken.train import ALGORITHMS, steps, train
+from softspoken.training.start import optimizer_of
 from softspoken.types import Experience
 
 SCOPES = ("decoder", "all")
@@ -106,6 +107,23 @@ def _backward(
     loss, parts = ppo.ppo_loss(policy, experience, rows, config)
     (loss / whole).backward()
     return parts
+
+
+def algorithms(device: str) -> str:
+    """Three steps of each algorithm with its own optimizer, by the fast path, a KL in the loss among them."""
+    said = []
+    for algorithm, module in ALGORITHMS.items():
+        changes: dict[str, Any] = {"algorithm": algorithm, **({"kl_in": "loss"} if algorithm == "grpo" else {})}
+        policy, config = policy_of(device, "float32", "T5", **changes), settings(device, "float32", "T5", **changes)
+        optimizer, _ = optimizer_of(policy, config)
+        for step in range(3):
+            experience = experience_of(policy, config, prompts_of(policy, 8), seed=step)
+            stats = module.update(policy, optimizer, experience, config, torch.Generator().manual_seed(step))
+            assert stats.optimizer_steps, f"{algorithm}: nothing was learned"
+        captured = sum(made.graph is not None for made in policy.passes.values())
+        said.append(f"{algorithm} gradient {stats.grad_norm:.1e}, {captured} passes captured")
+        assert device == "cpu" or algorithm == "dpo" or captured, said[-1]
+    return "; ".join(said)
 
 
 @torch.no_grad()

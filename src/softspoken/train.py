@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shlex
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -41,6 +41,7 @@ from softspoken.rl.scaling import scaled, too_short, with_floor, with_opinions
 from softspoken.rl.tracking import METRICS_FILE, Tracker
 from softspoken.runtime import processes
 from softspoken.runtime.interrupt import Interrupted, finishing
+from softspoken.runtime.repeating import repeatable
 from softspoken.storage.run_folder import RunFolder, require_room
 from softspoken.tasks.task import Task, load_task, reward_of
 from softspoken.training.boards import Boards, require_boards
@@ -137,10 +138,11 @@ Running = Generator[Step, "bool | None", Path]
 def _running(config: TrainConfig) -> Running:
     require_config(config, TrainConfig, "train")
     resumed = config.resume is not None
-    with processes.joined(config.device), folder_of(config) as folder:
+    with processes.joined(config.device), folder_of(config) as folder, ExitStack() as held:
         changes: Changes = {}
         if config.resume:
             config, changes = continued(saved_config(folder.path / CONFIG_FILE), config)
+        held.enter_context(repeatable(config.deterministic))
         task = load_task(config.task)
         config = replace(config, peft_config=read_peft_config(config.peft_config))
         if config.reward is None:
@@ -267,11 +269,15 @@ def _learn(run: _Prepared, folder: RunFolder) -> Generator[Step, bool | None, No
     batches = _batches(run, policy, progress.step, progress.step if watched.ended else config.steps)
     step = watched.ended_step if watched.ended else progress.step
     with (
+        ExitStack() as after,
         finishing() as stop,
         closing(batches),
         Boards(config, folder) as boards,
         Tracker(folder, first_step=step, steps=config.steps, shown=boards.log) as tracker,
     ):
+        after.callback(
+            policy.let_go
+        )  # of what refers to the policy, as it does to that: else both would stay for a while
         if validation and not watched.start:
             watched = replace(watched, start=start_figures(validation, policy, progress.step, task))
         for step, prompts in enumerate(batches, start=progress.step + 1):
@@ -333,7 +339,6 @@ def _learn(run: _Prepared, folder: RunFolder) -> Generator[Step, bool | None, No
 
     prune(folder, watched.best_step)  # a stop may have come in the middle of the last time
     end(config, watched, step, folder, policy, optimizer)
-    policy.let_go()  # they refer to the policy, and it to them
 
 
 # --------------------------------------------------------------------------------------------------- in the loop

@@ -1,6 +1,7 @@
 """A run from its loop's side: steps one at a time, callbacks, evaluations on the way, the best weights, early ends, and going on."""
 
 import json
+import sys
 from dataclasses import replace
 
 import pytest
@@ -71,6 +72,16 @@ def test_steps_come_one_at_a_time_and_who_leaves_leaves_a_run_to_go_on_with(conf
     assert adapter_of(run) == adapter_of(whole)
     assert end_of(run) == ended(5)
     assert list(steps(TrainConfig(resume=str(run)))) == [], "it is at its end"
+
+
+def test_what_a_gpu_keeps_from_step_to_step_is_let_go_of_however_the_loop_ends(config, monkeypatch):
+    module, made = sys.modules["softspoken.train"], []
+    load = module.load_policy
+    monkeypatch.setattr(module, "load_policy", lambda *given: made.append(load(*given)) or made[-1])
+    for _ in softspoken.steps(replace(config, steps=2)):
+        made[0].sampling_buffers["captured"] = made[0].passes["captured"] = "a graph"
+        break
+    assert made[0].sampling_buffers == made[0].passes == {}
 
 
 def test_an_error_in_the_loops_body_leaves_the_step_saved(config, tmp_path):

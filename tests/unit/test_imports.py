@@ -54,6 +54,7 @@ INSIDE = {
         "interrupt": set(),
         "loading": set(),
         "own_code": set(),
+        "repeating": set(),
         "processes": set(),
         "progress": {"processes"},
     },

@@ -134,6 +134,9 @@ class TrainConfig(WhatTrains):
     """take what shortens a step without changing its numbers: prompts grouped by length, one reading of a prompt for all its
     samples (and for the whole step, where the adapter leaves the encoder alone), samples that have ended let go, captured
     graphs on a GPU (T5 and mT5); false computes every pass plainly"""
+    deterministic: bool = False
+    """on a GPU, the same digits each time for the same seed, in float32: operations that add in no fixed order give way to slower
+    ones; on a CPU they are the same without"""
     learning_rate: float = 4e-3
     """peak learning rate; the default is the embedded model's, and any other model takes 2e-4, the preset recommended's"""
     value_learning_rate: float = 3e-5

@@ -15,6 +15,7 @@ from softspoken.estimating.passes import Skeleton, reading, update
 from softspoken.models.families import head_of
 from softspoken.rl.graphs import KEPT_SHARE, wide_enough
 from softspoken.rl.products import products_for
+from softspoken.rl.rollout import WIDER
 
 GIGA = 1e9
 FLOAT = 4
@@ -65,10 +66,14 @@ def estimate(config: EstimateConfig, model: str) -> Estimate:
         held["prompts, read once a step"] = kept
     passes = {
         "reading": kept
-        + skeleton.most_without_gradient(lambda: reading(skeleton, _at_once(training, prompts), config.device)),
+        + skeleton.most_without_gradient(
+            lambda: reading(skeleton, _at_once(training, prompts, config.device), config.device)
+        ),
         "sampling": _sampling(skeleton, config, training, prompts) + (0 if skeleton.reads_once else kept),
-        "update": _update(skeleton, config, training, prompts),
     }
+    if _wider(training, config.device) > 1:  # elsewhere it takes less than an update, of as many rows
+        passes["scoring"] = _micro_batch(skeleton, config, training, prompts, learns=False)
+    passes["update"] = _micro_batch(skeleton, config, training, prompts)
     parameters = sum(weight.numel() for weight in skeleton.base.values())
     return Estimate(model, parameters, trained, held, passes, keeps_freed=config.device == "cpu")
 
@@ -139,8 +144,12 @@ def _of_products(skeleton: Skeleton, of_decoder: int) -> float:
     return 0.0
 
 
-def _at_once(training: TrainConfig, prompts: int) -> int:
-    return min(prompts, training.micro_batch_size) if training.fast else prompts
+def _wider(training: TrainConfig, device: str) -> int:
+    return WIDER if device == "cuda" and training.fast else 1
+
+
+def _at_once(training: TrainConfig, prompts: int, device: str) -> int:
+    return min(prompts, training.micro_batch_size * _wider(training, device)) if training.fast else prompts
 
 
 def _element(training: TrainConfig) -> int:
@@ -164,10 +173,13 @@ def _sampling(skeleton: Skeleton, config: EstimateConfig, training: TrainConfig,
     return min(taken, config.memory * GIGA / KEPT_SHARE) if config.memory else taken
 
 
-def _update(skeleton: Skeleton, config: EstimateConfig, training: TrainConfig, prompts: int) -> float:
-    rows = min(prompts * training.samples_per_prompt, training.micro_batch_size)
+def _micro_batch(
+    skeleton: Skeleton, config: EstimateConfig, training: TrainConfig, prompts: int, *, learns: bool = True
+) -> float:
+    times = 1 if learns else _wider(training, config.device)
+    rows = min(prompts * training.samples_per_prompt, times * training.micro_batch_size)
     if training.tokens_per_microbatch:
         width = skeleton.prompt_tokens + training.max_new_tokens
-        rows = max(1, min(rows, training.tokens_per_microbatch // width))
+        rows = max(1, min(rows, times * training.tokens_per_microbatch // width))
     distinct = -(-rows // training.samples_per_prompt)
-    return skeleton.most(lambda: update(skeleton, rows, distinct, config.device))
+    return skeleton.most(lambda: update(skeleton, rows, distinct, config.device, learns=learns))

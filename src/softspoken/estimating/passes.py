@@ -1,4 +1,4 @@
-"""The heaviest passes of a training step, made on shapes: reading the prompts, and the update of one micro-batch.
+"""The heaviest passes of a training step, made on shapes: reading the prompts, and scoring and the update of one micro-batch.
 
 They follow `rl.policy` and `rl.rollout`, with every prompt and response at its full length; what those compute in another order shows in
 tests/component/estimating, where both are run.
@@ -106,8 +106,9 @@ def _only(layers: nn.ModuleList, count: int) -> Iterator[None]:
         layers.extend(rest)
 
 
-def update(skeleton: Skeleton, rows: int, prompts: int, device: str) -> Prepared:
-    """Forward and backward of a micro-batch of `rows` responses to `prompts` prompts, which have been read where one reading serves."""
+def update(skeleton: Skeleton, rows: int, prompts: int, device: str, *, learns: bool = True) -> Prepared:
+    """Forward and backward of a micro-batch of `rows` responses to `prompts` prompts, which have been read where one reading serves; where
+    nothing `learns`, as in scoring, forward alone."""
     config, seq2seq = skeleton.config, skeleton.seq2seq
 
     def prepared() -> tuple[list[Tensor], Callable[[], None]]:
@@ -120,6 +121,7 @@ def update(skeleton: Skeleton, rows: int, prompts: int, device: str) -> Prepared
             frozen = [] if config.gradient_checkpointing else _frozen_cross(skeleton, memory, mask)
             given = [*given, memory, *chain.from_iterable(frozen)]
 
+        @torch.set_grad_enabled(learns)
         def work() -> None:
             states = encoder_states(seq2seq, ids, mask) if memory is None else memory
             cache = _cache_of(skeleton, frozen, states, place) if frozen else None
@@ -133,7 +135,8 @@ def update(skeleton: Skeleton, rows: int, prompts: int, device: str) -> Prepared
                 found = numerics.projected_logprobs(logits, flat, responses.flatten(), rows=rows_at_once)
             else:
                 found = numerics.token_logprobs(logits(flat), responses.flatten())
-            found.sum().backward()
+            if learns:
+                found.sum().backward()
 
         return given, work
 

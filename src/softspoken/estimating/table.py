@@ -9,7 +9,8 @@ from softspoken.estimating.memory import GIGA, Estimate
 
 NOTES = {
     True: "The passes come one after the other, and a process on a CPU keeps what it has freed: all of them count.",
-    False: "The passes come one after the other: the largest counts. A GPU's driver and libraries take half a gigabyte more.",
+    False: "The passes come one after the other: the largest counts. A GPU's driver and libraries take half a gigabyte more; where there "
+    "is room, graphs of T5's and mT5's passes take about as much as the largest again.",
 }
 
 

@@ -220,9 +220,11 @@ def beside(device: torch.device) -> Iterator[None]:
         return
     stream = _side_stream(device)
     stream.wait_stream(torch.cuda.current_stream(device))
-    with torch.cuda.stream(stream):
-        yield
-    torch.cuda.current_stream(device).wait_stream(stream)
+    try:
+        with torch.cuda.stream(stream):
+            yield
+    finally:  # where memory ran out as well: what was asked for goes on, in buffers that are let go next
+        torch.cuda.current_stream(device).wait_stream(stream)
 
 
 def captured(device: torch.device, work: Callable[[], None], pool: Any = None) -> torch.cuda.CUDAGraph:

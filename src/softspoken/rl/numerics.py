@@ -5,7 +5,7 @@ Every mask is bool (or 0/1), true where a token counts. Log-probabilities are na
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -222,6 +222,18 @@ def in_pieces(widths: list[int], rows: int, tokens: int | None) -> list[slice]:
             pieces.append(slice(first, row))
             first, widest = row, width
     return [*pieces, slice(first, len(widths))]
+
+
+def of_similar_length(
+    input_ids: Tensor, attention_mask: Tensor, most: int, tokens: int | None = None
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Prompts [B, P] in pieces of similar length, each cut to its longest: their rows, ids and mask; see `in_pieces`."""
+    lengths = attention_mask.sum(dim=1)
+    order = lengths.argsort(stable=True)
+    for piece in in_pieces(lengths[order].tolist(), most, tokens):
+        rows = order[piece]
+        width = int(lengths[rows].max())
+        yield rows, input_ids[rows, :width], attention_mask[rows, :width]
 
 
 def each_once(rows: Tensor, count: int) -> tuple[Tensor | slice, Tensor | slice]:

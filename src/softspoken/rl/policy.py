@@ -155,7 +155,7 @@ class Policy:
     def read(self, input_ids: Tensor, attention_mask: Tensor, group: int) -> Memory:
         """Encode prompts [B, P] for passes to come, `group` of similar length at a time, so that little padding is computed."""
         pieces = []
-        for rows, ids, mask in _alike(input_ids, attention_mask, group):
+        for rows, ids, mask in numerics.of_similar_length(input_ids, attention_mask, group):
             states = self._encode_alike(ids, mask)
             pieces.append((rows, states, self._frozen_cross(states, mask)))
         shape = attention_mask.shape
@@ -380,7 +380,7 @@ class Policy:
         """`encode`, which a CPU is given in pieces of similar length, for little padding; other passes pad more cheaply."""
         if not self.fast or self.device.type != "cpu" or self.sharded:
             return self.encode(input_ids, attention_mask)
-        alike = _alike(input_ids, attention_mask, len(input_ids), READ_TOKENS)
+        alike = numerics.of_similar_length(input_ids, attention_mask, len(input_ids), READ_TOKENS)
         pieces = [(rows, self.encode(ids, mask)) for rows, ids, mask in alike]
         return numerics.gather_rows(pieces, attention_mask.shape, dim=1)
 
@@ -402,9 +402,8 @@ class Policy:
         cache: EncoderDecoderCache | None,
         own_mask: Tensor | None = None,
     ) -> Tensor:
-        if (
-            own_mask is None
-        ):  # said outright: left to itself, T5Gemma would hide a start token that is also the padding token
+        if own_mask is None:
+            # Said outright: left to itself, T5Gemma would hide a start token that is also the padding token.
             seen = ids.shape[1] + (cache.get_seq_length() if cache is not None else 0)
             own_mask = torch.ones((len(ids), seen), dtype=torch.long, device=ids.device)
         return self.decoder(
@@ -442,15 +441,3 @@ class Policy:
             {name: weight.contiguous() for name, weight in self.value_head.state_dict().items()},
             folder / VALUE_HEAD_FILE,
         )
-
-
-def _alike(
-    input_ids: Tensor, attention_mask: Tensor, most: int, tokens: int | None = None
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Prompts [B, P] in pieces of similar length, each cut to its longest: their rows, ids and mask; see `in_pieces`."""
-    lengths = attention_mask.sum(dim=1)
-    order = lengths.argsort(stable=True)
-    for piece in numerics.in_pieces(lengths[order].tolist(), most, tokens):
-        rows = order[piece]
-        width = int(lengths[rows].max())
-        yield rows, input_ids[rows, :width], attention_mask[rows, :width]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import torch
@@ -32,7 +33,7 @@ PROMPTS = 4
 WARM_UP = 2
 """Passes in a shape before it is captured."""
 MOST = 48
-"""Shapes that are kept; beyond them those unused for longest go."""
+"""Shapes that are kept, in `graphs.kept_bytes` of buffers."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,8 @@ class Shape:
 
 def applies_to(policy: Policy, config: TrainConfig) -> bool:
     """Whether passes may be captured: for the models whose sampling is, and where a pass is the same whatever the numbers."""
-    changing = (
-        config.kl_in == "loss" and config.kl_controller != "fixed"
-    )  # a graph keeps the coefficient that it was captured with
+    # A graph keeps the coefficient that it was captured with.
+    changing = config.kl_in == "loss" and config.kl_controller != "fixed"
     return (
         config.fast
         and policy.can_capture
@@ -83,18 +83,25 @@ def run(
     # What trains may lie elsewhere for the reference, whose weights are then others, or be switched off.
     key = (whole is not None, shape, policy.in_reference, _weights(policy))
     made = kept.pop(key, None)
-    if made is None or made.config != config or made.kl_coef != experience.kl_coef:
+    moved = made is not None and config.kl_in == "loss" and made.kl_coef != experience.kl_coef
+    if made is None or made.config != config or moved:
         made = Pass(policy, shape, experience, config, work)
     kept[key] = made  # the last used comes last
-    while len(kept) > MOST:
-        del kept[next(iter(kept))]
+    _keep_within(kept, graphs.kept_bytes(policy.device))
     made.fill(experience, rows, whole)
     try:
         return made.run(capture=policy.can_replay)
     except graphs.CaptureError as error:
         policy.can_replay = False
+        kept.clear()
         log.warning("scoring and updates go on without captured graphs, slower: %s", str(error).splitlines()[0])
         return made.run(capture=False)
+
+
+def _keep_within(kept: dict[Any, Pass], most_bytes: int) -> None:
+    """Those unused for longest go, but for the last: beside a reward's model there is else no room for it."""
+    while len(kept) > MOST or (len(kept) > 1 and sum(made.bytes for made in kept.values()) > most_bytes):
+        del kept[next(iter(kept))]
 
 
 def shape_of(policy: Policy, rollout: Rollout, rows: Tensor, most: int) -> Shape:
@@ -147,6 +154,9 @@ class Pass:
         self.own = _blank(policy, shape, like)
         self.rows = torch.arange(shape.rows, device=policy.device)
         self.whole = torch.ones((), device=policy.device)
+        memory = self.own.rollout.memory
+        largest = [memory.states, *chain.from_iterable(memory.cross)] if memory else []
+        self.bytes = sum(part.numel() * part.element_size() for part in [*_of_rows(self.own), *largest])
 
     def fill(self, experience: Experience, rows: Tensor, whole: Tensor | None) -> None:
         """The numbers of these rows, and 0 in the buffers' other rows and positions."""

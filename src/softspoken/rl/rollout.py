@@ -28,6 +28,8 @@ WORTH_KEEPING = 0.75
 """Rows that have ended are let go once fewer than this share of those decoded run on: what stays is copied."""
 LIGHTER = 8
 """So many times the tokens of a micro-batch are sampled at once: without a gradient, a token holds its keys and values only."""
+WIDER = 4
+"""So many times the rows of a micro-batch go through a GPU's pass without a gradient: it is soon done with few."""
 MISMATCH = 0.01
 """The most that a token's recorded log-probability may be off, in nats (design section 4)."""
 
@@ -191,8 +193,8 @@ def _rows_that_fit(policy: Policy, width: int, rows: int) -> int:
 
 def _at_once(policy: Policy) -> int:
     """So many times the rows of a micro-batch go through a pass without a gradient. On a CPU as many as through one with it, for
-    little padding: nothing is gained by more there, where a GPU is soon done with few."""
-    return 4 if policy.device.type == "cuda" and policy.fast else 1
+    little padding: nothing is gained by more there."""
+    return WIDER if policy.device.type == "cuda" and policy.fast else 1
 
 
 def _rescored(policy: Policy, rollout: Rollout, config: TrainConfig) -> Rollout:

@@ -89,6 +89,20 @@ def test_the_parts_are_what_a_hand_reckons(tiny_t5: Path) -> None:
     assert shared.held["prompts, read once a step"] == 4 * 20 * (16 + 2 * 2 * 16)
 
 
+def test_a_gpu_scores_four_times_the_rows_of_a_micro_batch(tiny_t5: Path) -> None:
+    given = {"model": [str(tiny_t5)], "max_prompt_tokens": 10, "max_new_tokens": 5, "batch_size": 8}
+    few, many = (
+        estimate(EstimateConfig(**given, samples_per_prompt=2, micro_batch_size=rows), str(tiny_t5)).passes
+        for rows in (2, 8)
+    )
+    skeleton = Skeleton(config_of(str(tiny_t5)), EstimateConfig(**given).training_of(str(tiny_t5)), 10)
+    assert few["scoring"] == skeleton.most(lambda: update(skeleton, 8, 4, "cuda", learns=False))
+    assert few["update"] < few["scoring"] < many["update"]
+    assert few["reading"] == many["reading"], "all eight prompts at once"
+    for changes in ({"device": "cpu"}, {"fast": False}):
+        assert "scoring" not in estimate(EstimateConfig(**given, **changes), str(tiny_t5)).passes
+
+
 def test_bits_are_those_of_linear_layers_but_for_what_t5_keeps(tiny_t5: Path) -> None:
     found = {
         bits: estimate(EstimateConfig(model=[str(tiny_t5)], quantization=bits), str(tiny_t5)).held["weights that stay"]

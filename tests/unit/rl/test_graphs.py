@@ -135,6 +135,12 @@ def test_a_step_is_warmed_up_beside_and_then_captured(streams, monkeypatch):
     ]
 
 
+def test_what_was_asked_for_beside_is_waited_for_where_memory_ran_out_too(streams):
+    with pytest.raises(torch.OutOfMemoryError), graphs.beside(CUDA):
+        raise torch.OutOfMemoryError("no room")
+    assert streams[-1] == "current waits for side"
+
+
 def test_on_a_cpu_nothing_is_beside(streams):
     with graphs.beside(torch.device("cpu")):
         streams.append("work")
