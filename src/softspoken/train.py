@@ -275,9 +275,8 @@ def _learn(run: _Prepared, folder: RunFolder) -> Generator[Step, bool | None, No
         Boards(config, folder) as boards,
         Tracker(folder, first_step=step, steps=config.steps, shown=boards.log) as tracker,
     ):
-        after.callback(
-            policy.let_go
-        )  # of what refers to the policy, as it does to that: else both would stay for a while
+        # Of what refers to the policy, as it does to that: else both would stay for a while.
+        after.callback(policy.let_go)
         if validation and not watched.start:
             watched = replace(watched, start=start_figures(validation, policy, progress.step, task))
         for step, prompts in enumerate(batches, start=progress.step + 1):

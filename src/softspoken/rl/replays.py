@@ -181,10 +181,9 @@ class Pass:
 
     def run(self, *, capture: bool) -> dict[str, Tensor]:
         """The work on what the buffers hold. Gradients are added to those that there are; a graph knows them by their place."""
-        if self.graph is not None and self.gradients != _gradients(self.policy):
+        if self.gradients != _gradients(self.policy):
             self.graph = None
-        ready = capture and self.done >= WARM_UP and self.gradients == _gradients(self.policy)
-        if self.graph is None and ready:
+        elif self.graph is None and capture and self.done >= WARM_UP:
             self.graph = graphs.captured(self.policy.device, self._leave, _pool(self.policy))
         if self.graph is not None:
             self.graph.replay()
