@@ -22,7 +22,7 @@ from softspoken.rl.rollout import generate_rollout
 from softspoken.sft import sft
 from softspoken.train import train
 from softspoken.types import Example, InputError
-from tiny_marian import build_marian
+from tiny_marian import SIZES, build_marian
 from tiny_tokenizers import build_sentencepiece
 
 ROWS = [
@@ -50,11 +50,13 @@ def nllb(tmp_path_factory) -> Path:
     )
     torch.manual_seed(0)
     config = M2M100Config(
-        vocab_size=len(tokenizer), d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
-        decoder_attention_heads=2, encoder_ffn_dim=16, decoder_ffn_dim=16, max_position_embeddings=64,
-        pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
+        vocab_size=len(tokenizer),
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
         decoder_start_token_id=tokenizer.eos_token_id,
-    )  # fmt: skip
+        **SIZES,
+    )
     model = M2M100ForConditionalGeneration(config)
     model.generation_config.max_new_tokens = 8
     model.save_pretrained(folder)
